@@ -1,0 +1,1 @@
+"""The control plane and runtime of multi-tenant platforms."""

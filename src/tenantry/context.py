@@ -1,0 +1,45 @@
+"""The current tenant. Without one, everything that needs it raises `NoTenant`: there is no default tenant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from tenantry.errors import NoTenant
+from tenantry.model import Environment, Tenant
+
+_current: ContextVar[Environment | None] = ContextVar("tenantry_current", default=None)
+
+
+def current_environment() -> Environment:
+    """The environment this request, job or block works for. Raises `NoTenant` where none is set."""
+    environment = _current.get()
+    if environment is None:
+        raise NoTenant
+    return environment
+
+
+def current_tenant() -> Tenant:
+    """The tenant this request, job or block works for. Raises `NoTenant` where none is set."""
+    return current_environment().tenant
+
+
+@contextmanager
+def tenant_context(environment: Environment) -> Iterator[Environment]:
+    """Work for one environment inside this block; blocks nest, and each restores what was before it."""
+    token = _current.set(environment)
+    try:
+        yield environment
+    finally:
+        _current.reset(token)
+
+
+@contextmanager
+def without_tenant() -> Iterator[None]:
+    """Work for no tenant inside this block, where everything that needs one raises `NoTenant`."""
+    token = _current.set(None)
+    try:
+        yield
+    finally:
+        _current.reset(token)

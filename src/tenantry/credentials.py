@@ -1,0 +1,69 @@
+"""The users' table that every tenant database carries, and the passwords Tenantry makes itself.
+
+A password made here holds 128 random bits, so nobody can guess it and a keyed fast hash protects it as well as a slow
+one would (NIST SP 800-63B section 5.1.1.2 asks for slow hashes because people choose guessable passwords). The first
+password its owner chooses is hashed with Argon2id instead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+ALPHABET: Final = "ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz23456789"
+"""57 characters that are not taken for one another; 22 of them hold 128 bits."""
+
+GENERATED: Final = "$generated$"
+"""How the stored form of a generated password begins; Argon2's begins with "$argon2id$"."""
+
+
+class Role(StrEnum):
+    """What a user may do within a tenant."""
+
+    ADMIN = "admin"
+    SUPERUSER = "superuser"
+    USER = "user"
+
+
+USER_TABLE: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "sqlite": """
+CREATE TABLE IF NOT EXISTS tenantry_user (
+  id TEXT NOT NULL PRIMARY KEY,
+  login TEXT NOT NULL COLLATE NOCASE UNIQUE,
+  name TEXT NOT NULL DEFAULT '',
+  role TEXT NOT NULL DEFAULT 'user' CHECK (role IN ('admin', 'superuser', 'user')),
+  password TEXT NOT NULL,
+  active INTEGER NOT NULL DEFAULT 1 CHECK (active IN (0, 1)),
+  epoch INTEGER NOT NULL DEFAULT 0,
+  created TEXT NOT NULL
+) STRICT
+""",
+    }
+)
+"""The users' table by SQL dialect. `epoch` is counted up to end every session of a user at once."""
+
+
+def new_password() -> str:
+    """A password of 128 random bits, in 22 characters that are not taken for one another."""
+    return "".join(secrets.choice(ALPHABET) for _ in range(22))
+
+
+def hash_generated(password: str, key: bytes) -> str:
+    """The stored form of a generated password: HMAC-SHA-256 under a key of the tenant (RFC 2104)."""
+    return GENERATED + hmac.new(key, b"password\0" + password.encode(), hashlib.sha256).hexdigest()
+
+
+def check_generated(stored: str, password: str, key: bytes) -> bool:
+    """Whether the password is the one this stored form was made from, in constant time."""
+    return hmac.compare_digest(stored, hash_generated(password, key))
+
+
+def derive_key(data_key: bytes, purpose: str) -> bytes:
+    """A 32-byte key for one purpose out of a tenant's data key (one block of HKDF-Expand, RFC 5869 section 2.3)."""
+    return hmac.new(data_key, b"tenantry/" + purpose.encode() + b"\x01", hashlib.sha256).digest()

@@ -1,0 +1,339 @@
+"""Every error Tenantry raises: one root, and for each a stable code, a message and a remedy."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class TenantryError(Exception):
+    """Something went wrong.
+
+    The first line of a class's docstring is its message, filled with the keyword arguments of the error. `code` is
+    stable and may be relied on, `remedy` says what to do next, `status` is the answer of an HTTP request, and
+    `exit_code` that of a command (1 failed, 2 usage, 3 refused, 4 not found).
+    """
+
+    code: ClassVar[str] = "error"
+    remedy: ClassVar[str] = "See the log for details."
+    status: ClassVar[int] = 500
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str | None = None, *, remedy: str | None = None, **details: Any) -> None:
+        self.details = details
+        template = (type(self).__doc__ or "").strip().splitlines()[0]
+        self.message = message if message is not None else template.format_map(_Shown(details))
+        self.hint = remedy if remedy is not None else type(self).remedy.format_map(_Shown(details))
+        super().__init__(self.message)
+
+    def __str__(self) -> str:
+        return f"{self.message}  {self.hint}".rstrip()
+
+    def as_dict(self) -> dict[str, str]:
+        """Code, message and remedy, as they are stored with a failed operation and sent over the wire."""
+        return {"code": self.code, "message": self.message, "remedy": self.hint}
+
+
+class _Shown(dict[str, Any]):
+    """A missing detail shows as its name, so that an error about an error never hides the first one."""
+
+    def __missing__(self, key: str) -> str:
+        return f"<{key}>"
+
+
+# --- no tenant, or not this one -----------------------------------------------------------------------------------
+
+
+class NoTenant(TenantryError):
+    """No tenant is set here."""
+
+    code = "tenant.none"
+    remedy = "Run this inside a request behind TenantMiddleware, or inside `with tenant_context(tenant):`."
+
+
+class TenantNotFound(TenantryError):
+    """There is no tenant '{slug}'."""
+
+    code = "tenant.not_found"
+    remedy = "`tenantry tenant list` names them all."
+    status = 404
+    exit_code = 4
+
+
+class TenantNotServed(TenantryError):
+    """The tenant '{slug}' is {status}."""
+
+    code = "tenant.not_served"
+    remedy = "`tenantry tenant show {slug}` tells why; `tenantry tenant resume {slug}` ends a suspension."
+    status = 403
+    exit_code = 3
+
+
+class SchemaBehind(TenantryError):
+    """The tenant '{slug}' is at schema {has}, and this application needs {needs}."""
+
+    code = "schema.behind"
+    remedy = "Run `tenantry migrate run`, then try again."
+    status = 503
+
+
+class ForeignSession(TenantryError):
+    """This session belongs to another tenant."""
+
+    code = "session.foreign"
+    remedy = "Sign in here."
+    status = 401
+
+
+class AccountError(TenantryError):
+    """The account could not be changed."""
+
+    code = "account.invalid"
+    remedy = "Correct the value and try again."
+    status = 422
+    exit_code = 2
+
+
+# --- names --------------------------------------------------------------------------------------------------------
+
+
+class InvalidSlug(TenantryError):
+    """'{slug}' is no slug: {reason}."""
+
+    code = "slug.invalid"
+    remedy = "Use 1 to 63 letters a-z, digits and single hyphens, with a letter or digit at both ends."
+    status = 422
+    exit_code = 2
+
+
+class ReservedSlug(TenantryError):
+    """'{slug}' is reserved."""
+
+    code = "slug.reserved"
+    remedy = "Choose another slug, or remove it from platform.reserved in tenantry.toml."
+    status = 409
+    exit_code = 3
+
+
+class SlugTaken(TenantryError):
+    """'{slug}' is taken."""
+
+    code = "slug.taken"
+    remedy = "Choose another slug."
+    status = 409
+    exit_code = 3
+
+
+class InvalidHost(TenantryError):
+    """'{host}' is no host name: {reason}."""
+
+    code = "host.invalid"
+    remedy = "Use a DNS name such as www.example.com."
+    status = 400
+    exit_code = 2
+
+
+class UnknownHost(TenantryError):
+    """Nothing is served at '{host}'."""
+
+    code = "host.unknown"
+    remedy = "`tenantry why {host}` tells which rule was tried."
+    status = 404
+    exit_code = 4
+
+
+class HostTaken(TenantryError):
+    """The host name '{host}' leads to another tenant."""
+
+    code = "host.taken"
+    remedy = "Choose another host name, or remove it there first."
+    status = 409
+    exit_code = 3
+
+
+class PathEscape(TenantryError):
+    """The path '{path}' leads out of the tenant's directory."""
+
+    code = "path.escape"
+    remedy = "Use a relative path without '..', absolute parts or links that lead outside."
+    status = 400
+    exit_code = 3
+
+
+class InvalidToken(TenantryError):
+    """The token is refused: {reason}."""
+
+    code = "token.invalid"
+    remedy = "Obtain a new token."
+    status = 401
+
+
+# --- describing a platform ----------------------------------------------------------------------------------------
+
+
+class ConfigError(TenantryError):
+    """{where}: {reason}."""
+
+    code = "config.invalid"
+    remedy = "Correct it, then run `tenantry config check`."
+    exit_code = 2
+
+
+class ConfigMissing(TenantryError):
+    """There is no '{path}'."""
+
+    code = "config.missing"
+    remedy = "Run `tenantry init` to write one, or name another with --config."
+    exit_code = 4
+
+
+class SecretKeyError(TenantryError):
+    """TENANTRY_SECRET_KEY {reason}."""
+
+    code = "secret.key"
+    remedy = (
+        'Make one with `python3 -c "import secrets; print(secrets.token_hex(32))"` and put '
+        "TENANTRY_SECRET_KEY=… into the environment or into .env beside tenantry.toml."
+    )
+    exit_code = 2
+
+
+class SealBroken(TenantryError):
+    """The sealed value '{field}' of tenant '{tenant}' cannot be opened."""
+
+    code = "secret.broken"
+    remedy = "It was changed, moved from another tenant, or sealed with a key that is not at hand."
+
+
+# --- changing a platform ------------------------------------------------------------------------------------------
+
+
+class LimitReached(TenantryError):
+    """The limit {limit} = {value} is reached."""
+
+    code = "limit.reached"
+    remedy = "Raise {limit} in tenantry.toml, or remove what is no longer needed."
+    status = 409
+    exit_code = 3
+
+
+class MoveRefused(TenantryError):
+    """A tenant that is {status} cannot become {target}."""
+
+    code = "tenant.move_refused"
+    remedy = "`tenantry tenant show {slug}` shows what is under way."
+    status = 409
+    exit_code = 3
+
+
+class OperationInProgress(TenantryError):
+    """'{slug}' is busy: operation {operation} ({verb}) is {state}."""
+
+    code = "operation.in_progress"
+    remedy = "Follow it with `tenantry operation watch {operation}`, then try again."
+    status = 409
+    exit_code = 3
+
+
+class OperationNotFound(TenantryError):
+    """There is no operation '{operation}'."""
+
+    code = "operation.not_found"
+    remedy = "`tenantry operation list` names the latest."
+    status = 404
+    exit_code = 4
+
+
+class OperationRefused(TenantryError):
+    """An operation that is {state} cannot be {action}."""
+
+    code = "operation.refused"
+    remedy = "`tenantry operation show {operation}` shows its steps."
+    status = 409
+    exit_code = 3
+
+
+class OperationFailed(TenantryError):
+    """Operation {operation} ({verb}) failed: {reason}"""
+
+    code = "operation.failed"
+    remedy = (
+        "`tenantry operation show {operation}` shows its steps; `tenantry operation resume {operation}` tries again."
+    )
+
+
+class Cancelled(TenantryError):
+    """The operation was cancelled."""
+
+    code = "operation.cancelled"
+    remedy = "What it had made was undone."
+
+
+class Fenced(TenantryError):
+    """Another worker has taken operation {operation} over."""
+
+    code = "operation.fenced"
+    remedy = "Nothing to do: the other worker ends it."
+
+
+class NotConfirmed(TenantryError):
+    """'{slug}' was not confirmed."""
+
+    code = "confirm.missing"
+    remedy = "Type the slug when asked, or pass --yes."
+    status = 409
+    exit_code = 3
+
+
+# --- parts of a tenant --------------------------------------------------------------------------------------------
+
+
+class ResourceError(TenantryError):
+    """{kind} '{resource}' of '{tenant}': {reason}."""
+
+    code = "resource.failed"
+    remedy = "`tenantry tenant check {tenant}` shows what is there."
+
+
+class UnknownKind(TenantryError):
+    """There is no resource kind '{kind}'."""
+
+    code = "resource.unknown_kind"
+    remedy = "Known kinds: {known}. Others register through the entry-point group tenantry.resources."
+    exit_code = 2
+
+
+class MigrationError(TenantryError):
+    """{migration}: {reason}."""
+
+    code = "migration.failed"
+    remedy = "Correct the migration, then run `tenantry migrate run` again; the finished tenants are skipped."
+
+
+class MigrationInvalid(TenantryError):
+    """{path}: {reason}."""
+
+    code = "migration.invalid"
+    remedy = "Name migrations like 0001_name.sql, numbered without gaps, and leave the applied ones as they are."
+    exit_code = 2
+
+
+class AuditBroken(TenantryError):
+    """The audit log was changed: {reason}."""
+
+    code = "audit.broken"
+    remedy = "Compare it with a backup of the control database from before entry {seq}."
+
+
+class RegistryUnavailable(TenantryError):
+    """The control database cannot be reached: {reason}."""
+
+    code = "registry.unavailable"
+    remedy = "Check platform.control in tenantry.toml and that the server runs."
+    status = 503
+
+
+class ProcessFailed(TenantryError):
+    """`{program}` ended with {status}: {output}"""
+
+    code = "process.failed"
+    remedy = "Run it by hand to see why."
