@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from tenantry.errors import TenantNotFound
@@ -16,7 +16,7 @@ from tenantry.registry import journal, tenants
 RECORD = "record"
 
 
-def dependent_steps(tools: Toolbox, environments: list[Environment]) -> list[tuple[str, str]]:
+def dependent_steps(tools: Toolbox, environments: Sequence[Environment]) -> list[tuple[str, str]]:
     """Steps that make anew what is made out of a tenant's names and values."""
     several = len(environments) > 1
     return [
