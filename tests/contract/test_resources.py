@@ -635,8 +635,9 @@ async def test_python_files_cannot_leave_their_transaction(sqlite_world: World, 
     """Whatever a Python file tries, its transaction ends with its record or not at all."""
     resource, env = sqlite_world.resource(), environment()
     await resource.create(env)
-    text = "from sqlalchemy import text\ndef upgrade(connection):\n    connection.execute(text('CREATE TABLE half (id)'))\n"
-    sqlite_world.migration("0001_bad.py", f"{text}    {line}\n")
+    start = "from sqlalchemy import text\ndef upgrade(connection):\n"
+    table = "    connection.execute(text('CREATE TABLE half (id)'))\n"
+    sqlite_world.migration("0001_bad.py", f"{start}{table}    {line}\n")
     with pytest.raises(MigrationError, match="0001_bad: ") as caught:
         await resource.migrate(env)
     assert reason in str(caught.value)
@@ -744,6 +745,14 @@ async def test_a_tenant_may_have_a_file_of_its_own(render: Callable[..., Resourc
     await resource.create(env)
     await resource.create(other)
     assert (content(resource, env), content(resource, other)) == ("own of acme", "common")
+
+
+async def test_text_no_file_can_hold_is_an_error(render: Callable[..., Resource]) -> None:
+    """A setting that is no valid text is refused, not written by halves."""
+    env = environment()
+    env = replace(env, tenant=replace(env.tenant, settings={"site_name": "\ud800"}))
+    with pytest.raises(ResourceError, match=r"the template app\.env\.j2"):
+        await render("{{ values.site_name }}").create(env)
 
 
 async def test_an_unknown_name_is_an_error(render: Callable[..., Resource]) -> None:

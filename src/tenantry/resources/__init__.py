@@ -177,7 +177,7 @@ class Resource:
         """Remove what killed processes and older blueprints left behind; returns the paths, relative to the data."""
         return await self._common("tidy", self._tidy)
 
-    async def create_many(self, envs: Sequence[Environment], parallel: int = 1) -> list[TenantryError | None]:
+    async def create_many(self, envs: Sequence[Environment], parallel: int = 2) -> list[TenantryError | None]:
         """`create` for a batch, in order; an environment that fails has its error in its place."""
         return await self._many(envs, "create", self._create, parallel=parallel)
 

@@ -151,7 +151,7 @@ class Rendered(Filed):
         own = self.setting.root / "overrides" / env.tenant.slug / self._template.name
         return own if own.is_file() else self._template
 
-    def render(self, env: Environment) -> tuple[str, int]:
+    def render(self, env: Environment) -> tuple[bytes, int]:
         """The text the file should have now, and its permissions. Raises `ResourceError` that names the template."""
         values = self._values(env)
         source = self._source(env)
@@ -163,11 +163,11 @@ class Rendered(Filed):
                 values=values,
                 hostnames=list(env.hostnames),
                 hostname=env.hostnames[0] if env.hostnames else "",
-            )
+            ).encode()
         except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
             line = f" line {error.lineno}" if hasattr(error, "lineno") else ""
             raise self._error(env, f"the template {source.name}{line}: {error}") from error
-        if len(text.encode()) > SIZE:
+        if len(text) > SIZE:
             raise self._error(env, f"the template {source.name} makes more than {SIZE} bytes")
         secret = values.told() if self.options.secret is None else self.options.secret
         return text, SECRET if secret else PLAIN
@@ -180,8 +180,8 @@ class Rendered(Filed):
 
     def _create(self, env: Environment) -> None:
         text, permissions = self.render(env)
-        if self._read(env) != text.encode() or self._mode(env) != permissions:
-            paths.write_beneath(*self.spot(env), text.encode(), permissions=permissions)
+        if self._read(env) != text or self._mode(env) != permissions:
+            paths.write_beneath(*self.spot(env), text, permissions=permissions)
 
     def _read(self, env: Environment) -> bytes | None:
         try:
@@ -197,7 +197,7 @@ class Rendered(Filed):
         text, permissions = self.render(env)
         wide = self._permissions(env, permissions)
         faults = [wide] if wide else []
-        if self._read(env) != text.encode():
+        if self._read(env) != text:
             what = f"{self.locate(env)} differs from what {self._source(env).name} says now"
             remedy = f"Run `tenantry tenant check {env.tenant.slug} --repair` to write it again."
             faults.append(Finding(self.name, False, what, remedy))

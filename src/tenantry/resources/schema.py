@@ -19,7 +19,7 @@ MIGRATIONS: Final = 9999
 
 _FILE: Final = re.compile(r"(\d{4})_([A-Za-z0-9_-]+)\.(sql|py)", re.ASCII)
 _DOWN: Final = re.compile(r"^--[ \t]*down[ \t]*:?[ \t]*$", re.IGNORECASE | re.MULTILINE)
-_BLANK: Final = re.compile(r"(?:\s|;|--[^\n]*(?:\n|\Z)|/\*.*?(?:\*/|\Z))*", re.DOTALL)
+_BLANK: Final = re.compile(r"(?>\s|;|--[^\n]*+(?:\n|\Z)|/\*.*?(?:\*/|\Z))*+", re.DOTALL)  # atomic: */ ends it
 _WORD: Final = re.compile(r"[A-Za-z]*", re.ASCII)
 _FORBIDDEN: Final = frozenset("BEGIN COMMIT END ROLLBACK ABORT START ATTACH DETACH VACUUM".split())
 
