@@ -71,6 +71,7 @@ class Resource:
     Options: ClassVar[type[BaseModel]] = Frozen
     has_schema: ClassVar[bool] = False
     has_users: ClassVar[bool] = False
+    follows_tenant: ClassVar[bool] = False  # made of the tenant's names and values, so made anew when those change
     faults: ClassVar[tuple[type[Exception], ...]] = (OSError, sqlite3.Error)
 
     def __init__(self, name: str, options: Any, setting: Setting) -> None:
