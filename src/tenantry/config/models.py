@@ -200,7 +200,7 @@ class Serve(Frozen):
 class Worker(Frozen):
     concurrency: int = Field(default=4, ge=1, le=64)
     heartbeat: Seconds = 0.5
-    dead_after: Seconds = 3.0
+    dead_after: Seconds = 2.0
 
 
 class Runtime(Frozen):
