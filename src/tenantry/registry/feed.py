@@ -48,6 +48,13 @@ class Feed:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @staticmethod
+    def signal(database: Database) -> Signal:
+        """What to wait on for a sign that the database may have changed."""
+        if database.is_sqlite and database.url.database:
+            return _SqliteSignal(database.url.database)
+        return Signal()
+
     async def load(self) -> Loaded:
         """Everything. Raises `RegistryUnavailable`."""
         async with self._database.read() as tx:
@@ -71,7 +78,7 @@ class Feed:
 
     async def follow(self, since: int) -> AsyncIterator[Changes]:
         """Every change after `since`, within about 50 ms on SQLite. Raises `RegistryUnavailable` when cut off."""
-        async with _signal(self._database) as signal:
+        async with self.signal(self._database) as signal:
             while True:
                 changes = await self.since(since)
                 if changes is not None:
@@ -80,10 +87,10 @@ class Feed:
                 await signal.wait()
 
 
-class _Signal:
+class Signal:
     """Waits for a sign that the database may have changed."""
 
-    async def __aenter__(self) -> _Signal:
+    async def __aenter__(self) -> Signal:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -93,7 +100,7 @@ class _Signal:
         await asyncio.sleep(SERVER_POLL)
 
 
-class _SqliteSignal(_Signal):
+class _SqliteSignal(Signal):
     """SQLite tells by `PRAGMA data_version` whether another connection has committed."""
 
     def __init__(self, path: str) -> None:
@@ -101,7 +108,7 @@ class _SqliteSignal(_Signal):
         self._connection: sqlite3.Connection | None = None
         self._version = -1
 
-    async def __aenter__(self) -> _Signal:
+    async def __aenter__(self) -> Signal:
         try:
             self._connection = sqlite3.connect(f"file:{self._path}?mode=ro", uri=True, check_same_thread=False)
         except sqlite3.Error as error:
@@ -123,12 +130,3 @@ class _SqliteSignal(_Signal):
             if version != self._version:
                 self._version = version
                 return
-
-
-def _signal(database: Database) -> _Signal:
-    if database.is_sqlite and database.url.database:
-        return _SqliteSignal(database.url.database)
-    return _Signal()
-
-
-__all__ = ["Changes", "Feed", "Loaded"]

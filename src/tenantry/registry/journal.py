@@ -314,6 +314,14 @@ async def take(tx: Transaction, operation_id: str, worker_id: str) -> Operation:
     return await get(tx, operation_id)
 
 
+async def adopt(tx: Transaction, operation: Operation, worker_id: str) -> bool:
+    """Take responsibility for an operation whose worker died; False when another one was quicker."""
+    table = tables.operation
+    same = and_(table.c.id == operation.id, table.c.fence == operation.fence, table.c.state.in_(_LIVE))
+    owner = table.c.worker_id.is_(None) if operation.worker_id is None else table.c.worker_id == operation.worker_id
+    return (await tx.execute(update(table).where(same, owner).values(worker_id=worker_id))).rowcount > 0
+
+
 async def guard(tx: Transaction, operation: Operation) -> State:
     """The operation's state now. Raises `Fenced` when another worker has taken it."""
     table = tables.operation
@@ -421,10 +429,10 @@ async def bury(tx: Transaction, dead_after: float) -> None:
     await tx.execute(delete(tables.worker).where(tables.worker.c.heartbeat < long_ago))
 
 
-async def orphans(tx: Transaction, dead_after: float) -> list[Operation]:
-    """Running operations whose worker shows no life."""
+async def orphans(tx: Transaction, dead_after: float, own: str) -> list[Operation]:
+    """Running operations whose worker shows no life, and those of the worker that asks."""
     alive = select(tables.worker.c.id).where(tables.worker.c.heartbeat > now() - timedelta(seconds=dead_after))
     table = tables.operation
     running = table.c.state.in_([State.RUNNING.value, State.CANCELLING.value])
-    lost = or_(table.c.worker_id.is_(None), table.c.worker_id.not_in(alive))
+    lost = or_(table.c.worker_id.is_(None), table.c.worker_id == own, table.c.worker_id.not_in(alive))
     return [_operation(row) for row in await tx.all(select(*_OPERATION).where(running, lost))]
