@@ -68,9 +68,7 @@ def _row(line: int, cells: Mapping[str, Any]) -> Row:
     settings = {key: value.strip() for key, value in cells.items() if key and key not in COLUMNS and value}
     slug = known["slug"] or slugify(known["name"], max_length=SLUG_LENGTH, word_boundary=True)
     fault = "it has more cells than the heading" if "" in cells else None
-    return Row(
-        line, slug, known["name"] or None, known["plan"] or None, known["blueprint"] or None, settings, fault
-    )
+    return Row(line, slug, known["name"] or None, known["plan"] or None, known["blueprint"] or None, settings, fault)
 
 
 def item(row: Row, used: Mapping[str, str], describe: Callable[[Row], dict[str, Any]]) -> journal.NewItem:

@@ -22,9 +22,7 @@ class Migrations:
         self._tools = tools
         self._registry = tools.registry
 
-    async def plan(
-        self, blueprint: str | None = None, to: str | None = None, tenants: Sequence[str] = ()
-    ) -> list[Due]:
+    async def plan(self, blueprint: str | None = None, to: str | None = None, tenants: Sequence[str] = ()) -> list[Due]:
         """What is not at its schema, in the order in which it would be migrated."""
         async with self._registry.read() as tx:
             return await migrate.due(tx, self._tools, blueprint=blueprint, to=to, slugs=tenants)

@@ -86,9 +86,7 @@ class Tenants:
     ) -> list[TenantRow]:
         """Tenants in the order of their slugs; `after` is the last slug of the page before."""
         async with self._registry.read() as tx:
-            return await tenants.page(
-                tx, search=search, status=status, blueprint=blueprint, after=after, limit=limit
-            )
+            return await tenants.page(tx, search=search, status=status, blueprint=blueprint, after=after, limit=limit)
 
     async def show(self, slug: str) -> TenantDetails:
         """One tenant. Raises `TenantNotFound`."""
@@ -172,8 +170,12 @@ class Tenants:
         home = self._tools.home(environments[0])
         planned = [PlannedStep("reserve", "", slug)]
         for step, kind in create.steps(self._tools, environments):
-            resource = next((r for r in self._tools.resources[environments[0].tenant.blueprint] if r.name == step), None)
-            planned.append(PlannedStep(step, kind, str(home / resource.place(environments[0]).location) if resource else ""))
+            resource = next(
+                (r for r in self._tools.resources[environments[0].tenant.blueprint] if r.name == step), None
+            )
+            planned.append(
+                PlannedStep(step, kind, str(home / resource.place(environments[0]).location) if resource else "")
+            )
         hosts = " ".join(host for environment in environments for host in environment.hostnames)
         return [*planned[:-1], PlannedStep("live", "", hosts)]
 
@@ -238,9 +240,7 @@ class Tenants:
             raise ConfigError(f"There is no plan '{name}'.", remedy=f"Known plans: {', '.join(plans) or 'none'}.")
         return name
 
-    def _split_settings(
-        self, blueprint: str, settings: Mapping[str, Any]
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _split_settings(self, blueprint: str, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Settings that may be seen, and secret ones. Raises `ConfigError` for one that is not declared."""
         declared = self._tools.blueprint(blueprint).values
         visible: dict[str, Any] = {}
@@ -248,7 +248,9 @@ class Tenants:
         for key, value in settings.items():
             if key not in declared:
                 known = ", ".join(declared) or "none"
-                raise ConfigError(f"The blueprint '{blueprint}' has no value '{key}'.", remedy=f"Known values: {known}.")
+                raise ConfigError(
+                    f"The blueprint '{blueprint}' has no value '{key}'.", remedy=f"Known values: {known}."
+                )
             (secret if declared[key].secret else visible)[key] = _typed(key, value, declared[key].default)
         return visible, secret
 
