@@ -12,17 +12,20 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote, urlsplit
 from urllib.request import urlopen
 
 from tenantry.config import FILE, Config, load, secret_keys
-from tenantry.errors import ConfigError, RegistryUnavailable
+from tenantry.errors import ConfigError, RegistryUnavailable, TenantryError
 from tenantry.model import Environment
 from tenantry.operations.blueprints import Blueprints
-from tenantry.registry import Feed, Vault
+from tenantry.registry import Feed, Registry, Vault
 from tenantry.registry.database import Database
 from tenantry.resources import kinds
 from tenantry.runtime import Changes, Loaded, Runtime, Settings
+from tenantry.runtime.resolver import Request, Resolver
 from tenantry.runtime.settings import Jwt
+from tenantry.runtime.table import Table
 
 SNAPSHOT: Final = "snapshot.json"
 JWKS_BYTES: Final = 1_000_000
@@ -131,3 +134,31 @@ class RegistrySource:
         if database.is_sqlite and not Path(str(database.url.database)).exists():
             raise RegistryUnavailable(reason=f"'{database.url.database}' is not there")
         return database
+
+
+async def why(config: Config, registry: Registry, url: str) -> list[str]:
+    """Where an address leads, told in lines: the tenant, the rule, and what would refuse it."""
+    parts = urlsplit(url if "//" in url else f"//{url}")
+    known = settings(config)
+    resolver = Resolver(known)
+    loaded = await registry.feed.load()
+    resolver.table = Table(Loaded(loaded.seq, loaded.environments))
+    asked = Request(hosts=(parts.netloc.encode(),), path=unquote(parts.path) or "/")
+    lines = [f"host {parts.netloc or '(none)'}, path {asked.path}; rules in order: {', then '.join(known.by)}"]
+    try:
+        found = resolver.resolve(asked)
+    except TenantryError as error:
+        return [*lines, f"refused with {error.status}: {error.message}", error.hint]
+    environment = found.environment
+    if environment is None:
+        return [*lines, "this is the platform's own address: no tenant is named"]
+    tenant = environment.tenant
+    rule = f"by its {found.rule}" if found.rule else "because this is a single-tenant installation"
+    lines.append(f"tenant {tenant.slug} ({tenant.name}), environment {environment.name}, {rule}")
+    if moved := found.redirect_host or found.redirect_path:
+        lines.append(f"redirected to {moved}")
+    for place in environment.places:
+        wanted = known.needs.get((tenant.blueprint, place.name))
+        if wanted is not None and wanted != place.version:
+            lines.append(f"{place.name} is at schema {place.version}, and this code wants {wanted}")
+    return [*lines, f"{tenant.status.value}: served"]
