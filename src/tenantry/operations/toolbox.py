@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from tenantry import credentials
+from tenantry import credentials, paths
 from tenantry.config import Config
 from tenantry.model import (
     Environment,
@@ -85,8 +85,8 @@ class Toolbox(Blueprints):
 
     def remove_homes(self, environments: Iterable[Environment]) -> None:
         """Remove the directories of tenants with all that is left in them; links in them are not followed."""
-        for tenant_home in {self.home(environment).parent for environment in environments}:
-            shutil.rmtree(tenant_home, ignore_errors=False) if tenant_home.exists() else None
+        for home in {str(Path(environment.home).parent) for environment in environments}:
+            paths.remove_beneath(self.config.data, home)
 
     # --- the first admin ----------------------------------------------------------------------------------------
 
