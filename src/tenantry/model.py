@@ -309,12 +309,18 @@ def check_path(path: str) -> str:
     """
     if not path or "\0" in path or "\\" in path or path.startswith("/") or len(path) > 1024:
         raise PathEscape(path=path[:200])
-    parts = path.split("/")
-    if any(part in ("", ".", "..") or len(part.encode("utf-8", "surrogateescape")) > 255 for part in parts):
+    if any(part in ("", ".", "..") or not _nameable(part) for part in path.split("/")):
         raise PathEscape(path=path[:200])
     if any(ord(character) < 32 or ord(character) == 127 for character in path):
         raise PathEscape(path=path[:200])
     return path
+
+
+def _nameable(part: str) -> bool:
+    try:
+        return len(part.encode("utf-8", "surrogateescape")) <= 255
+    except UnicodeEncodeError:  # a lone surrogate that stands for no byte
+        return False
 
 
 def unique(items: Iterable[str]) -> tuple[str, ...]:

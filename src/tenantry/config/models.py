@@ -1,0 +1,245 @@
+"""The settings of a platform, their types and defaults. `example.toml` tells what each of them means."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Final, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    SecretStr,
+    ValidationInfo,
+    WithJsonSchema,
+    model_validator,
+)
+
+from tenantry.errors import InvalidHost
+from tenantry.model import normalise_host
+
+
+class Frozen(BaseModel):
+    """Settings are read once and never change; an unknown one is a fault."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+
+
+class Short(Frozen):
+    """A table that may be written as the value of its main key alone: "x" for {pattern = "x"}."""
+
+    main: ClassVar[str]
+
+    @model_validator(mode="before")
+    @classmethod
+    def lengthen(cls, value: Any) -> Any:
+        table = isinstance(value, dict | BaseModel) and (
+            isinstance(value, BaseModel) or not {"env", "file"} & set(value)
+        )
+        return value if table else {cls.main: value}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        long = handler.resolve_ref_schema(handler(core))
+        return {"anyOf": [long["properties"][cls.main], long]}
+
+
+# --- kinds of values ----------------------------------------------------------------------------------------------
+
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)", re.ASCII)
+
+
+def seconds(value: Any) -> Any:
+    """A duration such as "5m", "30d" or "250ms", in seconds; a bare number is seconds."""
+    if not isinstance(value, str):
+        return value
+    match = _DURATION.fullmatch(value.strip())
+    if not match:
+        raise ValueError('a duration is a number and a unit: "250ms", "30s", "5m", "12h" or "30d"')
+    return float(match[1]) * _UNITS[match[2] or "s"]
+
+
+Seconds = Annotated[
+    float,
+    Field(gt=0, allow_inf_nan=False),
+    BeforeValidator(seconds, json_schema_input_type=str | float),
+]
+
+
+def sourced(value: Any, info: ValidationInfo) -> Any:
+    """The text that {env = "NAME"} or {file = "path"} leads to; the reader of the file says where to look."""
+    if isinstance(value, dict):
+        if info.context is None or set(value) not in ({"env"}, {"file"}):
+            raise ValueError('write {env = "NAME"} or {file = "path"}')
+        return info.context.text(value)
+    return value
+
+
+_SOURCE_SCHEMA: Final = {
+    "anyOf": [
+        {"type": "string"},
+        {
+            "type": "object",
+            "properties": {"env": {"type": "string"}, "file": {"type": "string"}},
+            "additionalProperties": False,
+            "minProperties": 1,
+            "maxProperties": 1,
+        },
+    ]
+}
+
+Secret = Annotated[SecretStr, BeforeValidator(sourced), WithJsonSchema(_SOURCE_SCHEMA)]
+Sourced = Annotated[str, BeforeValidator(sourced), WithJsonSchema(_SOURCE_SCHEMA)]
+
+
+def _domain(value: str) -> str:
+    try:
+        normal = normalise_host(value)
+    except InvalidHost as error:
+        raise ValueError(f"it is no host name: {error.details['reason']}") from error
+    if ":" in value:
+        raise ValueError("a domain has no port")
+    return normal
+
+
+Domain = Annotated[str, AfterValidator(_domain)]
+
+
+# --- sections -----------------------------------------------------------------------------------------------------
+
+
+class Platform(Frozen):
+    name: str = Field(default="Tenantry", min_length=1, max_length=200)
+    domain: Domain = "localhost"
+    data: str = Field(default="var", min_length=1)  # relative to tenantry.toml
+    control: Secret | None = None  # SQLAlchemy URL; read it as `Config.control_url`
+    max_tenants: int | None = Field(default=None, ge=1)
+    reserved: tuple[str, ...] = ()
+    mode: Literal["multi-tenant", "single-tenant"] = "multi-tenant"
+    tenant: str | None = None  # the slug of a single-tenant installation
+
+
+class Jwt(Frozen):
+    claim: str = Field(default="tenant_id", min_length=1)
+    jwks: Sourced = "self"  # a file or https URL with the public keys; "self": the platform's own key
+    issuer: str | None = None
+    audience: str | None = None
+
+
+class Routing(Frozen):
+    by: tuple[Literal["host", "path", "jwt"], ...] = Field(default=("host", "path"), min_length=1)
+    path: str = "/t/{slug}/"
+    jwt: Jwt = Jwt()
+    keep_renamed: Seconds = 30 * 86400.0  # how long an old slug redirects and cannot be taken
+    health: str = "/.tenantry/health"
+
+
+class ResourceSpec(BaseModel):
+    """One part of a blueprint. What a kind takes beyond these is checked by its driver and stands in `options`."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    kind: str
+    backup: bool = True
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class HostnamePattern(Short):
+    main = "pattern"
+    pattern: str
+
+
+class Value(Short):
+    """A value of a tenant: "{name}" and such are filled; a secret one is sealed and never shown."""
+
+    main = "default"
+    default: Annotated[
+        str | int | float | bool,
+        BeforeValidator(sourced),
+        WithJsonSchema({"anyOf": [*_SOURCE_SCHEMA["anyOf"], {"type": ["number", "boolean"]}]}),
+    ] = Field(repr=False)
+    secret: bool = False
+
+
+class Blueprint(Frozen):
+    title: str = ""
+    extends: str | None = None
+    environments: tuple[str, ...] = Field(default=("production",), min_length=1)
+    resources: dict[str, ResourceSpec] = {}
+    hostnames: dict[str, HostnamePattern] = {}
+    values: dict[str, Value] = {}
+    admin: str | None = "admin@{slug}.{domain}"  # the first admin's login; "" or None: no user table is used
+
+    def on(self, base: Blueprint) -> Blueprint:
+        """This blueprint with all it takes over from another; what both name, this one says."""
+        kept = {key: getattr(base, key) for key in {"environments", "admin"} - self.model_fields_set}
+        merged = {key: {**getattr(base, key), **getattr(self, key)} for key in ("resources", "hostnames", "values")}
+        return self.model_copy(update=kept | merged)
+
+
+class Plan(Frozen):
+    title: str = ""
+    quotas: dict[str, str | int] = {}
+    features: dict[str, Any] = {}
+
+
+class Serve(Frozen):
+    app: str | None = None  # "package.module:application", the ASGI application behind the tenants
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    trusted_proxies: tuple[str, ...] = ("127.0.0.1", "::1")
+
+
+class Worker(Frozen):
+    concurrency: int = Field(default=4, ge=1, le=64)
+    heartbeat: Seconds = 0.5
+    dead_after: Seconds = 2.0
+
+
+class Runtime(Frozen):
+    open_databases: int = Field(default=200, ge=1)  # tenant databases kept open by one process
+    session: Seconds = 14 * 86400.0  # how long a sign-in holds
+    secure_cookies: bool = True
+
+
+class Config(Frozen):
+    """A platform as its `tenantry.toml` describes it. `load` makes one; it never changes."""
+
+    platform: Platform = Platform()
+    routing: Routing = Routing()
+    blueprints: dict[str, Blueprint] = Field(min_length=1)
+    plans: dict[str, Plan] = {}
+    serve: Serve = Serve()
+    worker: Worker = Worker()
+    runtime: Runtime = Runtime()
+    root: Path = Field(default=Path(), exclude=True)  # the directory of tenantry.toml
+
+    @property
+    def data(self) -> Path:
+        """The absolute directory below which everything of the platform lies."""
+        return (self.root / self.platform.data).resolve()
+
+    @property
+    def control_url(self) -> str:
+        """The SQLAlchemy URL of the control database. It may hold a password: never print it."""
+        if self.platform.control is None:
+            return f"sqlite:///{self.data / 'control.sqlite'}"
+        return self.platform.control.get_secret_value()
+
+    def whole(self, name: str, above: frozenset[str] = frozenset()) -> Blueprint:
+        """A blueprint with all it takes over from others. Raises `KeyError` for an unknown one or a circle."""
+        if name in above:
+            raise KeyError(name)
+        own = self.blueprints[name]
+        return own.on(self.whole(own.extends, above | {name})) if own.extends else own
+
+    def extended(self) -> Config:
+        """This configuration with every blueprint whole. Raises `KeyError` as `whole` does."""
+        return self.model_copy(update={"blueprints": {name: self.whole(name) for name in self.blueprints}})

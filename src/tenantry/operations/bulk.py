@@ -1,0 +1,141 @@
+"""Import: many tenants out of one list, made in batches; a row that cannot be made is named and holds nobody up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Final
+
+from tenantry.errors import TenantryError
+from tenantry.model import Environment, Status
+from tenantry.operations import create, fleet
+from tenantry.operations.verb import Verb, Work
+from tenantry.registry import Transaction, journal, tenants
+from tenantry.resources import Resource
+
+STEP: Final = "tenants"
+REFUSED: Final = -1
+"""The step of items that were refused as the list was read."""
+
+ADMINS_AT_ONCE: Final = 4
+
+
+class Import(Verb):
+    """Makes the tenants that its items describe."""
+
+    name: ClassVar[str] = "import"
+    reversible: ClassVar[bool] = False  # a cancelled import keeps the tenants that are ready
+
+    async def perform(self, work: Work, step: journal.Step) -> str:
+        run = _Run(work)
+        made, failed = await fleet.work_through(
+            work, step, run.make, run.record, tenant_of=lambda item: str(item.arguments["id"])
+        )
+        return f"{made} made, {failed} failed"
+
+    async def complete(self, tx: Transaction, work: Work) -> Mapping[str, Any] | None:
+        operation = await journal.get(tx, work.operation.id)
+        return {"made": operation.done, "failed": operation.failed}
+
+
+class _Run:
+    """One worker's run through an import."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.tools = work.tools
+        self.secrets: list[tuple[str, str, bytes]] = []
+
+    async def make(self, items: Sequence[journal.Item]) -> list[fleet.Result]:
+        """Reserve, make and enrol a batch."""
+        watch = fleet.Stopwatch()
+        errors: dict[str, TenantryError] = {}
+        environments = await self._reserve(items, errors)
+        by_blueprint: dict[str, list[Environment]] = {}
+        for environment in environments:
+            by_blueprint.setdefault(environment.tenant.blueprint, []).append(environment)
+        for blueprint, some in by_blueprint.items():
+            for resource in self.tools.resources[blueprint]:
+                await self._create(resource, some, errors)
+        self.secrets = await self._enrol(environments, errors)
+        await self._clear(environments, errors)
+        each = watch.seconds / len(items)
+        return [fleet.Result(item, errors.get(item.arguments["id"]), seconds=each) for item in items]
+
+    async def _reserve(self, items: Sequence[journal.Item], errors: dict[str, TenantryError]) -> list[Environment]:
+        """Enter the batch's tenants; one that is there already, from before a crash, is taken as it is."""
+        ids = [str(item.arguments["id"]) for item in items]
+        async with self.work.write() as tx:
+            found = await tenants.environments(tx, ids)
+            there = {environment.tenant.id for environment in found}
+            fresh = [item for item in items if item.arguments["id"] not in there]
+            drafts = {item.arguments["id"]: create.again(self.tools, item.arguments) for item in fresh}
+            taken = await tenants.taken(tx, [item.subject for item in fresh])
+            for item in fresh:
+                if item.subject in taken:
+                    errors[item.arguments["id"]] = TenantryError(f"'{item.subject}' is {taken[item.subject]}.")
+                    del drafts[item.arguments["id"]]
+            entered = [environment for some in drafts.values() for environment in some]
+            if entered:
+                vault = self.tools.registry.vault
+                keys = {tenant_id: vault.new_data_key(tenant_id) for tenant_id in drafts}
+                await create.reserve(tx, self.tools, entered, keys=keys)
+                found += await tenants.environments(tx, drafts)
+        return found
+
+    async def _create(
+        self, resource: Resource, environments: list[Environment], errors: dict[str, TenantryError]
+    ) -> None:
+        wanted = [environment for environment in environments if environment.tenant.id not in errors]
+        for environment, error in zip(wanted, await resource.create_many(wanted), strict=True):
+            if error is not None:
+                errors[environment.tenant.id] = error
+
+    async def _enrol(
+        self, environments: list[Environment], errors: dict[str, TenantryError]
+    ) -> list[tuple[str, str, bytes]]:
+        by_tenant: dict[str, list[Environment]] = {}
+        for environment in environments:
+            if environment.tenant.id not in errors:
+                by_tenant.setdefault(environment.tenant.id, []).append(environment)
+        gate = asyncio.Semaphore(ADMINS_AT_ONCE)
+
+        async def one(tenant_id: str, some: list[Environment]) -> tuple[str, str, bytes] | None:
+            async with gate:
+                try:
+                    return await self.tools.enrol_admin(some)
+                except TenantryError as error:
+                    errors[tenant_id] = error
+                    return None
+
+        made = await asyncio.gather(*(one(tenant_id, some) for tenant_id, some in by_tenant.items()))
+        return [secret for secret in made if secret is not None]
+
+    async def _clear(self, environments: list[Environment], errors: Mapping[str, TenantryError]) -> None:
+        """Remove what was made of tenants that failed."""
+        for environment in environments:
+            if environment.tenant.id in errors:
+                for resource in self.tools.resources[environment.tenant.blueprint]:
+                    await resource.drop(environment)
+        self.tools.remove_homes(e for e in environments if e.tenant.id in errors)
+
+    async def record(self, tx: Transaction, results: Sequence[fleet.Result]) -> None:
+        """Let the batch go live."""
+        made = [str(result.item.arguments["id"]) for result in results if result.error is None]
+        failed = [str(result.item.arguments["id"]) for result in results if result.error is not None]
+        environments = await tenants.environments(tx, made)
+        versions = [
+            (environment.id, resource.name, resource.newest)
+            for environment in environments
+            for resource in self.tools.resources[environment.tenant.blueprint]
+            if resource.has_schema
+        ]
+        await tenants.set_versions(tx, versions)
+        await tenants.put_secrets(tx, self.secrets)
+        await tenants.set_status(tx, made, Status.ACTIVE)
+        if failed:
+            await tenants.remove(tx, failed)
+        for result in results:
+            if result.error is None:
+                arguments = result.item.arguments
+                tx.audit("tenant.create", result.item.subject, id=arguments["id"], blueprint=arguments["blueprint"])

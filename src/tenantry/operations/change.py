@@ -1,0 +1,155 @@
+"""Change a tenant that is there: edit, rename, suspend and resume."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from tenantry.errors import TenantNotFound
+from tenantry.model import Environment, Status, check_move
+from tenantry.operations.toolbox import Toolbox
+from tenantry.operations.verb import Verb, Work
+from tenantry.registry import journal, tenants
+
+RECORD = "record"
+
+
+def dependent_steps(tools: Toolbox, environments: Sequence[Environment]) -> list[tuple[str, str]]:
+    """Steps that make anew what is made out of a tenant's names and values."""
+    several = len(environments) > 1
+    return [
+        (f"{resource.name}@{environment.name}" if several else resource.name, resource.kind)
+        for environment in environments
+        for resource in tools.resources[environment.tenant.blueprint]
+        if resource.follows_tenant
+    ]
+
+
+async def _remake(work: Work, step: journal.Step) -> str:
+    """Make a dependent resource anew, and remove what it left under the tenant's former name."""
+    resource, environment = await work.parts(step)
+    await resource.create(environment)
+    before = _as_before(environment, work.operation.arguments.get("before", {}))
+    if resource.place(before) != resource.place(environment):
+        await resource.drop(before)
+    return str(work.tools.home(environment) / resource.place(environment).location)
+
+
+async def _restore(work: Work, step: journal.Step) -> None:
+    """Make a dependent resource as it was before; the registry is still at the new values."""
+    resource, environment = await work.parts(step)
+    before = _as_before(environment, work.operation.arguments.get("before", {}))
+    if resource.place(before) != resource.place(environment):
+        await resource.drop(environment)
+    await resource.create(before)
+
+
+def _as_before(environment: Environment, before: Mapping[str, Any]) -> Environment:
+    known = {key: before[key] for key in ("slug", "name", "plan", "settings") if key in before}
+    hostnames = tuple(before.get("hostnames", {}).get(environment.id, environment.hostnames))
+    return dataclasses.replace(
+        environment, tenant=dataclasses.replace(environment.tenant, **known), hostnames=hostnames
+    )
+
+
+def pack(sealed: bytes | None) -> str | None:
+    """A sealed value as it lies in an operation's arguments."""
+    return None if sealed is None else base64.b64encode(sealed).decode()
+
+
+class Edit(Verb):
+    """Changes a tenant's name, plan and settings.
+
+    Arguments: `after` and `before` with the columns, `secrets_after` and `secrets_before` with sealed values by field.
+    """
+
+    name: ClassVar[str] = "edit"
+
+    async def perform(self, work: Work, step: journal.Step) -> str:
+        if step.kind:
+            return await _remake(work, step)
+        await self._record(work, "after", "tenant.edit")
+        return ", ".join(sorted(work.operation.arguments["after"]))
+
+    async def undo(self, work: Work, step: journal.Step) -> None:
+        if step.kind:
+            await _restore(work, step)
+        else:
+            await self._record(work, "before", "tenant.edit_undone")
+
+    async def _record(self, work: Work, which: str, action: str) -> None:
+        operation = work.operation
+        assert operation.tenant_id is not None
+        columns = operation.arguments[which]
+        async with work.write() as tx:
+            await tenants.alter(tx, [operation.tenant_id], **columns)
+            for field, packed in operation.arguments.get(f"secrets_{which}", {}).items():
+                await tenants.drop_secret(tx, operation.tenant_id, field)
+                if packed is not None:
+                    await tenants.put_secrets(tx, [(operation.tenant_id, field, base64.b64decode(packed))])
+            tx.audit(action, str(operation.tenant_slug), id=operation.tenant_id, **columns)
+
+
+class Rename(Verb):
+    """Gives a tenant another slug. Arguments: `to`, and `before` with `slug` and `hostnames` by environment id."""
+
+    name: ClassVar[str] = "rename"
+
+    async def perform(self, work: Work, step: journal.Step) -> str:
+        if step.kind:
+            return await _remake(work, step)
+        to: str = work.operation.arguments["to"]
+        await self._move(work, to, "tenant.rename", work.tools.config.routing.keep_renamed)
+        return to
+
+    async def undo(self, work: Work, step: journal.Step) -> None:
+        if step.kind:
+            await _restore(work, step)
+        else:
+            await self._move(work, work.operation.arguments["before"]["slug"], "tenant.rename_undone", 0)
+
+    async def _move(self, work: Work, to: str, action: str, hold: float) -> None:
+        environments = await work.environments()
+        if not environments:
+            raise TenantNotFound(slug=work.operation.tenant_slug)
+        tenant = environments[0].tenant
+        if tenant.slug == to:
+            return
+        renamed = dataclasses.replace(tenant, slug=to)
+        hosts = {e.id: name for e in environments for name in work.tools.hostnames(renamed, e.name)}
+        async with work.write() as tx:
+            await tenants.rename(tx, tenant, to, tenants.hold_until(hold), hosts)
+            tx.audit(action, to, id=tenant.id, before=tenant.slug)
+
+
+class Standing(Verb):
+    """Suspends or resumes. Arguments: `status`, `reason`, and `before`, the status it had."""
+
+    async def perform(self, work: Work, step: journal.Step) -> str:
+        operation = work.operation
+        target = Status(operation.arguments["status"])
+        environments = await work.environments()
+        if not environments:
+            raise TenantNotFound(slug=operation.tenant_slug)
+        tenant = environments[0].tenant
+        if tenant.status is not target:
+            check_move(tenant.slug, tenant.status, target)
+            reason = operation.arguments["reason"]
+            async with work.write() as tx:
+                await tenants.set_status(tx, [tenant.id], target, reason)
+                tx.audit(f"tenant.{self.name}", tenant.slug, id=tenant.id, reason=reason)
+        return target.value
+
+
+class Suspend(Standing):
+    """Refuses a tenant's requests; its data stay as they are."""
+
+    name: ClassVar[str] = "suspend"
+
+
+class Resume(Standing):
+    """Serves a suspended tenant again."""
+
+    name: ClassVar[str] = "resume"

@@ -1,0 +1,124 @@
+"""Create a tenant: it is reserved as the operation is submitted, then each part is made, then it goes live."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from tenantry.errors import OperationRefused
+from tenantry.model import Environment, Status
+from tenantry.operations.toolbox import VALUE, Toolbox
+from tenantry.operations.verb import Verb, Work, resource_steps
+from tenantry.registry import Transaction, journal, tenants
+
+ADMIN_STEP = "admin"
+LIVE_STEP = "live"
+
+
+def steps(tools: Toolbox, environments: Sequence[Environment]) -> list[tuple[str, str]]:
+    """The steps that make these environments of one tenant."""
+    planned = resource_steps(tools, environments)
+    if tools.users_resource(environments[0].tenant.blueprint) is not None:
+        planned.append((ADMIN_STEP, ""))
+    return [*planned, (LIVE_STEP, "")]
+
+
+async def reserve(
+    tx: Transaction,
+    tools: Toolbox,
+    environments: Sequence[Environment],
+    secret_values: Mapping[str, Mapping[str, bytes]] | None = None,
+    keys: Mapping[str, bytes] | None = None,
+) -> None:
+    """Enter tenants that do not exist yet, so that nobody else gets their slugs or hostnames."""
+    ids = list(dict.fromkeys(environment.tenant.id for environment in environments))
+    vault = tools.registry.vault
+    await tenants.insert_many(tx, environments, keys or {tenant_id: vault.new_data_key(tenant_id) for tenant_id in ids})
+    rows = [(t, VALUE + name, sealed) for t, fields in (secret_values or {}).items() for name, sealed in fields.items()]
+    await tenants.put_secrets(tx, rows)
+
+
+def describe(environment: Environment) -> dict[str, Any]:
+    """What an operation must keep to reserve a tenant again."""
+    tenant = environment.tenant
+    return {
+        "id": tenant.id,
+        "slug": tenant.slug,
+        "name": tenant.name,
+        "blueprint": tenant.blueprint,
+        "plan": tenant.plan,
+        "settings": dict(tenant.settings),
+    }
+
+
+def again(tools: Toolbox, arguments: Mapping[str, Any]) -> list[Environment]:
+    """The environments that `describe` described."""
+    return tools.draft(
+        arguments["slug"],
+        arguments["name"],
+        arguments["blueprint"],
+        arguments["plan"],
+        arguments["settings"],
+        arguments["id"],
+    )
+
+
+class Create(Verb):
+    """Makes one tenant."""
+
+    name: ClassVar[str] = "create"
+
+    async def perform(self, work: Work, step: journal.Step) -> str:
+        if step.kind:
+            return await self._make(work, step)
+        return await (self._admin(work) if step.name == ADMIN_STEP else self._live(work))
+
+    async def _make(self, work: Work, step: journal.Step) -> str:
+        resource, environment = await work.parts(step)
+        await resource.create(environment)
+        version = resource.newest
+        if resource.has_schema:
+            async with work.write() as tx:
+                await tenants.set_versions(tx, [(environment.id, resource.name, version)])
+        return (
+            f"schema {version}" if version else str(work.tools.home(environment) / resource.place(environment).location)
+        )
+
+    async def _admin(self, work: Work) -> str:
+        secret = await work.tools.enrol_admin(await work.environments())
+        if secret is None:
+            return ""
+        async with work.write() as tx:
+            await tenants.put_secrets(tx, [secret])
+        return "password waits to be shown once"
+
+    async def _live(self, work: Work) -> str:
+        environments = await work.environments()
+        tenant = environments[0].tenant
+        async with work.write() as tx:
+            await tenants.set_status(tx, [tenant.id], Status.ACTIVE)
+            tx.audit("tenant.create", tenant.slug, id=tenant.id, blueprint=tenant.blueprint, plan=tenant.plan)
+        return " ".join(name for environment in environments for name in environment.hostnames)
+
+    async def undo(self, work: Work, step: journal.Step) -> None:
+        if step.kind and await work.environments():
+            resource, environment = await work.parts(step)
+            await resource.drop(environment)
+
+    async def give_up(self, tx: Transaction, work: Work) -> None:
+        operation = work.operation
+        assert operation.tenant_id is not None
+        environments = await tenants.environments(tx, [operation.tenant_id])
+        work.tools.remove_homes(environments)
+        await tenants.remove(tx, [operation.tenant_id])
+        tx.audit("tenant.create_undone", str(operation.tenant_slug), id=operation.tenant_id)
+
+    async def again(self, tx: Transaction, tools: Toolbox, operation: journal.Operation) -> None:
+        if operation.arguments.get("secrets"):
+            raise OperationRefused(
+                state=operation.state.value,
+                action="resumed: its secret values were removed with it",
+                remedy=f"Create '{operation.tenant_slug}' again.",
+                operation=operation.id,
+            )
+        await reserve(tx, tools, again(tools, operation.arguments))

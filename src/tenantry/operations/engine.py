@@ -1,0 +1,128 @@
+"""The durable engine: DBOS keeps which steps of an operation are done, and goes on behind them after a crash.
+
+DBOS is a global of the process, so a process runs one `Engine` at a time. Each process is an executor of its own, all
+share one application version, and the workflow of an operation carries the operation's id and attempt. Only ids and
+outcomes reach the engine's tables, as JSON; secrets never do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, Protocol
+
+from dbos import DBOS, DBOSConfig, SetWorkflowID
+from dbos._error import DBOSNonExistentWorkflowError
+from dbos._serialization import DBOSPortableJSONSerializer
+from sqlalchemy.engine import make_url
+
+APPLICATION: Final = "tenantry"
+VERSION: Final = "1"
+"""Fixed: DBOS leaves the work of another version pending for ever."""
+
+QUEUE_POLL: Final = 0.2
+SCHEMA: Final = "tenantry_engine"
+
+Outcome = dict[str, Any]
+"""What a step tells the engine: JSON, {} when it went well."""
+
+
+class Durable(Protocol):
+    """Runs a call once, whatever happens: after a crash its recorded outcome is given instead."""
+
+    async def __call__(self, name: str, call: Callable[[], Awaitable[Outcome]]) -> Outcome: ...
+
+
+Drive = Callable[[str, Durable], Awaitable[None]]
+"""Runs a whole operation, every effect through `Durable`."""
+
+_drive: Drive | None = None
+_home: asyncio.AbstractEventLoop | None = None
+
+
+async def _on_home_loop(call: Callable[[], Awaitable[Any]]) -> Any:
+    """Await on the worker's own event loop: DBOS runs recovered workflows on a loop of its own."""
+    assert _home is not None
+    if asyncio.get_running_loop() is _home:
+        return await call()
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_awaited(call), _home))
+
+
+async def _awaited(call: Callable[[], Awaitable[Any]]) -> Any:
+    return await call()
+
+
+async def _durable(name: str, call: Callable[[], Awaitable[Outcome]]) -> Outcome:
+    outcome: Outcome = await DBOS.run_step_async({"name": name}, _on_home_loop, call)
+    return outcome
+
+
+@DBOS.workflow(name="operation")
+async def _operation(operation_id: str, attempt: int) -> None:
+    assert _drive is not None
+    await _drive(operation_id, _durable)
+
+
+def _workflow_id(operation_id: str, attempt: int) -> str:
+    return f"{operation_id}:{attempt}"
+
+
+class Engine:
+    """DBOS, launched for one worker process."""
+
+    def __init__(self, url: str, executor_id: str, drive: Drive) -> None:
+        self._url = _engine_url(url)
+        self._executor_id = executor_id
+        self._drive = drive
+
+    def start(self) -> None:
+        """Launch; blocks for some 50 ms."""
+        global _drive, _home
+        _drive, _home = self._drive, asyncio.get_running_loop()
+        config: DBOSConfig = {
+            "name": APPLICATION,
+            "application_version": VERSION,
+            "executor_id": self._executor_id,
+            "system_database_url": self._url,
+            "dbos_system_schema": SCHEMA,
+            "serializer": DBOSPortableJSONSerializer(),
+            "log_level": "ERROR",
+            "enable_otlp": False,
+            "use_listen_notify": False,
+        }
+        DBOS(config=config)
+        logging.getLogger("dbos").setLevel(logging.CRITICAL)
+        DBOS.launch()
+
+    async def stop(self) -> None:
+        """End; what is under way stays pending for another worker."""
+        global _drive, _home
+        await asyncio.to_thread(DBOS.destroy)
+        # DBOS made its own thread pool the loop's default, and has just shut it down.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(thread_name_prefix="tenantry"))
+        _drive = _home = None
+
+    async def run(self, operation_id: str, attempt: int) -> None:
+        """Begin an operation in this process."""
+        with SetWorkflowID(_workflow_id(operation_id, attempt)):
+            await DBOS.start_workflow_async(_operation, operation_id, attempt)
+
+    async def resume(self, operation_id: str, attempt: int) -> None:
+        """Go on with an operation that another process left; one of the live processes takes it up."""
+        try:
+            await DBOS.resume_workflow_async(_workflow_id(operation_id, attempt))
+        except DBOSNonExistentWorkflowError:
+            await self.run(operation_id, attempt)
+
+
+def _engine_url(url: str) -> str:
+    """The engine shares a PostgreSQL control database in a schema of its own; on SQLite it has a file beside it."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        return parsed.set(drivername="postgresql").render_as_string(hide_password=False)
+    assert parsed.database is not None
+    path = parsed.database
+    stem = path.removesuffix(".sqlite")
+    return f"sqlite:///{stem}-engine.sqlite"

@@ -1,0 +1,177 @@
+"""Drives operations: each step once through the durable engine, progress into the registry, undone when given up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Final
+
+from tenantry.errors import Cancelled, Fenced, TenantryError
+from tenantry.operations import bulk, change, create, destroy, migrate
+from tenantry.operations.engine import Durable, Outcome
+from tenantry.operations.fleet import ItemsFailed, Stopwatch
+from tenantry.operations.toolbox import Toolbox
+from tenantry.operations.verb import Verb, Work
+from tenantry.registry import journal
+from tenantry.registry.journal import State, StepState
+
+log: Final = logging.getLogger("tenantry.operations")
+
+VERBS: Final[Mapping[str, Verb]] = {
+    verb.name: verb
+    for verb in (
+        create.Create(),
+        change.Edit(),
+        change.Rename(),
+        change.Suspend(),
+        change.Resume(),
+        destroy.Destroy(),
+        migrate.Migrate(),
+        bulk.Import(),
+    )
+}
+
+
+class Unexpected(TenantryError):
+    """{kind}: {text}"""
+
+    code = "operation.unexpected"
+    remedy = "This is a fault of Tenantry or of a driver; its log has the traceback."
+
+
+class Runner:
+    """Runs operations for one worker."""
+
+    def __init__(self, tools: Toolbox, worker_id: str) -> None:
+        self.tools = tools
+        self.worker_id = worker_id
+        self.running: set[str] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def begin(self, operation_id: str) -> None:
+        """Count an operation as under way here."""
+        self.running.add(operation_id)
+        self._idle.clear()
+
+    def _over(self, operation_id: str) -> None:
+        self.running.discard(operation_id)
+        if not self.running:
+            self._idle.set()
+
+    async def idle(self) -> None:
+        """Wait until nothing is under way here."""
+        await self._idle.wait()
+
+    async def drive(self, operation_id: str, durable: Durable) -> None:
+        """Run an operation to its end. Called again after a crash, it goes on behind the recorded steps."""
+        self.begin(operation_id)
+        try:
+            await self._drive(operation_id, durable)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            # Whoever takes the operation next must find it as it is: so nothing of this is recorded.
+            if not isinstance(error, Fenced):
+                log.exception("operation %s was interrupted", operation_id)
+            raise asyncio.CancelledError from error
+        finally:
+            self._over(operation_id)
+
+    async def _drive(self, operation_id: str, durable: Durable) -> None:
+        operation, steps = await self._take(operation_id)
+        if not operation.state.live:
+            return
+        work = Work(self.tools, operation)
+        outcome: Outcome = {}
+        reached: list[journal.Step] = []
+        for step in steps:
+            reached.append(step)
+            outcome = await durable(f"{step.position} {step.name}", partial(self.perform, work, step))
+            if outcome:
+                break
+        undone = bool(outcome) and VERBS[operation.verb].reversible
+        if undone:
+            for step in reversed(reached):
+                await durable(f"undo {step.position} {step.name}", partial(self.undo, work, step))
+        await durable("end", partial(self.end, work, outcome, undone))
+
+    async def _take(self, operation_id: str) -> tuple[journal.Operation, list[journal.Step]]:
+        async with self.tools.registry.write() as tx:
+            operation = await journal.take(tx, operation_id, self.worker_id)
+            return operation, await journal.steps(tx, operation_id)
+
+    async def perform(self, work: Work, step: journal.Step) -> Outcome:
+        """One step; {} when it went well, otherwise its error. Raises only what means: not this worker, not now."""
+        async with self.tools.registry.write() as tx:
+            state = await journal.guard(tx, work.operation)
+            if state is not State.CANCELLING:
+                await journal.set_step(tx, work.operation.id, step.position, StepState.RUNNING)
+        watch = Stopwatch()
+        try:
+            if state is State.CANCELLING:
+                raise Cancelled
+            detail = await VERBS[work.operation.verb].perform(work, step)
+        except Fenced:
+            raise
+        except Exception as error:
+            return await self._failed(work, step, error, watch.seconds)
+        async with self.tools.registry.write() as tx:
+            await journal.guard(tx, work.operation)
+            await journal.set_step(tx, work.operation.id, step.position, StepState.DONE, detail, watch.seconds)
+            if work.operation.verb not in FLEET:
+                await journal.progress(tx, work.operation.id, done=1)
+        return {}
+
+    async def _failed(self, work: Work, step: journal.Step, error: Exception, seconds: float) -> Outcome:
+        if not isinstance(error, TenantryError):
+            log.exception("step %s of operation %s", step.name, work.operation.id)
+            error = Unexpected(kind=type(error).__name__, text=str(error))
+        async with self.tools.registry.write() as tx:
+            await journal.guard(tx, work.operation)
+            state = StepState.PENDING if isinstance(error, Cancelled) else StepState.FAILED
+            await journal.set_step(tx, work.operation.id, step.position, state, str(error), seconds)
+        return error.as_dict()
+
+    async def undo(self, work: Work, step: journal.Step) -> Outcome:
+        """Undo a step; what cannot be undone is said at the step and holds up nothing else."""
+        state, detail = StepState.UNDONE, ""
+        try:
+            await VERBS[work.operation.verb].undo(work, step)
+        except Fenced:
+            raise
+        except Exception as error:
+            log.exception("undoing step %s of operation %s", step.name, work.operation.id)
+            state, detail = StepState.FAILED, f"could not be undone: {error}"
+        async with self.tools.registry.write() as tx:
+            await journal.guard(tx, work.operation)
+            await journal.set_step(tx, work.operation.id, step.position, state, detail)
+        return {}
+
+    async def end(self, work: Work, outcome: Outcome, undone: bool) -> Outcome:
+        """Record how the operation ended, in one transaction with what the verb has to say to that."""
+        verb, operation = VERBS[work.operation.verb], work.operation
+        async with self.tools.registry.write(operation.actor) as tx:
+            await journal.guard(tx, operation)
+            if undone:
+                await verb.give_up(tx, work)
+            result = None if outcome else await verb.complete(tx, work)
+            state, error = await self._verdict(work, outcome, result)
+            await journal.set_state(tx, operation.id, state, error=error, result=result)
+        return {}
+
+    async def _verdict(
+        self, work: Work, outcome: Outcome, result: Mapping[str, Any] | None
+    ) -> tuple[State, Mapping[str, str] | None]:
+        if outcome:
+            return (State.CANCELLED if outcome["code"] == Cancelled.code else State.FAILED), outcome
+        failed = int((result or {}).get("failed", 0))
+        if failed:
+            return State.FAILED, ItemsFailed(failed=failed, total=work.operation.total).as_dict()
+        return State.DONE, None
+
+
+FLEET: Final = frozenset({migrate.Migrate.name, bulk.Import.name})
+"""Verbs that count tenants, not steps."""

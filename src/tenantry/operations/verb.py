@@ -1,0 +1,84 @@
+"""The contract of a verb: what its steps do, and how they are undone."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from tenantry.errors import Cancelled, TenantNotFound
+from tenantry.model import Environment
+from tenantry.operations.toolbox import Toolbox
+from tenantry.registry import Transaction, journal
+from tenantry.resources import Resource
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """An operation in the hands of the worker that holds its fence."""
+
+    tools: Toolbox
+    operation: journal.Operation
+
+    @contextlib.asynccontextmanager
+    async def write(self) -> AsyncIterator[Transaction]:
+        """A transaction in the name of whoever asked for the operation. Raises `Fenced` when it was taken over."""
+        async with self.tools.registry.write(self.operation.actor) as tx:
+            await journal.guard(tx, self.operation)
+            yield tx
+
+    async def check_cancelled(self) -> None:
+        """Raise `Cancelled` when someone asked for it; long steps call this between their batches."""
+        async with self.tools.registry.read() as tx:
+            if await journal.guard(tx, self.operation) is journal.State.CANCELLING:
+                raise Cancelled
+
+    async def environments(self) -> list[Environment]:
+        """The tenant's environments as they are now, secret values opened; none when it is gone."""
+        assert self.operation.tenant_id is not None
+        async with self.tools.registry.read() as tx:
+            return await self.tools.environments(tx, self.operation.tenant_id)
+
+    async def parts(self, step: journal.Step) -> tuple[Resource, Environment]:
+        """The resource and the environment that a resource's step works on."""
+        environments = await self.environments()
+        if not environments:
+            raise TenantNotFound(slug=self.operation.tenant_slug)
+        name, _, environment = step.name.partition("@")
+        chosen = next((e for e in environments if e.name == environment), environments[0])
+        return self.tools.resource(chosen.tenant.blueprint, name), chosen
+
+
+class Verb:
+    """What a kind of operation does. Steps of a resource carry its kind; steps of the verb's own carry none."""
+
+    name: ClassVar[str]
+    reversible: ClassVar[bool] = True  # whether a failed or cancelled run is undone
+
+    async def perform(self, work: Work, step: journal.Step) -> str:
+        """Do a step, idempotently; returns what to show behind its name."""
+        raise AssertionError(f"{self.name} has no step {step.name}")
+
+    async def undo(self, work: Work, step: journal.Step) -> None:
+        """Undo what this run made in a step, idempotently."""
+
+    async def complete(self, tx: Transaction, work: Work) -> Mapping[str, Any] | None:
+        """Called in the transaction that ends the operation well; returns its result."""
+        return None
+
+    async def give_up(self, tx: Transaction, work: Work) -> None:
+        """Called in the transaction that ends an operation which was undone."""
+
+    async def again(self, tx: Transaction, tools: Toolbox, operation: journal.Operation) -> None:
+        """Called in the transaction that queues a failed operation once more."""
+
+
+def resource_steps(tools: Toolbox, environments: Sequence[Environment]) -> list[tuple[str, str]]:
+    """A step for each resource of each environment: (name, kind); the environment is named where there are several."""
+    several = len(environments) > 1
+    return [
+        (f"{resource.name}@{environment.name}" if several else resource.name, resource.kind)
+        for environment in environments
+        for resource in tools.resources[environment.tenant.blueprint]
+    ]

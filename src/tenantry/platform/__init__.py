@@ -1,0 +1,125 @@
+"""Platform: the one door. A command, an API call and a portal button call the same method, so they cannot differ.
+
+async with Platform.open("tenantry.toml") as platform:
+    operation = await platform.tenants.create("acme", name="Acme & Söhne")
+    await platform.operations.finish(operation.id)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import getpass
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from tenantry.config import FILE, Config, load, secret_keys
+from tenantry.operations.toolbox import Toolbox
+from tenantry.platform.fleet import Migrations
+from tenantry.platform.operations import Operations
+from tenantry.platform.tenants import Credentials, Hostnames, PlannedStep, TenantDetails, Tenants
+from tenantry.registry import AuditReport, Entry, Registry, Vault, journal, tenants
+from tenantry.resources import kinds
+
+__all__ = ["Credentials", "PlannedStep", "Platform", "TenantDetails", "options_models"]
+
+
+class Platform:
+    """One platform, opened."""
+
+    def __init__(self, config: Config, registry: Registry) -> None:
+        self.config = config
+        self.registry = registry
+        self.tools = Toolbox(config, registry)
+        self.operations = Operations(self.tools)
+        self.tenants = Tenants(self.tools)
+        self.hostnames = Hostnames(self.tools)
+        self.migrations = Migrations(self.tools)
+        self.audit = Audit(registry)
+        self.secrets = Secrets(registry)
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(cls, config: Config | Path | str = FILE, *, actor: str | None = None) -> AsyncIterator[Platform]:
+        """Read the configuration, check the platform key, and open the control database at its newest schema.
+
+        Raises `ConfigError`, `SecretKeyError` or `RegistryUnavailable`.
+        """
+        if not isinstance(config, Config):
+            config = load(Path(config), kinds=options_models())
+        vault = Vault(*secret_keys(config.root))
+        config.data.mkdir(parents=True, exist_ok=True, mode=0o750)
+        async with Registry.open(config.control_url, vault, actor=actor or default_actor()) as registry:
+            yield cls(config, registry)
+
+    async def work(self, stop: asyncio.Event, concurrency: int | None = None) -> None:
+        """Be a worker until `stop` is set."""
+        from tenantry.operations.worker import Worker
+
+        await Worker(self.tools, concurrency).run(stop)
+
+    async def status(self) -> dict[str, Any]:
+        """The platform at a glance: tenants, limits, workers, operations, audit log, control database."""
+        config = self.config
+        async with self.registry.read() as tx:
+            workers = await journal.workers(tx, config.worker.dead_after)
+            queued = await journal.latest(tx, state="queued", limit=1000)
+            running = await journal.latest(tx, state="running", limit=1000)
+            counts = await tenants.counts(tx)
+        newest = await self.registry.entries(limit=1)
+        return {
+            "platform": config.platform.name,
+            "domain": config.platform.domain,
+            "control": self.registry.database.url.render_as_string(hide_password=True),
+            "tenants": sum(counts.values()),
+            "max_tenants": config.platform.max_tenants,
+            "by_status": counts,
+            "workers": [{"id": w.id, "host": w.host, "pid": w.pid, "heartbeat": w.heartbeat} for w in workers],
+            "queued": len(queued),
+            "running": len(running),
+            "audit_entries": newest[0].seq if newest else 0,
+        }
+
+
+class Audit:
+    """The audit log."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    async def list(self, limit: int = 50, tenant: str | None = None, before: int | None = None) -> list[Entry]:
+        """The newest entries, newest first."""
+        return await self._registry.entries(limit=limit, subject=tenant, before=before)
+
+    async def verify(self) -> AuditReport:
+        """Walk the whole chain. Raises `AuditBroken`, naming the first entry that is not as it was written."""
+        return await self._registry.verify()
+
+
+class Secrets:
+    """The platform key and what it seals."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    async def rotate(self) -> int:
+        """Seal every tenant's data key with the current platform key; how many there were."""
+        return await self._registry.rotate()
+
+
+def options_models() -> dict[str, Any]:
+    """The options each resource kind takes, for checking tenantry.toml."""
+    return {kind: resource.Options for kind, resource in kinds().items()}
+
+
+def default_actor() -> str:
+    """Who the audit log names: TENANTRY_ACTOR, otherwise the user of the operating system."""
+    actor = os.environ.get("TENANTRY_ACTOR")
+    if actor:
+        return actor[:200]
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (KeyError, OSError):  # a user without a name, as in a container
+        return f"cli:{os.getuid()}"

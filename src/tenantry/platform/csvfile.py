@@ -1,0 +1,85 @@
+"""Reads lists of tenants to import."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from slugify import slugify
+
+from tenantry.errors import ConfigError, SlugTaken, TenantryError
+from tenantry.model import SLUG_LENGTH
+from tenantry.operations.bulk import REFUSED
+from tenantry.registry import journal
+
+MAX_ROWS: Final = 100_000
+COLUMNS: Final = ("slug", "name", "plan", "blueprint")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One tenant of the list; `line` counts from 1, the heading being line 1."""
+
+    line: int
+    slug: str
+    name: str | None
+    plan: str | None
+    blueprint: str | None
+    settings: Mapping[str, str]
+    fault: str | None = None
+
+
+def read(path: Path) -> list[Row]:
+    """The rows of a CSV file with a heading. A row without a slug gets one made of its name.
+
+    Raises `ConfigError`, naming the line, when the file as a whole cannot be read.
+    """
+    try:
+        text = path.read_text("utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError(f"There is no '{path}'.", remedy="Name a CSV file.") from None
+    except OSError as error:
+        raise ConfigError(f"'{path}' cannot be read: {error.strerror}.", remedy="Name a CSV file.") from error
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{path}, line {line}: this is not UTF-8.", remedy="Save the file as UTF-8.") from error
+    reader = csv.DictReader(text.splitlines(keepends=True), restkey="", strict=True)
+    heading = [name.strip() for name in reader.fieldnames or []]
+    if not {"slug", "name"} & set(heading):
+        raise ConfigError(
+            f"{path}, line 1: the heading has neither 'slug' nor 'name', but: {', '.join(heading) or 'nothing'}.",
+            remedy="Name the columns slug, name, plan, blueprint, and any value of the blueprint.",
+        )
+    reader.fieldnames = heading
+    try:
+        rows = [_row(reader.line_num, cells) for cells in reader]
+    except csv.Error as error:
+        raise ConfigError(f"{path}, line {reader.line_num}: {error}.", remedy="Correct the quotes.") from error
+    if len(rows) > MAX_ROWS:
+        raise ConfigError(f"'{path}' has {len(rows):,} rows.", remedy=f"Import at most {MAX_ROWS:,} at a time.")
+    return rows
+
+
+def _row(line: int, cells: Mapping[str, Any]) -> Row:
+    known = {name: (cells.get(name) or "").strip() for name in COLUMNS}
+    settings = {key: value.strip() for key, value in cells.items() if key and key not in COLUMNS and value}
+    slug = known["slug"] or slugify(known["name"], max_length=SLUG_LENGTH, word_boundary=True)
+    fault = "it has more cells than the heading" if "" in cells else None
+    return Row(line, slug, known["name"] or None, known["plan"] or None, known["blueprint"] or None, settings, fault)
+
+
+def item(row: Row, used: Mapping[str, str], describe: Callable[[Row], dict[str, Any]]) -> journal.NewItem:
+    """The row as an item of an import; one that cannot be is an item that has failed, with its line and reason."""
+    try:
+        if row.fault:
+            raise ConfigError(f"line {row.line}: {row.fault}.", remedy="Put quotes around cells that hold commas.")
+        arguments = describe(row)
+        if row.slug in used:
+            raise SlugTaken(f"'{row.slug}' is {used[row.slug]}.")
+    except TenantryError as error:
+        named = error.as_dict() | {"message": f"line {row.line}: {error.message}"}
+        return journal.NewItem(REFUSED, row.slug, {"line": row.line}, named)
+    return journal.NewItem(0, row.slug, {**arguments, "line": row.line})

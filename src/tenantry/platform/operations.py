@@ -1,0 +1,117 @@
+"""Operations: list, show, follow, finish, resume, cancel."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from tenantry.errors import OperationRefused
+from tenantry.operations.runner import VERBS
+from tenantry.operations.toolbox import Toolbox
+from tenantry.registry import Feed, journal
+from tenantry.registry.journal import State, StepState
+
+FAILED_SHOWN = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class OperationDetails:
+    """An operation with its steps, and those of its items that failed."""
+
+    operation: journal.Operation
+    steps: list[journal.Step]
+    items: list[journal.Item]
+
+
+class Operations:
+    """What is being done, and what was."""
+
+    def __init__(self, tools: Toolbox) -> None:
+        self._tools = tools
+        self._registry = tools.registry
+
+    async def list(
+        self, state: str | None = None, tenant: str | None = None, verb: str | None = None, limit: int = 50
+    ) -> Sequence[journal.Operation]:
+        """The newest operations, newest first."""
+        async with self._registry.read() as tx:
+            return await journal.latest(tx, state=state, tenant=tenant, verb=verb, limit=limit)
+
+    async def show(self, operation_id: str) -> OperationDetails:
+        """One operation; the first or last characters of its id are enough. Raises `OperationNotFound`."""
+        async with self._registry.read() as tx:
+            operation = await journal.get(tx, operation_id)
+            failed = (
+                await journal.items(tx, operation.id, states=(StepState.FAILED,), limit=FAILED_SHOWN)
+                if operation.failed
+                else []
+            )
+            return OperationDetails(operation, await journal.steps(tx, operation.id), failed)
+
+    async def items(self, operation_id: str) -> Sequence[journal.Item]:
+        """All items of a fleet operation."""
+        async with self._registry.read() as tx:
+            return await journal.items(tx, (await journal.get(tx, operation_id)).id)
+
+    async def follow(self, operation_id: str) -> AsyncIterator[OperationDetails]:
+        """The operation now, then at every change of it, the last time when it is over."""
+        before = None
+        async with Feed.signal(self._registry.database) as signal:
+            while True:
+                details = await self.show(operation_id)
+                if details != before:
+                    yield details
+                    before = details
+                if not details.operation.state.live:
+                    return
+                await signal.wait()
+
+    async def finish(self, operation_id: str) -> OperationDetails:
+        """Wait until the operation is over. Runs it in this process when no worker lives."""
+        async with Feed.signal(self._registry.database) as signal:
+            while True:
+                details = await self.show(operation_id)
+                if not details.operation.state.live:
+                    return details
+                if await self._nobody_works():
+                    await self._run_here(details.operation.id)
+                else:
+                    await signal.wait()
+
+    async def _nobody_works(self) -> bool:
+        async with self._registry.read() as tx:
+            return not await journal.workers(tx, self._tools.config.worker.dead_after)
+
+    async def _run_here(self, operation_id: str) -> None:
+        from tenantry.operations.worker import Worker  # the engine takes a second to import
+
+        await Worker(self._tools, concurrency=1).run_one(operation_id)
+
+    async def resume(self, operation_id: str) -> journal.Operation:
+        """Queue a failed operation once more; what it finished is not repeated. Raises `OperationRefused`."""
+        async with self._registry.write() as tx:
+            operation = await journal.get(tx, operation_id)
+            if operation.state is not State.FAILED:
+                raise OperationRefused(state=operation.state.value, action="resumed", operation=operation.id)
+            if operation.tenant_id is not None:
+                await journal.refuse_busy(tx, operation.tenant_id, str(operation.tenant_slug))
+            await VERBS[operation.verb].again(tx, self._tools, operation)
+            await journal.again(tx, operation)
+            if operation.tenant_id is not None:
+                await journal.hold(tx, operation.id, [operation.tenant_id])
+            tx.audit("operation.resume", operation.id, verb=operation.verb, tenant=operation.tenant_slug)
+            return await journal.get(tx, operation.id)
+
+    async def cancel(self, operation_id: str) -> journal.Operation:
+        """Ask that an operation stop; what it made is undone, where its verb can be. Raises `OperationRefused`."""
+        async with self._registry.write() as tx:
+            operation = await journal.get(tx, operation_id)
+            if operation.state not in (State.QUEUED, State.RUNNING):
+                raise OperationRefused(state=operation.state.value, action="cancelled", operation=operation.id)
+            if operation.verb == "destroy" and operation.done:
+                raise OperationRefused(
+                    state="destroying", action="cancelled: part of the tenant is gone", operation=operation.id
+                )
+            await journal.set_state(tx, operation.id, State.CANCELLING)
+            tx.audit("operation.cancel", operation.id, verb=operation.verb, tenant=operation.tenant_slug)
+            return await journal.get(tx, operation.id)

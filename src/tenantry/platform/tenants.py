@@ -1,0 +1,461 @@
+"""Tenants and hostnames: every change is checked here, entered as an operation, and carried out by a worker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from tenantry.errors import (
+    ConfigError,
+    InvalidHost,
+    LimitReached,
+    SlugTaken,
+    TenantNotFound,
+    UnknownHost,
+)
+from tenantry.model import (
+    Environment,
+    Finding,
+    Status,
+    Tenant,
+    Usage,
+    check_move,
+    check_name,
+    check_slug,
+    new_id,
+    normalise_host,
+)
+from tenantry.operations import change, create, destroy
+from tenantry.operations.toolbox import ADMIN, VALUE, Toolbox
+from tenantry.platform import csvfile
+from tenantry.registry import Transaction, journal, tenants
+from tenantry.registry.tenants import HostnameRow, TenantRow
+
+REASON_LENGTH: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """The first admin's login and password, shown once."""
+
+    login: str
+    password: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStep:
+    """What an operation is going to do."""
+
+    name: str
+    kind: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class TenantDetails:
+    """A tenant with its parts."""
+
+    row: TenantRow
+    tenant: Tenant
+    environments: list[Environment]
+    hostnames: list[HostnameRow]
+    operations: list[journal.Operation]
+    credentials_wait: bool  # whether the first admin's password was not shown yet
+
+
+class Tenants:
+    """Every verb on tenants."""
+
+    def __init__(self, tools: Toolbox) -> None:
+        self._tools = tools
+        self._registry = tools.registry
+        self._config = tools.config
+
+    # --- reading ------------------------------------------------------------------------------------------------
+
+    async def list(
+        self,
+        search: str | None = None,
+        status: str | None = None,
+        blueprint: str | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> Sequence[TenantRow]:
+        """Tenants in the order of their slugs; `after` is the last slug of the page before."""
+        async with self._registry.read() as tx:
+            return await tenants.page(tx, search=search, status=status, blueprint=blueprint, after=after, limit=limit)
+
+    async def show(self, slug: str) -> TenantDetails:
+        """One tenant. Raises `TenantNotFound`."""
+        async with self._registry.read() as tx:
+            row = await tenants.find(tx, slug)
+            environments = await tenants.environments(tx, [row.id])
+            return TenantDetails(
+                row=row,
+                tenant=environments[0].tenant,
+                environments=environments,
+                hostnames=await tenants.hostnames(tx, slug),
+                operations=await journal.latest(tx, tenant=slug, limit=10),
+                credentials_wait=ADMIN in await tenants.secrets(tx, row.id),
+            )
+
+    async def check(self, slug: str) -> Sequence[Finding]:
+        """Test every part of a tenant: there, reachable, and as declared. Raises `TenantNotFound`."""
+        async with self._registry.read() as tx:
+            row = await tenants.find(tx, slug)
+            environments = await self._tools.environments(tx, row.id)
+        found: list[Finding] = []
+        for environment in environments:
+            declared = self._tools.resources[row.blueprint]
+            for resource in declared:
+                found += await resource.check(environment)
+            names = {resource.name for resource in declared}
+            found += [
+                Finding(place.name, False, "it is no longer in the blueprint", "Remove it, or put it back.")
+                for place in environment.places
+                if place.name not in names
+            ]
+        return found
+
+    async def measure(self, slug: str) -> Usage:
+        """What a tenant takes up, over all its environments and resources."""
+        async with self._registry.read() as tx:
+            row = await tenants.find(tx, slug)
+            environments = await self._tools.environments(tx, row.id)
+        total = Usage()
+        for environment in environments:
+            for resource in self._tools.resources[row.blueprint]:
+                total += await resource.measure(environment)
+        return total
+
+    async def leftovers(self, slug: str) -> Sequence[str]:
+        """What is left of a tenant that was destroyed: registry rows and files; nothing, when all is well.
+
+        Raises `TenantNotFound` when no tenant of this slug was ever destroyed.
+        """
+        async with self._registry.read() as tx:
+            done = await journal.latest(tx, tenant=slug, verb="destroy", limit=1)
+            if not done or done[0].tenant_id is None:
+                raise TenantNotFound(slug=slug)
+            return await destroy.leftovers(tx, self._tools, done[0].tenant_id, list(done[0].arguments["homes"]))
+
+    async def credentials(self, slug: str) -> Credentials | None:
+        """The first admin's credentials; None when they were shown before. They are forgotten as they are shown."""
+        async with self._registry.write() as tx:
+            row = await tenants.find(tx, slug)
+            sealed = (await tenants.secrets(tx, row.id)).get(ADMIN)
+            if sealed is None:
+                return None
+            environment = (await tenants.environments(tx, [row.id]))[0]
+            opened = json.loads(self._registry.vault.open(row.id, environment.sealed_key, ADMIN, sealed))
+            await tenants.drop_secret(tx, row.id, ADMIN)
+            tx.audit("tenant.credentials", slug, id=row.id, login=opened["login"])
+        return Credentials(**opened)
+
+    # --- creating -----------------------------------------------------------------------------------------------
+
+    def plan_create(
+        self,
+        slug: str,
+        name: str | None = None,
+        blueprint: str | None = None,
+        plan: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Sequence[PlannedStep]:
+        """What `create` is going to do, with every check that needs no registry."""
+        environments, _ = self._draft(slug, name, blueprint, plan, settings)
+        home = self._tools.home(environments[0])
+        planned = [PlannedStep("reserve", "", slug)]
+        for step, kind in create.steps(self._tools, environments):
+            resource = next(
+                (r for r in self._tools.resources[environments[0].tenant.blueprint] if r.name == step), None
+            )
+            planned.append(
+                PlannedStep(step, kind, str(home / resource.place(environments[0]).location) if resource else "")
+            )
+        hosts = " ".join(host for environment in environments for host in environment.hostnames)
+        return [*planned[:-1], PlannedStep("live", "", hosts)]
+
+    async def create(
+        self,
+        slug: str,
+        name: str | None = None,
+        blueprint: str | None = None,
+        plan: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> journal.Operation:
+        """Reserve a tenant and queue what makes it.
+
+        Raises `InvalidSlug`, `ReservedSlug`, `SlugTaken`, `HostTaken`, `LimitReached` or `ConfigError`.
+        """
+        environments, secret = self._draft(slug, name, blueprint, plan, settings)
+        tenant = environments[0].tenant
+        operation_id = new_id()
+        key = self._registry.vault.new_data_key(tenant.id)
+        sealed = {name: self._seal(tenant.id, key, name, value) for name, value in secret.items()}
+        async with self._registry.write() as tx:
+            await self._refuse_full(tx, 1)
+            await self._refuse_taken(tx, slug)
+            await create.reserve(tx, self._tools, environments, {tenant.id: sealed}, {tenant.id: key})
+            steps = create.steps(self._tools, environments)
+            arguments = {**create.describe(environments[0]), "secrets": sorted(secret)}
+            await journal.submit(tx, operation_id, "create", steps, tenant=(tenant.id, slug), arguments=arguments)
+            tx.audit("tenant.reserve", slug, id=tenant.id, blueprint=tenant.blueprint, plan=tenant.plan)
+            return await journal.get(tx, operation_id)
+
+    def _draft(
+        self,
+        slug: str,
+        name: str | None,
+        blueprint: str | None,
+        plan: str | None,
+        settings: Mapping[str, Any] | None,
+    ) -> tuple[Sequence[Environment], dict[str, Any]]:
+        check_slug(slug, self._config.platform.reserved)
+        blueprint = self._blueprint(blueprint)
+        open_values, secret = self._split_settings(blueprint, settings or {})
+        environments = self._tools.draft(
+            slug, check_name(slug if name is None else name), blueprint, self._plan(plan), open_values
+        )
+        return environments, secret
+
+    def _blueprint(self, name: str | None) -> str:
+        if name is None:
+            if len(self._config.blueprints) == 1:
+                return next(iter(self._config.blueprints))
+            raise ConfigError(
+                "The platform has several blueprints.", remedy=f"Name one: {', '.join(self._config.blueprints)}."
+            )
+        self._tools.blueprint(name)
+        return name
+
+    def _plan(self, name: str | None) -> str | None:
+        plans = self._config.plans
+        if name is None:
+            return next(iter(plans), None)
+        if name not in plans:
+            raise ConfigError(f"There is no plan '{name}'.", remedy=f"Known plans: {', '.join(plans) or 'none'}.")
+        return name
+
+    def _split_settings(self, blueprint: str, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Settings that may be seen, and secret ones. Raises `ConfigError` for one that is not declared."""
+        declared = self._tools.blueprint(blueprint).values
+        visible: dict[str, Any] = {}
+        secret: dict[str, Any] = {}
+        for key, value in settings.items():
+            if key not in declared:
+                known = ", ".join(declared) or "none"
+                raise ConfigError(
+                    f"The blueprint '{blueprint}' has no value '{key}'.", remedy=f"Known values: {known}."
+                )
+            (secret if declared[key].secret else visible)[key] = _typed(key, value, declared[key].default)
+        return visible, secret
+
+    def _seal(self, tenant_id: str, sealed_key: bytes, name: str, value: Any) -> bytes:
+        return self._registry.vault.seal(tenant_id, sealed_key, VALUE + name, json.dumps(value))
+
+    async def _refuse_full(self, tx: Transaction, more: int) -> None:
+        limit = self._config.platform.max_tenants
+        if limit is not None and await tenants.count(tx) + more > limit:
+            raise LimitReached(limit="platform.max_tenants", value=limit)
+
+    async def _refuse_taken(self, tx: Transaction, slug: str) -> None:
+        why = (await tenants.taken(tx, [slug])).get(slug)
+        if why:
+            raise SlugTaken(f"'{slug}' is {why}.")
+
+    async def import_csv(
+        self, path: Path | str, blueprint: str | None = None, plan: str | None = None
+    ) -> journal.Operation:
+        """Create every tenant of a CSV file with the columns slug, name, plan, blueprint and any of the values.
+
+        A row that cannot be is kept as a failed item with its line, and the others go on. Raises `ConfigError` when the
+        file itself cannot be read, and `LimitReached` when it has more rows than the platform has room.
+        """
+        rows = csvfile.read(Path(path))
+        good: list[csvfile.Row] = []
+        items: list[journal.NewItem] = []
+        async with self._registry.write() as tx:
+            used = await tenants.taken(tx, [row.slug for row in rows])
+            for row in rows:
+                item = csvfile.item(row, used, lambda row: self._describe(row, blueprint, plan))
+                items.append(item)
+                if item.error is None:
+                    good.append(row)
+                    used[row.slug] = f"on line {row.line} as well"
+            await self._refuse_full(tx, len(good))
+            operation_id = new_id()
+            arguments = {"file": str(path), "rows": len(rows)}
+            await journal.submit(tx, operation_id, "import", [("tenants", "")], arguments=arguments, items=items)
+            tx.audit("tenant.import", Path(path).name, rows=len(rows), operation=operation_id)
+            return await journal.get(tx, operation_id)
+
+    def _describe(self, row: csvfile.Row, blueprint: str | None, plan: str | None) -> dict[str, Any]:
+        environments, secret = self._draft(
+            row.slug, row.name, row.blueprint or blueprint, row.plan or plan, row.settings
+        )
+        if secret:
+            raise ConfigError(
+                f"'{next(iter(secret))}' is secret.", remedy="Set secret values with `tenantry tenant edit`."
+            )
+        return create.describe(environments[0])
+
+    # --- changing -----------------------------------------------------------------------------------------------
+
+    async def edit(
+        self,
+        slug: str,
+        name: str | None = None,
+        plan: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        unset: Sequence[str] = (),
+    ) -> journal.Operation:
+        """Change a tenant's name, plan and settings, and make anew what is rendered from them."""
+        async with self._registry.write() as tx:
+            row = await tenants.find(tx, slug)
+            environments = await tenants.environments(tx, [row.id])
+            tenant, key = environments[0].tenant, environments[0].sealed_key
+            visible, secret = self._split_settings(row.blueprint, settings or {})
+            self._split_settings(row.blueprint, dict.fromkeys(unset, None))
+            kept = {k: v for k, v in tenant.settings.items() if k not in unset}
+            after: dict[str, Any] = {"settings": kept | visible}
+            if name is not None:
+                after["name"] = check_name(name)
+            if plan is not None:
+                after["plan"] = self._plan(plan)
+            before = {field: getattr(tenant, field) for field in after} | {"settings": dict(tenant.settings)}
+            arguments = {"after": after, "before": before}
+            sealed = {VALUE + k: self._seal(row.id, key, k, v) for k, v in secret.items()}
+            touched = [*sealed, *(VALUE + name for name in unset)]
+            if touched:
+                # Sealed under the tenant's own key, so that the operation's record gives nothing away.
+                there = await tenants.secrets(tx, row.id)
+                arguments["secrets_after"] = {field: change.pack(sealed.get(field)) for field in touched}
+                arguments["secrets_before"] = {field: change.pack(there.get(field)) for field in touched}
+            return await self._submit(tx, "edit", row, environments, arguments)
+
+    async def rename(self, slug: str, to: str) -> journal.Operation:
+        """Give a tenant another slug: its hostnames follow, and the old ones redirect for a while."""
+        check_slug(to, self._config.platform.reserved)
+        async with self._registry.write() as tx:
+            row = await tenants.find(tx, slug)
+            environments = await tenants.environments(tx, [row.id])
+            if to not in environments[0].tenant.former:
+                await self._refuse_taken(tx, to)
+            before = {"slug": slug, "hostnames": {e.id: list(e.hostnames) for e in environments}}
+            return await self._submit(tx, "rename", row, environments, {"to": to, "before": before})
+
+    async def suspend(self, slug: str, reason: str = "") -> journal.Operation:
+        """Refuse a tenant's requests from now on; its data stay as they are."""
+        return await self._stand(slug, "suspend", Status.SUSPENDED, reason)
+
+    async def resume(self, slug: str) -> journal.Operation:
+        """Serve a suspended tenant again."""
+        return await self._stand(slug, "resume", Status.ACTIVE, "")
+
+    async def _stand(self, slug: str, verb: str, target: Status, reason: str) -> journal.Operation:
+        async with self._registry.write() as tx:
+            row = await tenants.find(tx, slug)
+            await journal.refuse_busy(tx, row.id, slug)
+            check_move(slug, Status(row.status), target)
+            arguments = {"status": target.value, "before": row.status, "reason": reason[:REASON_LENGTH]}
+            return await self._submit(tx, verb, row, [], arguments)
+
+    async def plan_destroy(self, slug: str) -> Sequence[PlannedStep]:
+        """What `destroy` is going to remove."""
+        async with self._registry.read() as tx:
+            row = await tenants.find(tx, slug)
+            environments = await tenants.environments(tx, [row.id])
+        home = str(self._tools.home(environments[0]).parent)
+        details = {destroy.WITHDRAW: " ".join(environments[0].hostnames), destroy.DIRECTORY: home}
+        return [PlannedStep(n, k, details.get(n, "")) for n, k in destroy.steps(self._tools, environments)]
+
+    async def destroy(self, slug: str) -> journal.Operation:
+        """Remove a tenant and everything of it. There is no way back."""
+        async with self._registry.write() as tx:
+            row = await tenants.find(tx, slug)
+            environments = await tenants.environments(tx, [row.id])
+            arguments = {"homes": [environment.home for environment in environments]}
+            return await self._submit(tx, "destroy", row, environments, arguments)
+
+    async def _submit(
+        self,
+        tx: Transaction,
+        verb: str,
+        row: TenantRow,
+        environments: Sequence[Environment],
+        arguments: Mapping[str, Any],
+    ) -> journal.Operation:
+        if verb == "destroy":
+            steps = destroy.steps(self._tools, environments)
+        else:
+            steps = [(change.RECORD, ""), *change.dependent_steps(self._tools, environments)]
+        operation_id = new_id()
+        await journal.submit(tx, operation_id, verb, steps, tenant=(row.id, row.slug), arguments=arguments)
+        return await journal.get(tx, operation_id)
+
+
+def _typed(key: str, text: Any, default: str | float | bool) -> Any:
+    """A setting as the type of its default; texts come from the command line and from CSV files."""
+    if not isinstance(text, str) or isinstance(default, str):
+        return text
+    try:
+        if isinstance(default, bool):
+            return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[text.lower()]
+        return type(default)(text)
+    except (KeyError, ValueError):
+        kind = {bool: "true or false", int: "a whole number", float: "a number"}[type(default)]
+        raise ConfigError(f"The value '{key}' cannot be '{text}'.", remedy=f"Give {kind}.") from None
+
+
+class Hostnames:
+    """Names that lead to tenants."""
+
+    def __init__(self, tools: Toolbox) -> None:
+        self._tools = tools
+        self._registry = tools.registry
+
+    async def list(self, slug: str | None = None) -> Sequence[HostnameRow]:
+        """All hostnames, or those of one tenant."""
+        async with self._registry.read() as tx:
+            if slug is not None:
+                await tenants.find(tx, slug)
+            return await tenants.hostnames(tx, slug)
+
+    async def add(self, slug: str, host: str, environment: str = "production") -> str:
+        """Let one more name lead to a tenant; returns it normalised. Raises `InvalidHost` or `HostTaken`."""
+        name = normalise_host(host)
+        domain = self._tools.config.platform.domain
+        if name == domain or name.endswith("." + domain):
+            raise InvalidHost(host=name, reason=f"names below {domain} are given by the blueprint")
+        async with self._registry.write() as tx:
+            row = await tenants.find(tx, slug)
+            found = await tenants.environments(tx, [row.id])
+            chosen = next((e for e in found if e.name == environment), None)
+            if chosen is None:
+                known = ", ".join(e.name for e in found)
+                raise ConfigError(f"'{slug}' has no environment '{environment}'.", remedy=f"It has: {known}.")
+            await tenants.add_hostnames(
+                tx, [(chosen.id, name, await tenants.custom_hostnames(tx, chosen.id))], custom=True
+            )
+            tx.changed(row.id)
+            tx.audit("hostname.add", slug, host=name, environment=environment)
+        return name
+
+    async def remove(self, host: str) -> str:
+        """Let a name lead nowhere. Raises `UnknownHost`, or `InvalidHost` for a name the blueprint gives."""
+        name = normalise_host(host)
+        async with self._registry.write() as tx:
+            row = next((h for h in await tenants.hostnames(tx) if h.name == name), None)
+            if row is None:
+                raise UnknownHost(host=name)
+            if not row.custom and row.former_until is None:
+                raise InvalidHost(host=name, reason="the blueprint gives it", remedy="Rename the tenant instead.")
+            tenant = await tenants.find(tx, row.slug)
+            await tenants.remove_hostname(tx, name)
+            tx.changed(tenant.id)
+            tx.audit("hostname.remove", row.slug, host=name)
+        return name

@@ -1,0 +1,223 @@
+"""The control database: its engine, and transactions that write the audit log and the change feed as they end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import Connection, Executable, event, insert, select, text, update
+from sqlalchemy.engine import CursorResult, make_url
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from tenantry.errors import RegistryUnavailable
+from tenantry.registry import tables
+from tenantry.registry.audit import GENESIS, Entry, canonical, chain
+from tenantry.registry.vault import Vault
+
+T = TypeVar("T")
+
+BUSY_SECONDS: Final = 30
+"""How long a writer waits for another one, on SQLite."""
+
+WRITER_LOCK: Final = 0x7E4A4E54
+"""PostgreSQL advisory lock under which audit and change entries get their numbers, held until the commit."""
+
+
+def now() -> datetime:
+    """This moment, in UTC."""
+    return datetime.now(UTC)
+
+
+def head_content(audit_seq: int, audit_hash: str) -> str:
+    """What the head's seal covers."""
+    return f"{audit_seq}:{audit_hash}"
+
+
+class Transaction:
+    """One transaction on the control database. Entries noted in it are written, numbered and chained, as it commits."""
+
+    def __init__(self, connection: AsyncConnection, vault: Vault, actor: str) -> None:
+        self._connection = connection
+        self._vault = vault
+        self.actor = actor
+        self._entries: list[tuple[str, str, Mapping[str, Any]]] = []
+        self._changed: dict[str, None] = {}
+
+    async def execute(self, statement: Executable, parameters: Any = None) -> CursorResult[Any]:
+        """Run one statement, or one with many sets of parameters."""
+        result: CursorResult[Any] = await self._connection.execute(statement, parameters)
+        return result
+
+    async def sync(self, work: Callable[[Connection], T]) -> T:
+        """Run what wants a synchronous connection, inside this transaction."""
+        return await self._connection.run_sync(work)
+
+    async def begin_head(self) -> None:
+        """Begin the audit log of a new registry."""
+        seal = self._vault.sign_head(head_content(0, GENESIS))
+        row = {"id": 1, "audit_seq": 0, "audit_hash": GENESIS, "change_seq": 0, "seal": seal}
+        await self.insert(tables.head, [row])
+
+    async def all(self, statement: Executable) -> Sequence[Any]:
+        """All rows."""
+        return (await self._connection.execute(statement)).all()
+
+    async def first(self, statement: Executable) -> Any:
+        """The first row, or None."""
+        return (await self._connection.execute(statement)).first()
+
+    async def scalar(self, statement: Executable) -> Any:
+        """The first column of the first row, or None."""
+        return (await self._connection.execute(statement)).scalar()
+
+    async def insert(self, table: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Insert rows; none is fine."""
+        if rows:
+            await self._connection.execute(insert(table), rows)
+
+    def audit(self, action: str, subject: str, **detail: Any) -> None:
+        """Note an entry for the audit log."""
+        self._entries.append((action, subject, detail))
+
+    def changed(self, *tenant_ids: str) -> None:
+        """Tell all processes that these tenants are no longer what they know."""
+        self._changed.update(dict.fromkeys(tenant_ids))
+
+    async def finish(self) -> None:
+        """Write what was noted. Called as the last thing before the commit."""
+        if not self._entries and not self._changed:
+            return
+        if self._connection.dialect.name == "postgresql":
+            await self._connection.execute(text(f"SELECT pg_advisory_xact_lock({WRITER_LOCK})"))
+        head = (await self._connection.execute(select(tables.head))).one()
+        moment = now()
+        entries = self._chained(head.audit_seq, head.audit_hash, moment)
+        changes = [
+            {"seq": head.change_seq + offset, "at": moment, "tenant_id": tenant_id}
+            for offset, tenant_id in enumerate(self._changed, start=1)
+        ]
+        await self.insert(tables.audit, entries)
+        await self.insert(tables.change, changes)
+        seq, digest = (entries[-1]["seq"], entries[-1]["hash"]) if entries else (head.audit_seq, head.audit_hash)
+        await self._connection.execute(
+            update(tables.head).values(
+                audit_seq=seq,
+                audit_hash=digest,
+                change_seq=head.change_seq + len(changes),
+                seal=self._vault.sign_head(head_content(seq, digest)),
+            )
+        )
+
+    def _chained(self, seq: int, previous: str, moment: datetime) -> list[dict[str, Any]]:
+        at = moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        rows = []
+        for action, subject, detail in self._entries:
+            seq += 1
+            entry = Entry(seq, at, self.actor, action, subject, canonical(detail))
+            previous = chain(previous, entry)
+            rows.append(
+                {
+                    "seq": seq,
+                    "at": at,
+                    "actor": self.actor,
+                    "action": action,
+                    "subject": subject,
+                    "detail": entry.detail,
+                    "hash": previous,
+                }
+            )
+        return rows
+
+
+class Database:
+    """Opens transactions on the control database, whichever it is."""
+
+    def __init__(self, url: str, vault: Vault, *, actor: str = "system") -> None:
+        self.url = make_url(url)
+        self.vault = vault
+        self.actor = actor
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self.engine = _engine(self.url.render_as_string(hide_password=False), self.is_sqlite)
+
+    @contextlib.asynccontextmanager
+    async def write(self, actor: str | None = None) -> AsyncIterator[Transaction]:
+        """A transaction that may change things. On SQLite it is the only writer from its first moment."""
+        async with self._connection() as connection:
+            await connection.execution_options(tenantry_write=True)
+            async with connection.begin():
+                transaction = Transaction(connection, self.vault, actor or self.actor)
+                yield transaction
+                await transaction.finish()
+
+    @contextlib.asynccontextmanager
+    async def read(self) -> AsyncIterator[Transaction]:
+        """A transaction that sees one moment of the database and changes nothing."""
+        async with self._connection() as connection, connection.begin():
+            yield Transaction(connection, self.vault, self.actor)
+
+    @contextlib.asynccontextmanager
+    async def _connection(self) -> AsyncIterator[AsyncConnection]:
+        try:
+            connection = await self.engine.connect()
+        except (OperationalError, OSError) as error:
+            raise RegistryUnavailable(reason=_reason(error)) from error
+        try:
+            yield connection
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise RegistryUnavailable(reason=_reason(error)) from error
+            raise
+        finally:
+            # A cancelled task must still give its connection back before it goes.
+            await asyncio.shield(connection.close())
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.engine.dispose()
+
+
+def _reason(error: BaseException) -> str:
+    return str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+
+
+def _engine(url: str, is_sqlite: bool) -> AsyncEngine:
+    parsed = make_url(url)
+    if is_sqlite:
+        if parsed.database:
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = create_async_engine(
+            parsed.set(drivername="sqlite+aiosqlite"),
+            connect_args={"timeout": BUSY_SECONDS, "isolation_level": None},
+            pool_size=5,
+            max_overflow=15,
+        )
+        event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+        event.listen(engine.sync_engine, "begin", _begin_sqlite)
+        return engine
+    return create_async_engine(
+        parsed.set(drivername="postgresql+psycopg"), pool_size=5, max_overflow=15, pool_pre_ping=True
+    )
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-16000"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """Take the write lock at once where something will be written: a lock taken later could not wait for its turn."""
+    write = connection.get_execution_options().get("tenantry_write")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+def chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """The items in runs of at most this size."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -1,0 +1,132 @@
+"""The change feed: what all processes know of the tenants, and every change of it, in order."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import select
+
+from tenantry.errors import RegistryUnavailable
+from tenantry.model import Environment
+from tenantry.registry import tables, tenants
+from tenantry.registry.database import Database
+
+SQLITE_POLL: Final = 0.02
+"""Seconds between two looks at `PRAGMA data_version`, which costs about ten microseconds."""
+
+SERVER_POLL: Final = 0.2
+"""Seconds between two looks at the newest sequence number of a database server."""
+
+KEPT_CHANGES: Final = 100_000
+"""Older changes are removed; a process that is further behind loads everything anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """All environments as they were at change `seq`."""
+
+    seq: int
+    environments: list[Environment]
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What changed up to `seq`: forget everything of these tenants, then take these environments."""
+
+    seq: int
+    tenants: frozenset[str]
+    environments: list[Environment]
+
+
+class Feed:
+    """Implements the runtime's `Source` on the control database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @staticmethod
+    def signal(database: Database) -> Signal:
+        """What to wait on for a sign that the database may have changed."""
+        if database.is_sqlite and database.url.database:
+            return _SqliteSignal(database.url.database)
+        return Signal()
+
+    async def load(self) -> Loaded:
+        """Everything. Raises `RegistryUnavailable`."""
+        async with self._database.read() as tx:
+            seq = int(await tx.scalar(select(tables.head.c.change_seq)))
+            return Loaded(seq, await tenants.environments(tx))
+
+    async def since(self, seq: int) -> Changes | None:
+        """What changed after `seq`, or None."""
+        async with self._database.read() as tx:
+            newest = int(await tx.scalar(select(tables.head.c.change_seq)))
+            if newest == seq:
+                return None
+            table = tables.change
+            rows = await tx.all(select(table.c.seq, table.c.tenant_id).where(table.c.seq > seq).order_by(table.c.seq))
+            if newest < seq or not rows or rows[0].seq != seq + 1:
+                everything = await tenants.environments(tx)
+                known = frozenset(environment.tenant.id for environment in everything)
+                return Changes(newest, known, everything)
+            ids = list(dict.fromkeys(row.tenant_id for row in rows))
+            return Changes(newest, frozenset(ids), await tenants.environments(tx, ids))
+
+    async def follow(self, since: int) -> AsyncIterator[Changes]:
+        """Every change after `since`, within about 50 ms on SQLite. Raises `RegistryUnavailable` when cut off."""
+        async with self.signal(self._database) as signal:
+            while True:
+                changes = await self.since(since)
+                if changes is not None:
+                    since = changes.seq
+                    yield changes
+                await signal.wait()
+
+
+class Signal:
+    """Waits for a sign that the database may have changed."""
+
+    async def __aenter__(self) -> Signal:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        return None
+
+    async def wait(self) -> None:
+        await asyncio.sleep(SERVER_POLL)
+
+
+class _SqliteSignal(Signal):
+    """SQLite tells by `PRAGMA data_version` whether another connection has committed."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+        self._version = -1
+
+    async def __aenter__(self) -> Signal:
+        try:
+            self._connection = sqlite3.connect(f"file:{self._path}?mode=ro", uri=True, check_same_thread=False)
+        except sqlite3.Error as error:
+            raise RegistryUnavailable(reason=str(error)) from error
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
+    async def wait(self) -> None:
+        assert self._connection is not None
+        while True:
+            await asyncio.sleep(SQLITE_POLL)
+            try:
+                (version,) = self._connection.execute("PRAGMA data_version").fetchone()
+            except sqlite3.Error as error:
+                raise RegistryUnavailable(reason=str(error)) from error
+            if version != self._version:
+                self._version = version
+                return

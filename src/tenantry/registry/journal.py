@@ -1,0 +1,438 @@
+"""Operations as rows: submitted with their steps, taken by workers, followed by everyone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Final
+
+from sqlalchemy import and_, bindparam, case, delete, func, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
+
+from tenantry.errors import Fenced, OperationInProgress, OperationNotFound
+from tenantry.registry import tables
+from tenantry.registry.database import Transaction, chunks, now
+
+ITEM_CHUNK: Final = 200
+
+
+class State(StrEnum):
+    """Where an operation is in its life."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def live(self) -> bool:
+        """Whether the operation is not over."""
+        return self in (State.QUEUED, State.RUNNING, State.CANCELLING)
+
+
+class StepState(StrEnum):
+    """Where a step or an item is."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    UNDONE = "undone"
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A durable run of steps on a tenant or on many."""
+
+    id: str
+    verb: str
+    tenant_id: str | None
+    tenant_slug: str | None
+    arguments: Mapping[str, Any]
+    state: State
+    attempt: int
+    done: int
+    total: int
+    failed: int
+    error: Mapping[str, str] | None
+    result: Mapping[str, Any] | None
+    actor: str
+    worker_id: str | None
+    fence: int
+    created: datetime
+    started: datetime | None
+    ended: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of an operation."""
+
+    position: int
+    name: str
+    kind: str
+    state: StepState
+    detail: str
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One tenant of a fleet operation, or one row of an import."""
+
+    position: int
+    step: int
+    subject: str
+    arguments: Mapping[str, Any]
+    state: StepState
+    detail: str
+    error: Mapping[str, str] | None
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewItem:
+    """An item to be worked on by the step of this position."""
+
+    step: int
+    subject: str
+    arguments: Mapping[str, Any]
+    error: Mapping[str, str] | None = None  # one that is refused from the start is named with its reason
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A process that takes operations."""
+
+    id: str
+    host: str
+    pid: int
+    started: datetime
+    heartbeat: datetime
+    concurrency: int
+
+
+_OPERATION: Final = [tables.operation.c[name] for name in Operation.__slots__]
+_STEP: Final = [tables.operation_step.c[name] for name in Step.__slots__]
+_ITEM: Final = [tables.operation_item.c[name] for name in Item.__slots__]
+_WORKER: Final = [tables.worker.c[name] for name in Worker.__slots__]
+_LIVE: Final = [state.value for state in State if state.live]
+
+
+def _operation(row: Any) -> Operation:
+    values = row._mapping
+    return Operation(**{**{name: values[name] for name in Operation.__slots__}, "state": State(values["state"])})
+
+
+# --- submitting ---------------------------------------------------------------------------------------------------
+
+
+async def submit(
+    tx: Transaction,
+    operation_id: str,
+    verb: str,
+    steps: Sequence[tuple[str, str]],
+    *,
+    tenant: tuple[str, str] | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    items: Sequence[NewItem] = (),
+) -> None:
+    """Enter an operation with its steps (name, kind), and hold its tenant (id, slug).
+
+    Raises `OperationInProgress`, naming the operation that holds the tenant, when there is one.
+    """
+    if tenant is not None:
+        await refuse_busy(tx, *tenant)
+    row = {
+        "id": operation_id,
+        "verb": verb,
+        "tenant_id": tenant[0] if tenant else None,
+        "tenant_slug": tenant[1] if tenant else None,
+        "arguments": dict(arguments or {}),
+        "state": State.QUEUED.value,
+        "total": len(items) or len(steps),
+        "failed": sum(item.error is not None for item in items),
+        "actor": tx.actor,
+        "created": now(),
+    }
+    await tx.execute(insert(tables.operation).values(row))
+    await tx.insert(
+        tables.operation_step,
+        [
+            {"operation_id": operation_id, "position": i, "name": name, "kind": kind, "state": StepState.PENDING.value}
+            for i, (name, kind) in enumerate(steps)
+        ],
+    )
+    for some in chunks(list(enumerate(items)), ITEM_CHUNK):
+        await tx.insert(tables.operation_item, [_item_row(operation_id, position, item) for position, item in some])
+    if tenant is not None:
+        await hold(tx, operation_id, [tenant[0]])
+
+
+def _item_row(operation_id: str, position: int, item: NewItem) -> dict[str, Any]:
+    return {
+        "operation_id": operation_id,
+        "position": position,
+        "step": item.step,
+        "subject": item.subject[:200],
+        "arguments": dict(item.arguments),
+        "state": (StepState.FAILED if item.error else StepState.PENDING).value,
+        "error": item.error,
+    }
+
+
+async def refuse_busy(tx: Transaction, tenant_id: str, slug: str) -> None:
+    """Raise `OperationInProgress` when an operation holds the tenant."""
+    query = select(*_OPERATION).join(tables.tenant_lock).where(tables.tenant_lock.c.tenant_id == tenant_id)
+    row = await tx.first(query)
+    if row is not None:
+        raise OperationInProgress(slug=slug, operation=row.id, verb=row.verb, state=row.state)
+
+
+async def hold(tx: Transaction, operation_id: str, tenant_ids: Sequence[str]) -> list[str]:
+    """Hold those of the tenants that no other operation holds, and name them."""
+    held: dict[str, str] = {}
+    for some in chunks(tenant_ids, 500):
+        query = select(tables.tenant_lock).where(tables.tenant_lock.c.tenant_id.in_(some))
+        held.update({row.tenant_id: row.operation_id for row in await tx.all(query)})
+    fresh = [tenant_id for tenant_id in tenant_ids if tenant_id not in held]
+    try:
+        await tx.insert(tables.tenant_lock, [{"tenant_id": t, "operation_id": operation_id} for t in fresh])
+    except IntegrityError as error:
+        raise OperationInProgress(slug="a tenant", operation="of another process", verb="?", state="new") from error
+    return [t for t in tenant_ids if held.get(t, operation_id) == operation_id]
+
+
+async def release(tx: Transaction, operation_id: str, tenant_ids: Sequence[str] | None = None) -> None:
+    """Let go of tenants, or of all that the operation holds."""
+    lock = tables.tenant_lock
+    if tenant_ids is None:
+        await tx.execute(delete(lock).where(lock.c.operation_id == operation_id))
+        return
+    for some in chunks(tenant_ids, 500):
+        await tx.execute(delete(lock).where(lock.c.operation_id == operation_id, lock.c.tenant_id.in_(some)))
+
+
+# --- reading ------------------------------------------------------------------------------------------------------
+
+
+async def get(tx: Transaction, operation_id: str) -> Operation:
+    """The operation of this id, or the only one whose id begins or ends so. Raises `OperationNotFound`."""
+    row = await tx.first(select(*_OPERATION).where(tables.operation.c.id == operation_id))
+    if row is None and len(operation_id) >= 6:
+        column = tables.operation.c.id
+        text = operation_id.replace("%", "").replace("_", "")
+        rows = await tx.all(select(*_OPERATION).where(or_(column.like(f"{text}%"), column.like(f"%{text}"))).limit(2))
+        row = rows[0] if len(rows) == 1 else None
+    if row is None:
+        raise OperationNotFound(operation=operation_id)
+    return _operation(row)
+
+
+async def latest(
+    tx: Transaction, *, state: str | None = None, tenant: str | None = None, verb: str | None = None, limit: int = 50
+) -> list[Operation]:
+    """The newest operations, newest first."""
+    query = select(*_OPERATION).order_by(tables.operation.c.id.desc()).limit(limit)
+    for column, value in (
+        (tables.operation.c.state, state),
+        (tables.operation.c.tenant_slug, tenant),
+        (tables.operation.c.verb, verb),
+    ):
+        if value:
+            query = query.where(column == value)
+    return [_operation(row) for row in await tx.all(query)]
+
+
+async def steps(tx: Transaction, operation_id: str) -> list[Step]:
+    """An operation's steps in order."""
+    table = tables.operation_step
+    rows = await tx.all(select(*_STEP).where(table.c.operation_id == operation_id).order_by(table.c.position))
+    return [Step(**{**row._mapping, "state": StepState(row.state)}) for row in rows]
+
+
+async def items(
+    tx: Transaction,
+    operation_id: str,
+    *,
+    step: int | None = None,
+    states: Sequence[StepState] = (),
+    limit: int | None = None,
+    after: int = -1,
+) -> list[Item]:
+    """An operation's items in order."""
+    table = tables.operation_item
+    query = select(*_ITEM).where(table.c.operation_id == operation_id, table.c.position > after)
+    if step is not None:
+        query = query.where(table.c.step == step)
+    if states:
+        query = query.where(table.c.state.in_([state.value for state in states]))
+    rows = await tx.all(query.order_by(table.c.position).limit(limit))
+    return [Item(**{**row._mapping, "state": StepState(row.state)}) for row in rows]
+
+
+# --- working ------------------------------------------------------------------------------------------------------
+
+
+async def anything_queued(tx: Transaction) -> bool:
+    """Whether a worker would find something to take."""
+    return (
+        await tx.first(select(tables.operation.c.id).where(tables.operation.c.state == "queued").limit(1)) is not None
+    )
+
+
+async def claim(tx: Transaction, worker_id: str, operation_id: str | None = None) -> Operation | None:
+    """Take the oldest queued operation, or this one; None when there is none."""
+    table = tables.operation
+    query = select(table.c.id).where(table.c.state == State.QUEUED.value).order_by(table.c.id).limit(1)
+    if operation_id is not None:
+        query = query.where(table.c.id == operation_id)
+    found = await tx.scalar(query.with_for_update(skip_locked=True))
+    if found is None:
+        return None
+    values = {"state": State.RUNNING.value, "worker_id": worker_id, "started": func.coalesce(table.c.started, now())}
+    await tx.execute(update(table).where(table.c.id == found).values(values))
+    return await get(tx, found)
+
+
+async def take(tx: Transaction, operation_id: str, worker_id: str) -> Operation:
+    """Become the one worker of an operation: its fence is counted up, so whoever had it before can write no more."""
+    table = tables.operation
+    await tx.execute(
+        update(table)
+        .where(table.c.id == operation_id, table.c.state.in_(_LIVE))
+        .values(
+            worker_id=worker_id,
+            fence=table.c.fence + 1,
+            state=case((table.c.state == State.QUEUED.value, State.RUNNING.value), else_=table.c.state),
+        )
+    )
+    return await get(tx, operation_id)
+
+
+async def adopt(tx: Transaction, operation: Operation, worker_id: str) -> bool:
+    """Take responsibility for an operation whose worker died; False when another one was quicker."""
+    table = tables.operation
+    same = and_(table.c.id == operation.id, table.c.fence == operation.fence, table.c.state.in_(_LIVE))
+    owner = table.c.worker_id.is_(None) if operation.worker_id is None else table.c.worker_id == operation.worker_id
+    return (await tx.execute(update(table).where(same, owner).values(worker_id=worker_id))).rowcount > 0
+
+
+async def guard(tx: Transaction, operation: Operation) -> State:
+    """The operation's state now. Raises `Fenced` when another worker has taken it."""
+    table = tables.operation
+    query = select(table.c.state).where(table.c.id == operation.id, table.c.fence == operation.fence)
+    state = await tx.scalar(query.with_for_update())
+    if state is None:
+        raise Fenced(operation=operation.id)
+    return State(state)
+
+
+async def set_step(
+    tx: Transaction, operation_id: str, position: int, state: StepState, detail: str = "", seconds: float | None = None
+) -> None:
+    """Record where a step is."""
+    table = tables.operation_step
+    where = and_(table.c.operation_id == operation_id, table.c.position == position)
+    await tx.execute(update(table).where(where).values(state=state.value, detail=detail, seconds=seconds))
+
+
+async def set_items(tx: Transaction, operation_id: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Record where items are: position, state, detail, error, seconds."""
+    table = tables.operation_item
+    statement = (
+        update(table)
+        .where(table.c.operation_id == operation_id, table.c.position == bindparam("at"))
+        .values({name: bindparam("new_" + name) for name in ("state", "detail", "error", "seconds")})
+    )
+    if rows:
+        parameters = [
+            {"at": row["position"], **{"new_" + name: row.get(name) for name in ("state", "error", "seconds")}}
+            | {"new_detail": row.get("detail", "")}
+            for row in rows
+        ]
+        await tx.execute(statement, parameters)
+
+
+async def progress(tx: Transaction, operation_id: str, *, done: int = 0, failed: int = 0) -> None:
+    """Count up what is done."""
+    table = tables.operation
+    values = {"done": table.c.done + done, "failed": table.c.failed + failed}
+    await tx.execute(update(table).where(table.c.id == operation_id).values(values))
+
+
+async def set_state(tx: Transaction, operation_id: str, state: State, **columns: Any) -> None:
+    """Record where an operation is; one that is over lets go of its tenants."""
+    table = tables.operation
+    if not state.live:
+        columns = {"ended": now(), **columns}
+        await release(tx, operation_id)
+    await tx.execute(update(table).where(table.c.id == operation_id).values(state=state.value, **columns))
+
+
+async def again(tx: Transaction, operation: Operation) -> None:
+    """Queue a failed operation for another attempt, with its steps and failed items as they were at first."""
+    step, item = tables.operation_step, tables.operation_item
+    await tx.execute(
+        update(step)
+        .where(step.c.operation_id == operation.id)
+        .values(state=StepState.PENDING.value, detail="", seconds=None)
+    )
+    retried = and_(item.c.operation_id == operation.id, item.c.state == StepState.FAILED.value, item.c.step >= 0)
+    number = (await tx.execute(update(item).where(retried).values(state=StepState.PENDING.value, error=None))).rowcount
+    fleet = await tx.scalar(select(func.count()).select_from(item).where(item.c.operation_id == operation.id))
+    await set_state(
+        tx,
+        operation.id,
+        State.QUEUED,
+        attempt=operation.attempt + 1,
+        done=operation.done if fleet else 0,
+        failed=operation.failed - number if fleet else 0,
+        error=None,
+        ended=None,
+        worker_id=None,
+    )
+
+
+# --- workers ------------------------------------------------------------------------------------------------------
+
+
+async def enlist(tx: Transaction, worker: Worker) -> None:
+    """Enter a worker."""
+    await tx.insert(tables.worker, [{name: getattr(worker, name) for name in Worker.__slots__}])
+
+
+async def beat(tx: Transaction, worker_id: str) -> bool:
+    """A sign of life; False when the worker was counted out meanwhile."""
+    statement = update(tables.worker).where(tables.worker.c.id == worker_id).values(heartbeat=now())
+    return (await tx.execute(statement)).rowcount > 0
+
+
+async def dismiss(tx: Transaction, worker_id: str) -> None:
+    """Remove a worker that ends."""
+    await tx.execute(delete(tables.worker).where(tables.worker.c.id == worker_id))
+
+
+async def workers(tx: Transaction, dead_after: float) -> list[Worker]:
+    """The workers that live."""
+    alive = tables.worker.c.heartbeat > now() - timedelta(seconds=dead_after)
+    return [Worker(*row) for row in await tx.all(select(*_WORKER).where(alive).order_by(tables.worker.c.id))]
+
+
+async def bury(tx: Transaction, dead_after: float) -> None:
+    """Remove workers that have shown no life for ten times as long as it takes to count one out."""
+    long_ago = now() - timedelta(seconds=dead_after * 10)
+    await tx.execute(delete(tables.worker).where(tables.worker.c.heartbeat < long_ago))
+
+
+async def orphans(tx: Transaction, dead_after: float, own: str) -> list[Operation]:
+    """Running operations whose worker shows no life, and those of the worker that asks."""
+    alive = select(tables.worker.c.id).where(tables.worker.c.heartbeat > now() - timedelta(seconds=dead_after))
+    table = tables.operation
+    running = table.c.state.in_([State.RUNNING.value, State.CANCELLING.value])
+    lost = or_(table.c.worker_id.is_(None), table.c.worker_id == own, table.c.worker_id.not_in(alive))
+    return [_operation(row) for row in await tx.all(select(*_OPERATION).where(running, lost))]

@@ -1,0 +1,230 @@
+"""The control database's tables. `migrations/` makes them; a test proves that both agree."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+
+
+class Moment(TypeDecorator[datetime]):
+    """A moment in UTC. SQLite keeps no time zone, so it is put back on reading."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value.astimezone(UTC) if value is not None else None
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        return value.replace(tzinfo=UTC) if isinstance(value, datetime) and value.tzinfo is None else value
+
+
+metadata: Final = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+Id: Final = String(36)
+Name: Final = String(200)
+
+meta = Table(
+    "meta",
+    metadata,
+    Column("key", String(40), primary_key=True),
+    Column("value", LargeBinary, nullable=False),
+)
+
+tenant = Table(
+    "tenant",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("slug", String(63), nullable=False, unique=True),
+    Column("name", Name, nullable=False),
+    Column("blueprint", Name, nullable=False, index=True),
+    Column("plan", Name),
+    Column("status", String(16), nullable=False, index=True),
+    Column("reason", Text, nullable=False, server_default=""),  # why it is suspended
+    Column("client_id", String(10), nullable=False, unique=True),
+    Column("settings", JSON, nullable=False),
+    Column("created", Moment, nullable=False),
+    Column("updated", Moment, nullable=False),
+)
+
+former_slug = Table(
+    "former_slug",
+    metadata,
+    Column("slug", String(63), primary_key=True),
+    Column("tenant_id", ForeignKey("tenant.id"), nullable=False, index=True),
+    Column("until", Moment, nullable=False),
+)
+
+environment = Table(
+    "environment",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("tenant_id", ForeignKey("tenant.id"), nullable=False),
+    Column("name", Name, nullable=False),
+    Column("home", Text, nullable=False),
+    UniqueConstraint("tenant_id", "name"),
+)
+
+resource = Table(
+    "resource",
+    metadata,
+    Column("environment_id", ForeignKey("environment.id"), primary_key=True),
+    Column("name", Name, primary_key=True),
+    Column("kind", Name, nullable=False),
+    Column("location", Text, nullable=False),
+    Column("version", Name),
+    Index("ix_resource_version", "kind", "version"),
+)
+
+hostname = Table(
+    "hostname",
+    metadata,
+    Column("name", String(253), primary_key=True),
+    Column("environment_id", ForeignKey("environment.id"), nullable=False, index=True),
+    Column("position", Integer, nullable=False),  # 0: the canonical one
+    Column("custom", Boolean, nullable=False),  # named by the tenant, not made from the blueprint's pattern
+    Column("former_until", Moment),  # since a rename it redirects, until then
+)
+
+data_key = Table(
+    "data_key",
+    metadata,
+    Column("tenant_id", ForeignKey("tenant.id"), primary_key=True),
+    Column("sealed", LargeBinary, nullable=False),
+)
+
+secret = Table(
+    "secret",
+    metadata,
+    Column("tenant_id", ForeignKey("tenant.id"), primary_key=True),
+    Column("field", Name, primary_key=True),
+    Column("sealed", LargeBinary, nullable=False),
+)
+
+operation = Table(
+    "operation",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("verb", String(20), nullable=False),
+    Column("tenant_id", Id, index=True),  # no foreign key: the record outlives a destroyed tenant
+    Column("tenant_slug", String(63)),
+    Column("arguments", JSON, nullable=False),
+    Column("state", String(12), nullable=False, index=True),
+    Column("attempt", Integer, nullable=False, server_default="1"),
+    Column("done", Integer, nullable=False, server_default="0"),
+    Column("total", Integer, nullable=False, server_default="0"),
+    Column("failed", Integer, nullable=False, server_default="0"),
+    Column("error", JSON(none_as_null=True)),
+    Column("result", JSON(none_as_null=True)),
+    Column("actor", Name, nullable=False),
+    Column("worker_id", Id),
+    Column("fence", Integer, nullable=False, server_default="0"),  # counted up by every worker that takes it
+    Column("created", Moment, nullable=False),
+    Column("started", Moment),
+    Column("ended", Moment),
+)
+
+operation_step = Table(
+    "operation_step",
+    metadata,
+    Column("operation_id", ForeignKey("operation.id"), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("name", Name, nullable=False),
+    Column("kind", Name, nullable=False, server_default=""),
+    Column("state", String(12), nullable=False),
+    Column("detail", Text, nullable=False, server_default=""),
+    Column("seconds", Float),
+)
+
+operation_item = Table(
+    "operation_item",
+    metadata,
+    Column("operation_id", ForeignKey("operation.id"), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("step", Integer, nullable=False),  # position of the step that works on it
+    Column("subject", Name, nullable=False),  # the tenant's slug
+    Column("arguments", JSON, nullable=False),
+    Column("state", String(12), nullable=False),
+    Column("detail", Text, nullable=False, server_default=""),
+    Column("error", JSON(none_as_null=True)),
+    Column("seconds", Float),
+    Index("ix_operation_item_state", "operation_id", "step", "state"),
+)
+
+tenant_lock = Table(
+    "tenant_lock",
+    metadata,
+    Column("tenant_id", Id, primary_key=True),
+    Column("operation_id", ForeignKey("operation.id"), nullable=False, index=True),
+)
+
+worker = Table(
+    "worker",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("host", Name, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("started", Moment, nullable=False),
+    Column("heartbeat", Moment, nullable=False),
+    Column("concurrency", Integer, nullable=False),
+)
+
+change = Table(
+    "change",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("at", Moment, nullable=False),
+    Column("tenant_id", Id, nullable=False),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("at", String(27), nullable=False),  # text, because it is part of what is hashed
+    Column("actor", Name, nullable=False),
+    Column("action", Name, nullable=False),
+    Column("subject", Name, nullable=False, index=True),
+    Column("detail", Text, nullable=False),  # canonical JSON, for the same reason
+    Column("hash", String(64), nullable=False),
+)
+
+head = Table(
+    "head",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("audit_seq", Integer, nullable=False),
+    Column("audit_hash", String(64), nullable=False),
+    Column("change_seq", Integer, nullable=False),
+    Column("seal", String(64), nullable=False),  # HMAC of the head, so that cutting off the newest entries shows
+)
+
+LIVE = text("state IN ('queued', 'running', 'cancelling')")
+"""The states in which an operation is not over."""

@@ -1,0 +1,535 @@
+"""Queries on tenants, their environments, hostnames and secrets. Each takes the transaction it belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Select, Table, and_, delete, func, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
+
+from tenantry.errors import HostTaken, SlugTaken, TenantNotFound
+from tenantry.model import Environment, Place, Status, Tenant
+from tenantry.registry import tables
+from tenantry.registry.database import Transaction, chunks, now
+
+FIELD: Final = "\x1f"
+RECORD: Final = "\x1e"
+IN_LIMIT: Final = 500
+"""Ids in one IN (…): far below the limits on variables of SQLite and PostgreSQL."""
+
+
+@dataclass(frozen=True, slots=True)
+class TenantRow:
+    """A tenant as lists show it."""
+
+    id: str
+    slug: str
+    name: str
+    blueprint: str
+    plan: str | None
+    status: str
+    reason: str
+    client_id: str
+    created: datetime
+    updated: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class HostnameRow:
+    """A hostname as lists show it."""
+
+    name: str
+    slug: str
+    environment: str
+    custom: bool
+    canonical: bool
+    former_until: datetime | None
+
+
+_ROW: Final = (
+    tables.tenant.c.id,
+    tables.tenant.c.slug,
+    tables.tenant.c.name,
+    tables.tenant.c.blueprint,
+    tables.tenant.c.plan,
+    tables.tenant.c.status,
+    tables.tenant.c.reason,
+    tables.tenant.c.client_id,
+    tables.tenant.c.created,
+    tables.tenant.c.updated,
+)
+
+
+async def find(tx: Transaction, slug: str) -> TenantRow:
+    """The tenant of this slug. Raises `TenantNotFound`."""
+    row = await tx.first(select(*_ROW).where(tables.tenant.c.slug == slug))
+    if row is None:
+        raise TenantNotFound(slug=slug)
+    return TenantRow(*row)
+
+
+async def page(
+    tx: Transaction,
+    *,
+    search: str | None = None,
+    status: str | None = None,
+    blueprint: str | None = None,
+    after: str | None = None,
+    limit: int = 100,
+) -> list[TenantRow]:
+    """Tenants in the order of their slugs, those after a slug, at most `limit`."""
+    query = select(*_ROW).order_by(tables.tenant.c.slug).limit(limit)
+    if search:
+        pattern = "%" + search.lower().replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_") + "%"
+        query = query.where(
+            or_(
+                tables.tenant.c.slug.like(pattern, escape="\\"),
+                func.lower(tables.tenant.c.name).like(pattern, escape="\\"),
+            )
+        )
+    for column, value in ((tables.tenant.c.status, status), (tables.tenant.c.blueprint, blueprint)):
+        if value:
+            query = query.where(column == value)
+    if after:
+        query = query.where(tables.tenant.c.slug > after)
+    return [TenantRow(*row) for row in await tx.all(query)]
+
+
+async def count(tx: Transaction) -> int:
+    """How many tenants there are, those being created among them."""
+    return int(await tx.scalar(select(func.count()).select_from(tables.tenant)))
+
+
+async def counts(tx: Transaction) -> dict[str, int]:
+    """How many tenants there are of each status."""
+    rows = await tx.all(select(tables.tenant.c.status, func.count()).group_by(tables.tenant.c.status))
+    return {row[0]: row[1] for row in rows}
+
+
+async def taken(tx: Transaction, slugs: Sequence[str]) -> dict[str, str]:
+    """Which of these slugs cannot be had: slug → why."""
+    found: dict[str, str] = {}
+    for some in chunks(slugs, IN_LIMIT):
+        for (slug,) in await tx.all(select(tables.tenant.c.slug).where(tables.tenant.c.slug.in_(some))):
+            found[slug] = "taken"
+        query = (
+            select(tables.former_slug.c.slug, tables.tenant.c.slug, tables.former_slug.c.until)
+            .join(tables.tenant)
+            .where(tables.former_slug.c.slug.in_(some), tables.former_slug.c.until > now())
+        )
+        for slug, owner, until in await tx.all(query):
+            found[slug] = f"held for '{owner}', which was renamed, until {until:%Y-%m-%d}"
+    return found
+
+
+# --- environments -------------------------------------------------------------------------------------------------
+
+
+def _environments_query(ids: Sequence[str] | None) -> Select[Any]:
+    tenant, environment = tables.tenant, tables.environment
+    query = (
+        select(
+            tenant.c.id,
+            tenant.c.slug,
+            tenant.c.name,
+            tenant.c.blueprint,
+            tenant.c.plan,
+            tenant.c.status,
+            tenant.c.client_id,
+            tenant.c.settings,
+            environment.c.id,
+            environment.c.name,
+            environment.c.home,
+            tables.data_key.c.sealed,
+        )
+        .join(environment, environment.c.tenant_id == tenant.c.id)
+        .join(tables.data_key, tables.data_key.c.tenant_id == tenant.c.id)
+        .order_by(environment.c.id)
+    )
+    return query if ids is None else query.where(tenant.c.id.in_(ids))
+
+
+def _of_tenants(query: Select[Any], environment_id: ColumnElement[str], ids: Sequence[str] | None) -> Select[Any]:
+    if ids is None:
+        return query
+    inner = select(tables.environment.c.id).where(tables.environment.c.tenant_id.in_(ids))
+    return query.where(environment_id.in_(inner))
+
+
+async def _places(tx: Transaction, ids: Sequence[str] | None) -> dict[str, tuple[Place, ...]]:
+    """Places by environment. Packed to one text in the database: equal ones are then made once and shared."""
+    resource = tables.resource
+    packed = func.aggregate_strings(
+        resource.c.name
+        + FIELD
+        + resource.c.kind
+        + FIELD
+        + resource.c.location
+        + FIELD
+        + func.coalesce(resource.c.version, ""),
+        RECORD,
+    )
+    query = select(resource.c.environment_id, packed).group_by(resource.c.environment_id)
+    made: dict[str, tuple[Place, ...]] = {}
+    found: dict[str, tuple[Place, ...]] = {}
+    for environment_id, text in await tx.all(_of_tenants(query, resource.c.environment_id, ids)):
+        places = made.get(text)
+        if places is None:
+            places = made[text] = tuple(_place(record) for record in sorted(text.split(RECORD)))
+        found[environment_id] = places
+    return found
+
+
+def _place(record: str) -> Place:
+    name, kind, location, version = record.split(FIELD)
+    return Place(name, kind, location, version or None)
+
+
+async def _hostnames(
+    tx: Transaction, ids: Sequence[str] | None
+) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]]:
+    hostname = tables.hostname
+    query = select(hostname.c.environment_id, hostname.c.name, hostname.c.former_until).order_by(
+        hostname.c.environment_id, hostname.c.position, hostname.c.name
+    )
+    current: dict[str, tuple[str, ...]] = {}
+    former: dict[str, tuple[str, ...]] = {}
+    moment = now()
+    for environment_id, name, until in await tx.all(_of_tenants(query, hostname.c.environment_id, ids)):
+        if until is None:
+            current[environment_id] = (*current.get(environment_id, ()), name)
+        elif until > moment:
+            former[environment_id] = (*former.get(environment_id, ()), name)
+    return current, former
+
+
+async def environments(tx: Transaction, ids: Iterable[str] | None = None) -> list[Environment]:
+    """The environments of these tenants, or of all; a tenant's own stand together, in the order they were made."""
+    if ids is None:
+        return await _load(tx, None)
+    found: list[Environment] = []
+    for some in chunks(list(ids), IN_LIMIT):
+        found += await _load(tx, some)
+    return found
+
+
+async def _load(tx: Transaction, ids: Sequence[str] | None) -> list[Environment]:
+    former_slugs: dict[str, tuple[str, ...]] = {}
+    query = select(tables.former_slug.c.tenant_id, tables.former_slug.c.slug).where(tables.former_slug.c.until > now())
+    for tenant_id, slug in await tx.all(query if ids is None else query.where(tables.former_slug.c.tenant_id.in_(ids))):
+        former_slugs[tenant_id] = (*former_slugs.get(tenant_id, ()), slug)
+    places = await _places(tx, ids)
+    hostnames, former = await _hostnames(tx, ids)
+    tenants: dict[str, Tenant] = {}
+    statuses = {status.value: status for status in Status}
+    result = []
+    for row in await tx.all(_environments_query(ids)):
+        tenant_id, slug, name, blueprint, plan, status, client_id, settings, env_id, env_name, home, sealed = row
+        tenant = tenants.get(tenant_id)
+        if tenant is None:
+            tenant = tenants[tenant_id] = Tenant(
+                id=tenant_id,
+                slug=slug,
+                name=name,
+                blueprint=blueprint,
+                plan=plan,
+                status=statuses[status],
+                client_id=client_id,
+                settings=settings,
+                former=former_slugs.get(tenant_id, ()),
+            )
+        result.append(
+            Environment(
+                id=env_id,
+                name=env_name,
+                tenant=tenant,
+                home=home,
+                places=places.get(env_id, ()),
+                hostnames=hostnames.get(env_id, ()),
+                former=former.get(env_id, ()),
+                sealed_key=sealed,
+            )
+        )
+    return result
+
+
+# --- changes ------------------------------------------------------------------------------------------------------
+
+
+async def insert_many(tx: Transaction, environments: Sequence[Environment], sealed: Mapping[str, bytes]) -> None:
+    """Enter new tenants with their environments, places, hostnames and data keys.
+
+    Raises `SlugTaken` or `HostTaken` when another transaction was quicker; nothing is entered then.
+    """
+    moment = now()
+    tenants = {environment.tenant.id: environment.tenant for environment in environments}
+    rows = [
+        {
+            "id": tenant.id,
+            "slug": tenant.slug,
+            "name": tenant.name,
+            "blueprint": tenant.blueprint,
+            "plan": tenant.plan,
+            "status": tenant.status.value,
+            "client_id": tenant.client_id,
+            "settings": dict(tenant.settings),
+            "created": moment,
+            "updated": moment,
+        }
+        for tenant in tenants.values()
+    ]
+    try:
+        await tx.insert(tables.tenant, rows)
+    except IntegrityError as error:
+        raise SlugTaken(slug=", ".join(sorted(tenant.slug for tenant in tenants.values())[:5])) from error
+    await tx.insert(
+        tables.environment,
+        [{"id": e.id, "tenant_id": e.tenant.id, "name": e.name, "home": e.home} for e in environments],
+    )
+    await tx.insert(
+        tables.resource,
+        [
+            {"environment_id": e.id, "name": p.name, "kind": p.kind, "location": p.location, "version": p.version}
+            for e in environments
+            for p in e.places
+        ],
+    )
+    await tx.insert(tables.data_key, [{"tenant_id": key, "sealed": value} for key, value in sealed.items()])
+    await add_hostnames(tx, [(e.id, name, position) for e in environments for position, name in enumerate(e.hostnames)])
+
+
+async def add_hostnames(tx: Transaction, rows: Sequence[tuple[str, str, int]], *, custom: bool = False) -> None:
+    """Let names lead to environments: (environment id, name, position). Raises `HostTaken`."""
+    names = [name for _, name, _ in rows]
+    for some in chunks(names, IN_LIMIT):
+        clash = await tx.scalar(select(tables.hostname.c.name).where(tables.hostname.c.name.in_(some)).limit(1))
+        if clash:
+            raise HostTaken(host=clash)
+    await tx.insert(
+        tables.hostname,
+        [{"environment_id": e, "name": n, "position": p, "custom": custom, "former_until": None} for e, n, p in rows],
+    )
+
+
+async def set_status(tx: Transaction, ids: Sequence[str], status: Status, reason: str = "") -> None:
+    """Give tenants a status."""
+    await alter(tx, ids, status=status.value, reason=reason)
+
+
+async def alter(tx: Transaction, ids: Sequence[str], **columns: Any) -> None:
+    """Change columns of tenants, and tell all processes."""
+    for some in chunks(ids, IN_LIMIT):
+        statement = update(tables.tenant).where(tables.tenant.c.id.in_(some)).values(updated=now(), **columns)
+        await tx.execute(statement)
+    tx.changed(*ids)
+
+
+async def set_versions(tx: Transaction, rows: Sequence[tuple[str, str, str | None]]) -> None:
+    """Record the schema versions of resources: (environment id, resource, version)."""
+    by_version: dict[tuple[str, str | None], list[str]] = {}
+    for environment_id, name, version in rows:
+        by_version.setdefault((name, version), []).append(environment_id)
+    for (name, version), ids in by_version.items():
+        for some in chunks(ids, IN_LIMIT):
+            where = and_(tables.resource.c.name == name, tables.resource.c.environment_id.in_(some))
+            await tx.execute(update(tables.resource).where(where).values(version=version))
+
+
+async def not_at(
+    tx: Transaction, blueprint: str, resource: str, version: str, slugs: Sequence[str] = ()
+) -> list[tuple[str, str, str, str, str | None]]:
+    """Tenants of a blueprint whose resource is at another schema version, in the order they were made.
+
+    Each is (slug, tenant id, environment id, environment's name, version). Those being made or destroyed are left out.
+    """
+    tenant, environment, part = tables.tenant, tables.environment, tables.resource
+    query = (
+        select(tenant.c.slug, tenant.c.id, environment.c.id, environment.c.name, part.c.version)
+        .join(environment, environment.c.tenant_id == tenant.c.id)
+        .join(part, part.c.environment_id == environment.c.id)
+        .where(tenant.c.blueprint == blueprint, part.c.name == resource)
+        .where(tenant.c.status.not_in([Status.CREATING.value, Status.DESTROYING.value]))
+        .where(or_(part.c.version.is_(None), part.c.version != version))
+        .order_by(tenant.c.id, environment.c.id)
+    )
+    if slugs:
+        query = query.where(tenant.c.slug.in_(slugs))
+    return [(row[0], row[1], row[2], row[3], row[4]) for row in await tx.all(query)]
+
+
+async def versions(tx: Transaction, blueprint: str, resource: str) -> dict[str | None, int]:
+    """How many of a blueprint's resources of this name stand at which schema version."""
+    query = (
+        select(tables.resource.c.version, func.count())
+        .join(tables.environment, tables.environment.c.id == tables.resource.c.environment_id)
+        .join(tables.tenant, tables.tenant.c.id == tables.environment.c.tenant_id)
+        .where(tables.tenant.c.blueprint == blueprint, tables.resource.c.name == resource)
+        .group_by(tables.resource.c.version)
+    )
+    return {row[0]: row[1] for row in await tx.all(query)}
+
+
+async def rename(tx: Transaction, tenant: Tenant, to: str, until: datetime, hosts: Mapping[str, str]) -> None:
+    """Give a tenant another slug; its hostnames made of the old one redirect until then.
+
+    `hosts` maps an environment's id to its new canonical hostname.
+    """
+    former = tables.former_slug
+    await tx.execute(delete(former).where(former.c.slug.in_([to, tenant.slug])))
+    await alter(tx, [tenant.id], slug=to)
+    if to != tenant.slug and until > now():
+        await tx.insert(former, [{"slug": tenant.slug, "tenant_id": tenant.id, "until": until}])
+    hostname = tables.hostname
+    for environment_id, name in hosts.items():
+        own = and_(hostname.c.environment_id == environment_id, hostname.c.custom.is_(False))
+        await tx.execute(delete(hostname).where(own, hostname.c.name == name))
+        stay = update(hostname).where(own, hostname.c.former_until.is_(None))
+        await tx.execute(stay.values(former_until=until, position=hostname.c.position + 1))
+        await add_hostnames(tx, [(environment_id, name, 0)])
+
+
+async def remove(tx: Transaction, ids: Sequence[str]) -> None:
+    """Forget tenants wholly, with everything that hangs on them."""
+    for some in chunks(ids, IN_LIMIT):
+        inner = select(tables.environment.c.id).where(tables.environment.c.tenant_id.in_(some))
+        for table in (tables.hostname, tables.resource):
+            await tx.execute(delete(table).where(table.c.environment_id.in_(inner)))
+        for table in (tables.environment, tables.secret, tables.data_key, tables.former_slug):
+            await tx.execute(delete(table).where(table.c.tenant_id.in_(some)))
+        await tx.execute(delete(tables.tenant).where(tables.tenant.c.id.in_(some)))
+    tx.changed(*ids)
+
+
+async def remains(tx: Transaction, tenant_id: str) -> list[str]:
+    """Which rows still know a tenant that should be gone, as "table: count"."""
+    inner = select(tables.environment.c.id).where(tables.environment.c.tenant_id == tenant_id)
+    checks: list[tuple[Table, ColumnElement[bool]]] = [
+        (table, table.c.environment_id.in_(inner)) for table in (tables.hostname, tables.resource)
+    ]
+    checks += [
+        (table, table.c.tenant_id == tenant_id)
+        for table in (tables.environment, tables.secret, tables.data_key, tables.former_slug)
+    ]
+    checks.append((tables.tenant, tables.tenant.c.id == tenant_id))
+    found = []
+    for table, where in checks:
+        number = await tx.scalar(select(func.count()).select_from(table).where(where))
+        if number:
+            found.append(f"{table.name}: {number}")
+    return found
+
+
+async def forget_former(tx: Transaction) -> int:
+    """Remove redirects whose time is over; how many."""
+    moment = now()
+    gone = [
+        row[0]
+        for row in await tx.all(
+            select(tables.environment.c.tenant_id)
+            .join(tables.hostname, tables.hostname.c.environment_id == tables.environment.c.id)
+            .where(tables.hostname.c.former_until <= moment)
+        )
+    ]
+    gone += [
+        row[0]
+        for row in await tx.all(select(tables.former_slug.c.tenant_id).where(tables.former_slug.c.until <= moment))
+    ]
+    if gone:
+        await tx.execute(delete(tables.hostname).where(tables.hostname.c.former_until <= moment))
+        await tx.execute(delete(tables.former_slug).where(tables.former_slug.c.until <= moment))
+        tx.changed(*gone)
+    return len(gone)
+
+
+# --- hostnames ----------------------------------------------------------------------------------------------------
+
+
+async def hostnames(tx: Transaction, slug: str | None = None) -> list[HostnameRow]:
+    """All hostnames, or those of one tenant."""
+    hostname, environment, tenant = tables.hostname, tables.environment, tables.tenant
+    query = (
+        select(
+            hostname.c.name,
+            tenant.c.slug,
+            environment.c.name,
+            hostname.c.custom,
+            (hostname.c.position == 0).label("canonical"),
+            hostname.c.former_until,
+        )
+        .join(environment, environment.c.id == hostname.c.environment_id)
+        .join(tenant, tenant.c.id == environment.c.tenant_id)
+        .order_by(tenant.c.slug, environment.c.name, hostname.c.position, hostname.c.name)
+    )
+    if slug is not None:
+        query = query.where(tenant.c.slug == slug)
+    return [HostnameRow(*row) for row in await tx.all(query)]
+
+
+async def remove_hostname(tx: Transaction, name: str) -> None:
+    """Let a name lead nowhere."""
+    await tx.execute(delete(tables.hostname).where(tables.hostname.c.name == name))
+
+
+async def custom_hostnames(tx: Transaction, environment_id: str) -> int:
+    """How many positions an environment's hostnames take."""
+    query = select(func.coalesce(func.max(tables.hostname.c.position), -1)).where(
+        tables.hostname.c.environment_id == environment_id
+    )
+    return int(await tx.scalar(query)) + 1
+
+
+# --- secrets ------------------------------------------------------------------------------------------------------
+
+
+async def put_secrets(tx: Transaction, rows: Sequence[tuple[str, str, bytes]]) -> None:
+    """Keep sealed values: (tenant id, field, sealed). A value that is there is replaced."""
+    by_field: dict[str, list[str]] = {}
+    for tenant_id, field, _ in rows:
+        by_field.setdefault(field, []).append(tenant_id)
+    for field, ids in by_field.items():
+        for some in chunks(ids, IN_LIMIT):
+            where = and_(tables.secret.c.field == field, tables.secret.c.tenant_id.in_(some))
+            await tx.execute(delete(tables.secret).where(where))
+    await tx.insert(tables.secret, [{"tenant_id": t, "field": f, "sealed": s} for t, f, s in rows])
+
+
+async def secrets(tx: Transaction, tenant_id: str) -> dict[str, bytes]:
+    """A tenant's sealed values by field."""
+    query = select(tables.secret.c.field, tables.secret.c.sealed).where(tables.secret.c.tenant_id == tenant_id)
+    return {row.field: row.sealed for row in await tx.all(query)}
+
+
+async def drop_secret(tx: Transaction, tenant_id: str, field: str) -> bool:
+    """Forget a sealed value; whether there was one."""
+    where = and_(tables.secret.c.tenant_id == tenant_id, tables.secret.c.field == field)
+    return (await tx.execute(delete(tables.secret).where(where))).rowcount > 0
+
+
+async def data_keys(tx: Transaction) -> list[tuple[str, bytes]]:
+    """Every tenant's sealed data key."""
+    return [(t, s) for t, s in await tx.all(select(tables.data_key.c.tenant_id, tables.data_key.c.sealed))]
+
+
+async def put_data_key(tx: Transaction, tenant_id: str, sealed: bytes) -> None:
+    """Replace a tenant's sealed data key."""
+    await tx.execute(update(tables.data_key).where(tables.data_key.c.tenant_id == tenant_id).values(sealed=sealed))
+
+
+async def put_meta(tx: Transaction, key: str, value: bytes) -> None:
+    """Keep a fact about the platform."""
+    await tx.execute(delete(tables.meta).where(tables.meta.c.key == key))
+    await tx.execute(insert(tables.meta).values(key=key, value=value))
+
+
+async def get_meta(tx: Transaction, key: str) -> bytes | None:
+    """A fact about the platform, or None."""
+    value: bytes | None = await tx.scalar(select(tables.meta.c.value).where(tables.meta.c.key == key))
+    return value
+
+
+def hold_until(seconds: float) -> datetime:
+    """The moment until which an old slug redirects."""
+    return now() + timedelta(seconds=seconds)

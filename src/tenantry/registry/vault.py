@@ -1,0 +1,104 @@
+"""Sealed secrets: the platform key seals each tenant's data key, which seals its secrets (AES-256-GCM, RFC 5116).
+
+A sealed value is one version octet, the first 4 octets of the sealing key's SHA-256, a nonce of 12 octets, and the
+ciphertext with its tag. The tenant and the field are its associated data, so that a value copied to another tenant or
+field does not open.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from tenantry.errors import SealBroken, SecretKeyError
+
+VERSION: Final = b"\x01"
+NONCE: Final = 12
+PLATFORM: Final = "platform"
+CHECK: Final = b"tenantry"
+
+
+def _key_id(key: bytes) -> bytes:
+    return hashlib.sha256(b"tenantry/key-id" + key).digest()[:4]
+
+
+def _seal(key: bytes, context: str, plain: bytes) -> bytes:
+    nonce = os.urandom(NONCE)
+    return VERSION + _key_id(key) + nonce + AESGCM(key).encrypt(nonce, plain, context.encode())
+
+
+def _open(keys: tuple[bytes, ...], context: str, sealed: bytes) -> bytes:
+    for key in keys:
+        if sealed[:1] == VERSION and sealed[1:5] == _key_id(key):
+            try:
+                return AESGCM(key).decrypt(sealed[5 : 5 + NONCE], sealed[5 + NONCE :], context.encode())
+            except InvalidTag:
+                break
+    tenant, _, field = context.partition("/")
+    raise SealBroken(tenant=tenant, field=field)
+
+
+class Vault:
+    """Seals and opens with the platform key; a previous key still opens, until `tenantry secret rotate` is done."""
+
+    def __init__(self, current: str, previous: str | None = None) -> None:
+        self._keys = tuple(bytes.fromhex(key) for key in (current, previous) if key)
+
+    def __repr__(self) -> str:
+        return "Vault(…)"
+
+    def new_check(self) -> bytes:
+        """A sealed constant that the registry keeps, to tell at every start whether the key is the right one."""
+        return _seal(self._keys[0], PLATFORM, CHECK)
+
+    def check(self, sealed: bytes) -> None:
+        """Raise `SecretKeyError` unless this platform's registry was begun with one of these keys."""
+        try:
+            _open(self._keys, PLATFORM, sealed)
+        except SealBroken as error:
+            raise SecretKeyError(
+                reason="is not the key this platform was set up with",
+                remedy="Put the platform's own key back. To change keys, set the new one as TENANTRY_SECRET_KEY and "
+                "the old one as TENANTRY_SECRET_KEY_PREVIOUS, then run `tenantry secret rotate`.",
+            ) from error
+
+    def new_data_key(self, tenant_id: str) -> bytes:
+        """A fresh data key of 32 octets for a tenant, sealed."""
+        return self.seal_data_key(tenant_id, os.urandom(32))
+
+    def seal_data_key(self, tenant_id: str, data_key: bytes) -> bytes:
+        """The data key under the current platform key."""
+        return _seal(self._keys[0], f"{tenant_id}/data-key", data_key)
+
+    def open_data_key(self, tenant_id: str, sealed: bytes) -> bytes:
+        """A tenant's data key. Raises `SealBroken`."""
+        return _open(self._keys, f"{tenant_id}/data-key", sealed)
+
+    def is_current(self, sealed: bytes) -> bool:
+        """Whether this was sealed by the current platform key."""
+        return sealed[1:5] == _key_id(self._keys[0])
+
+    def seal(self, tenant_id: str, sealed_key: bytes, field: str, plain: str) -> bytes:
+        """A tenant's secret under its data key."""
+        return _seal(self.open_data_key(tenant_id, sealed_key), f"{tenant_id}/{field}", plain.encode())
+
+    def open(self, tenant_id: str, sealed_key: bytes, field: str, sealed: bytes) -> str:
+        """A tenant's secret. Raises `SealBroken`."""
+        return _open((self.open_data_key(tenant_id, sealed_key),), f"{tenant_id}/{field}", sealed).decode()
+
+    def sign_head(self, content: str) -> str:
+        """HMAC-SHA-256 of the audit log's head under the current platform key."""
+        return _sign(self._keys[0], content)
+
+    def verify_head(self, content: str, seal: str) -> bool:
+        """Whether the head was sealed by one of the keys."""
+        return any(hmac.compare_digest(_sign(key, content), seal) for key in self._keys)
+
+
+def _sign(key: bytes, content: str) -> str:
+    return hmac.new(key, b"tenantry/audit-head\0" + content.encode(), hashlib.sha256).hexdigest()
