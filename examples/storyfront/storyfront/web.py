@@ -130,7 +130,7 @@ class Here:
 
     # --- answers --------------------------------------------------------------------------------------------------
 
-    def render(self, template: str, status: int = 200, **context: Any) -> Response:
+    def render(self, template: str, status: int = 200, /, **context: Any) -> Response:
         """A page of this site."""
         html = templates.get_template(template).render(
             site=self.site, user=self.user, to=self.to, address=self.address, path=self.path, static=self._static,
