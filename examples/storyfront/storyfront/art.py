@@ -34,7 +34,7 @@ def _disc(x: float, y: float, radius: float, fill: str) -> str:
 
 
 def _hills(chance: Random, colours: tuple[str, ...]) -> list[str]:
-    deep, main, warm, cool, pale = colours
+    deep, main, warm, cool, pale, _ = colours
     sky, sun = chance.choice(((pale, warm), (mix(pale, warm, 0.45), pale), (mix(pale, cool, 0.4), warm)))
     parts = [_rect(0, 0, WIDTH, HEIGHT, sky)]
     x, y = chance.uniform(120, 520), chance.uniform(90, 190)
@@ -50,7 +50,7 @@ def _hills(chance: Random, colours: tuple[str, ...]) -> list[str]:
 def _wave(chance: Random, level: float, height: float) -> str:
     a, b, c = chance.uniform(0, 6.28), chance.uniform(0, 6.28), chance.uniform(0.7, 1.4)
     points = []
-    for x in range(0, WIDTH + 1, 16):
+    for x in range(0, WIDTH + 1, 8):
         at = x / WIDTH * math.tau
         y = level + height * (math.sin(at * c + a) + 0.45 * math.sin(at * 2.3 * c + b))
         points.append(f"{x} {y:.0f}")
@@ -59,12 +59,12 @@ def _wave(chance: Random, level: float, height: float) -> str:
 
 def _tiles(chance: Random, colours: tuple[str, ...]) -> list[str]:
     size, parts = 80, []
-    inks = (colours[1], colours[1], colours[2], colours[0], colours[3])
+    inks = (colours[1], colours[1], colours[2], colours[0], colours[3], colours[5])
     for row in range(HEIGHT // size):
         for column in range(WIDTH // size):
             x, y = column * size, row * size
             ground, figure = chance.sample((*inks, colours[4], colours[4]), 2)
-            parts.append(_rect(x, y, size, size, ground))
+            parts.append(_rect(x, y, size + 1, size + 1, ground))  # no seams
             if ground != figure:
                 parts.append(_tile(chance, x, y, size, figure))
     return parts
@@ -87,14 +87,14 @@ def _tile(chance: Random, x: int, y: int, size: int, fill: str) -> str:
 
 
 def _blooms(chance: Random, colours: tuple[str, ...]) -> list[str]:
-    deep, main, warm, cool, pale = colours
+    deep, main, warm, cool, pale, spark = colours
     parts = [_rect(0, 0, WIDTH, HEIGHT, mix(pale, warm, chance.uniform(0.05, 0.3)))]
     for at in range(6):
         x = 60 + at * 104 + chance.uniform(-26, 26)
         y, radius = chance.uniform(90, 240), chance.uniform(36, 68)
         parts.append(f'<path d="M{x:.0f} {y:.0f}Q{x + chance.uniform(-40, 40):.0f} 320 {x:.0f} 420" '
                      f'fill="none" stroke="{mix(deep, cool, 0.35)}" stroke-width="7"/>')
-        parts += _bloom(chance, x, y, radius, chance.choice((main, warm, cool)), chance.choice((pale, deep)))
+        parts += _bloom(chance, x, y, radius, chance.choice((main, warm, spark)), chance.choice((pale, deep)))
     parts.append(f'<path d="{_wave(chance, 362, 14)}" fill="{mix(main, deep, 0.7)}"/>')
     return parts
 
@@ -109,16 +109,18 @@ def _bloom(chance: Random, x: float, y: float, radius: float, petal: str, heart:
 
 
 def _lines(chance: Random, colours: tuple[str, ...]) -> list[str]:
-    deep, main, warm, _, pale = colours
+    deep, main, _, _, pale, spark = colours
     ground, ink = chance.choice(((deep, pale), (pale, deep), (mix(pale, main, 0.18), main)))
     parts = [_rect(0, 0, WIDTH, HEIGHT, ground)]
-    a, b, c = chance.uniform(0, 6.28), chance.uniform(0, 6.28), chance.uniform(160, 480)
+    a, b = chance.uniform(0, 6.28), chance.uniform(0, 6.28)
+    peaks = [(chance.uniform(90, 550), chance.uniform(45, 130), chance.uniform(30, 80)) for _ in range(chance.choice((1, 2, 3)))]
     for line in range(24):
         points = []
-        for x in range(0, WIDTH + 1, 16):
-            lift = 58 * math.exp(-(((x - c) / 110) ** 2)) * (1 + math.sin(x / 23 + line * 0.9 + a) * 0.5)
+        for x in range(0, WIDTH + 1, 10):
+            lift = sum(high * math.exp(-(((x - at) / broad) ** 2)) for at, broad, high in peaks)
+            lift *= 1 + math.sin(x / 23 + line * 0.9 + a) * 0.45
             y = 34 + line * 16 - lift * math.sin(math.pi * line / 23) + 5 * math.sin(x / 70 + b + line / 3)
             points.append(f"{x} {y:.0f}")
-        stroke, width = (warm if ink == pale else main, 5) if line == 11 else (ink, 2)
+        stroke, width = (spark, 5) if line == 11 else (ink, 2)
         parts.append(f'<polyline points="{" ".join(points)}" fill="none" stroke="{stroke}" stroke-width="{width}"/>')
     return parts

@@ -8,8 +8,8 @@ from typing import Final
 
 from markupsafe import Markup
 
-WIDTH: Final = 720
-HEIGHT: Final = 170
+WIDTH: Final = 1080
+HEIGHT: Final = 178
 _BASE: Final = 138
 
 
@@ -24,7 +24,7 @@ def bars(days: Sequence[tuple[str, int]]) -> Markup:
                      f'<text class="tick" x="0" y="{y - 5:g}">{top * share:g}</text>')
     for at, (day, views) in enumerate(days):
         height, x = 112 * views / top, at * step
-        parts.append(f'<g class="bar"><title>{_name(day)}: {views} views</title>'
+        parts.append(f'<g class="day"><title>{_name(day)}: {views} views</title>'
                      f'<rect class="hit" x="{x:.1f}" y="0" width="{step:.1f}" height="{_BASE}"/>'
                      f'<rect x="{x + step * 0.16:.1f}" y="{_BASE - max(height, 2):.1f}" width="{step * 0.68:.1f}" '
                      f'height="{max(height, 2):.1f}" rx="3"/></g>')

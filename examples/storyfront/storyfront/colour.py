@@ -57,7 +57,7 @@ def ink_on(colour: str) -> str:
 
 
 def palette(colour: str) -> tuple[str, ...]:
-    """Five colours that go with one: deep, itself, a warm neighbour, a cool neighbour, pale."""
+    """Six colours that go with one: deep, itself, a warm neighbour, a cool neighbour, pale, and its opposite."""
     hue, light, full = colorsys.rgb_to_hls(*_channels(colour))
     full = max(0.28, full) if full > 0.08 else full
 
@@ -70,4 +70,5 @@ def palette(colour: str) -> tuple[str, ...]:
         turned(0.09, 0.66, 1.05),
         turned(-0.11, 0.54, 0.75),
         turned(0.06, 0.91, 0.75),
+        turned(0.6, 0.66, 1.3),
     )

@@ -25,6 +25,7 @@ async def home(request: Request) -> Response:
         if page is None:
             return await _list(at, session, 1, is_home=True)
         newest = await pages.stories(session, 6)
+        newest = newest[: 6 if len(newest) == 6 else 3]
     body = text.render(page.body, at.root) if page.body.strip() != page.summary.strip() else ""
     return _counted(at, page, at.render("home.html", page=page, body=body, stories=newest))
 

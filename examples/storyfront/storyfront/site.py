@@ -59,11 +59,11 @@ class Site:
         look = LOOKS[self.look]
         day, night = (colour.readable(self.accent, colour.mix(paper, ink, 0.06), 4.6)
                       for paper, ink in zip(look.paper, look.ink, strict=True))
-        deep, _, _, _, pale = colour.palette(self.accent)
+        deep, *_ = colour.palette(self.accent)
         return (
             f":root{{--paper:light-dark({look.paper[0]},{look.paper[1]});--ink:light-dark({look.ink[0]},{look.ink[1]});"
             f"--brand:{self.accent};--on-brand:{colour.ink_on(self.accent)};--accent:light-dark({day},{night});"
-            f"--on-accent:light-dark({colour.ink_on(day)},{colour.ink_on(night)});--deep:{deep};--pale:{pale}}}\n"
+            f"--on-accent:light-dark({colour.ink_on(day)},{colour.ink_on(night)});--deep:{deep}}}\n"
         )
 
     @property
