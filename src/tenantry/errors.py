@@ -217,6 +217,31 @@ class ConfigMissing(TenantryError):
     exit_code = 4
 
 
+class UnknownSetting(TenantryError):
+    """There is no setting '{key}'."""
+
+    code = "config.unknown"
+    remedy = "`tenantry config explain` names them all."
+    exit_code = 4
+
+
+class AlreadyThere(TenantryError):
+    """'{path}' is already there."""
+
+    code = "file.exists"
+    remedy = "Choose another directory, or overwrite it with --force; .env stays in any case."
+    exit_code = 3
+
+
+class UsageError(TenantryError):
+    """'{given}' is not of the form {wanted}."""
+
+    code = "usage"
+    remedy = "Add --help to the command to see how it is used."
+    status = 422
+    exit_code = 2
+
+
 class SecretKeyError(TenantryError):
     """TENANTRY_SECRET_KEY {reason}."""
 

@@ -330,14 +330,18 @@ def remove_beneath(root: Path, path: str) -> bool:
     return True
 
 
-def clear_temporary(root: Path, path: str = "") -> list[str]:
-    """Remove files in the making whose maker died, from one directory; returns their names."""
-    try:
-        with directory_beneath(root, path) as descriptor:
-            names = [name for name in os.listdir(descriptor) if name.startswith(TEMPORARY)]  # noqa: PTH208
-            return sorted(name for name in names if _clear(descriptor, name))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+def clear_temporary(root: Path, path: str = "", *, deep: bool = False) -> list[str]:
+    """Remove files in the making whose maker died, from one directory or from all below too.
+
+    Returns their paths relative to that directory.
+    """
+    removed = []
+    with suppress(FileNotFoundError, NotADirectoryError), directory_beneath(root, path) as descriptor:
+        for folder, folders, names, inner in os.fwalk(".", dir_fd=descriptor):
+            making = [name for name in (*folders, *names) if name.startswith(TEMPORARY)]
+            removed += [f"{folder}/{name}".removeprefix("./") for name in making if _clear(inner, name)]
+            folders[:] = [name for name in folders if deep and not name.startswith(TEMPORARY)]
+    return sorted(removed)
 
 
 def _clear(parent: int, name: str) -> bool:

@@ -326,6 +326,37 @@ async def test_unknown_options_and_kinds_are_named(world: World) -> None:
         build("part", ResourceSpec(kind="cassette"), world.setting())
 
 
+class Remote(Resource):
+    """A driver written with coroutines, as one for a server is; what it cannot do raises an error of its own."""
+
+    kind = "remote"
+    faults = (ConnectionError, LookupError)
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__("part", None, setting)
+        self.there: set[str] = set()
+
+    async def _exists(self, env: Environment) -> bool:
+        await asyncio.sleep(0)
+        return env.id in self.there
+
+    async def _create(self, env: Environment) -> None:
+        await asyncio.sleep(0)
+        if env.tenant.slug == "full":
+            raise ConnectionError("no room")
+        self.there.add(env.id)
+
+
+async def test_a_driver_may_be_written_with_coroutines(tmp_path: Path) -> None:
+    """The contract calls coroutines as it calls functions: errors named once, batches in order."""
+    resource = Remote(Setting("site", tmp_path, tmp_path / "var"))
+    envs = [environment("a"), environment("full"), environment("b")]
+    results = await resource.create_many(envs)
+    assert [type(result) for result in results] == [type(None), ResourceError, type(None)]
+    assert str(results[1]).startswith("remote 'part' of 'full': create failed, no room.")
+    assert [await resource.exists(env) for env in envs] == [True, False, True]
+
+
 # --- schema -------------------------------------------------------------------------------------------------------
 
 
@@ -620,6 +651,16 @@ async def test_python_files_migrate(sqlite_world: World) -> None:
     assert query(resource, env, "SELECT name FROM sqlite_schema WHERE name = 'more'") == []
 
 
+ESCAPE = """
+    connection.execute(text("CREATE TABLE one (id UNIQUE)"))
+    connection.execute(text("INSERT INTO one VALUES (1)"))
+    try:
+        connection.exec_driver_sql("INSERT OR ROLLBACK INTO one VALUES (1)")
+    except Exception:
+        connection.exec_driver_sql("CREATE TABLE half (id)")
+"""
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
@@ -629,6 +670,7 @@ async def test_python_files_migrate(sqlite_world: World) -> None:
         ("connection.execute(text(\"ATTACH DATABASE ':memory:' AS other\"))", "not authorized"),
         ("connection.execute(text('INSERT INTO nowhere VALUES (1)'))", "no such table: nowhere"),
         ("raise KeyError('plan')", "KeyError: 'plan'"),
+        (ESCAPE, "not authorized"),
     ],
 )
 async def test_python_files_cannot_leave_their_transaction(sqlite_world: World, line: str, reason: str) -> None:
@@ -643,6 +685,22 @@ async def test_python_files_cannot_leave_their_transaction(sqlite_world: World, 
     assert reason in str(caught.value)
     assert await resource.version(env) is None
     assert query(resource, env, "SELECT name FROM sqlite_schema WHERE name = 'half'") == []
+
+
+async def test_the_documented_migrations_run(sqlite_world: World) -> None:
+    """The files shown in docs/howto/write-migrations.md do what they say."""
+    page = (Path(__file__).parents[2] / "docs" / "howto" / "write-migrations.md").read_text()
+    blocks = [part.partition("```")[0] for part in page.split("```")[1::2]]
+    (sql,) = [block.removeprefix("sql\n") for block in blocks if block.startswith("sql\n")]
+    (python,) = [block.removeprefix("python\n") for block in blocks if block.startswith("python\n")]
+    sqlite_world.migration("0001_pages.sql", sql)
+    resource, env = sqlite_world.resource(), environment()
+    await resource.create(env)
+    query(resource, env, "INSERT INTO page (title) VALUES ('About us')")
+    sqlite_world.migration("0002_slugs.py", python)
+    await resource.migrate(env)
+    assert query(resource, env, "SELECT slug FROM page") == [("about-us",)]
+    assert (await resource.migrate(env, "0001_pages")).applied == ("0002_slugs",)
 
 
 REVISION = """

@@ -11,7 +11,6 @@ import asyncio
 import inspect
 import logging
 import re
-import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -71,7 +70,8 @@ class Resource:
     Options: ClassVar[type[BaseModel]] = Frozen
     has_schema: ClassVar[bool] = False
     has_users: ClassVar[bool] = False
-    faults: ClassVar[tuple[type[Exception], ...]] = (OSError, sqlite3.Error)
+    follows_tenant: ClassVar[bool] = False  # made of the tenant's names and values, so made anew when those change
+    faults: ClassVar[tuple[type[Exception], ...]] = (OSError,)
 
     def __init__(self, name: str, options: Any, setting: Setting) -> None:
         self.name = name
@@ -91,13 +91,13 @@ class Resource:
 
     async def check(self, env: Environment) -> list[Finding]:
         """What is found about it: whether it is there, sound and as declared; at least one finding."""
-        if not await self.exists(env):
-            remedy = f"Restore it from a backup, or make a new one: `tenantry tenant check {env.tenant.slug} --repair`."
-            return [Finding(self.name, False, f"{self.kind} {self.locate(env)} is missing", remedy)]
         try:
-            return await self._call(env, "check", self._check)
+            if await self.exists(env):
+                return await self._call(env, "check", self._check)
         except TenantryError as error:  # a check that breaks is a finding, so that the others are still made
             return [Finding(self.name, False, error.message, error.hint)]
+        remedy = f"Restore it from a backup, or make a new one: `tenantry tenant check {env.tenant.slug} --repair`."
+        return [Finding(self.name, False, f"{self.kind} {self.locate(env)} is missing", remedy)]
 
     async def measure(self, env: Environment) -> Usage:
         """What it takes up now, in bytes, rows and files."""

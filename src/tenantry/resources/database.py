@@ -40,6 +40,7 @@ class Database(Resource):
     Options: ClassVar[type[BaseModel]] = Options
     has_schema = True
     has_users = True
+    faults = (OSError, sqlite3.Error)
 
     def __init__(self, name: str, options: Any, setting: Setting) -> None:
         super().__init__(name, options, setting)

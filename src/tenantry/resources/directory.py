@@ -68,3 +68,7 @@ class Directory(Filed):
     def _load(self, env: Environment, source: Path) -> None:
         root, path = self.spot(env)
         paths.copy_beneath(source, self.name, root, path)
+
+    def _tidy(self) -> list[str]:
+        """Inside too, where an application that was killed left a file half written."""
+        return [*super()._tidy(), *self._clear(self.location, deep=True)]

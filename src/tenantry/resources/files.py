@@ -35,9 +35,9 @@ Inside = Annotated[str, AfterValidator(_inside)]
 """An option that is a path inside the environment's home."""
 
 
-def _cleared(root: Path, folder: str) -> list[str]:
+def _cleared(root: Path, folder: str, deep: bool) -> list[str]:
     with suppress(PathEscape):  # a link in place of a directory
-        return paths.clear_temporary(root, folder)
+        return paths.clear_temporary(root, folder, deep=deep)
     return []
 
 
@@ -76,11 +76,14 @@ class Filed(Resource):
 
     def _tidy(self) -> list[str]:
         """Look through the directory this resource lies in, of every environment on this disk."""
-        inner = _FIELD.sub("*", self.location).rpartition("/")[0]
+        return self._clear(_FIELD.sub("*", self.location).rpartition("/")[0])
+
+    def _clear(self, inner: str, *, deep: bool = False) -> list[str]:
+        """Clear one directory of every environment; an absolute pattern leads elsewhere on the disk."""
         root = Path("/") if inner.startswith("/") else self.setting.data
         pattern = inner.removeprefix("/") if inner.startswith("/") else f"{HOMES}/{inner}".rstrip("/")
-        folders = [path.relative_to(root).as_posix() for path in root.glob(pattern) if path.is_dir()]
-        return [f"{folder}/{name}" for folder in folders for name in _cleared(root, folder)]
+        folders = [path.relative_to(root).as_posix() for path in root.glob(pattern)]
+        return [f"{folder}/{name}" for folder in folders for name in _cleared(root, folder, deep)]
 
     # --- what checks and attacks have in common ---
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final
 
 from tenantry.errors import MigrationError, MigrationInvalid
@@ -272,7 +272,7 @@ def lent(connection: Connection) -> Iterator[sqlalchemy.Connection]:
     _lent.connection = connection
     with _engine().connect() as outer:
         outer.begin()
-        connection.set_authorizer(_authorize)
+        connection.set_authorizer(partial(_authorize, connection))
         connection.migrating = True
         try:
             yield outer
@@ -284,8 +284,10 @@ def lent(connection: Connection) -> Iterator[sqlalchemy.Connection]:
             _lent.connection = None
 
 
-def _authorize(action: int, *_: str | None) -> int:
-    return sqlite3.SQLITE_DENY if action in _DENIED else sqlite3.SQLITE_OK
+def _authorize(connection: Connection, action: int, *_: str | None) -> int:
+    """Nothing ends the transaction; and where a conflict clause ended it, nothing more is done."""
+    allowed = action not in _DENIED and connection.in_transaction
+    return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
 
 @lru_cache(maxsize=16)

@@ -120,6 +120,7 @@ class Rendered(Filed):
     """A file that says what the template says now, for programs in any language to read."""
 
     kind = "rendered"
+    follows_tenant = True
     Options: ClassVar[type[BaseModel]] = Options
 
     def __init__(self, name: str, options: Any, setting: Setting) -> None:

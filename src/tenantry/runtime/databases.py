@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
@@ -283,7 +284,24 @@ _PRAGMAS: Final = (
     "PRAGMA foreign_keys = ON",
     "PRAGMA busy_timeout = 5000",
 )
-_POOL: Final[dict[str, Any]] = {"pool_size": CONNECTIONS, "max_overflow": 0, "pool_timeout": 10}
+
+
+class _Confined(sqlite3.Connection):
+    """A connection that can reach no other database: nothing can be attached to it."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+        for pragma in _PRAGMAS:
+            self.execute(pragma)
+
+
+_POOL: Final[dict[str, Any]] = {
+    "pool_size": CONNECTIONS,
+    "max_overflow": 0,
+    "pool_timeout": 10,
+    "connect_args": {"factory": _Confined},
+}
 
 
 def _async_engine(path: Path, environment: Environment) -> AsyncEngine:
@@ -310,15 +328,8 @@ def _url(driver: str, path: Path) -> Any:
 
 
 def _guard(engine: Engine, environment: Environment) -> None:
-    """Set up each connection, and refuse every statement outside the context of the tenant it was opened for."""
+    """Refuse every statement outside the context of the tenant a database was opened for."""
     from sqlalchemy import event
-
-    @event.listens_for(engine, "connect")
-    def prepare(connection: Any, _record: Any) -> None:
-        cursor = connection.cursor()
-        for pragma in _PRAGMAS:
-            cursor.execute(pragma)
-        cursor.close()
 
     @event.listens_for(engine, "before_cursor_execute")
     def same_tenant(*_: Any) -> None:

@@ -44,6 +44,8 @@ class Resolution:
 class Resolver:
     """Asks the rules in their order; the first that names a tenant decides. There is no default tenant.
 
+    A verified token names a tenant where the address names none, and must agree with the address where it does.
+
     Every refusal is an error: `InvalidHost`, `UnknownHost`, `TenantNotFound`, `TenantNotServed`, `InvalidToken`.
     """
 
@@ -77,10 +79,17 @@ class Resolver:
         if self._settings.single is not None:
             return self._serve(Resolution(self._single(self._settings.single)))
         host = self._host(request.hosts)
-        named = self._token(request) if "jwt" in self._settings.by else None
-        resolution = self._first(host, request.path, named)
-        self._agree(resolution, named)
-        return self._serve(resolution)
+        token = self._token(request) if "jwt" in self._settings.by else None
+        address = self._by_address(host, request.path)
+        if token is None:
+            if address is None:
+                raise UnknownHost(host=host.decode("ascii"))
+            return self._serve(address)
+        if address is None or address.environment is None:
+            return self._serve(Resolution(token, "jwt"))
+        if token.tenant.id != address.environment.tenant.id:  # neither wins silently, in whatever order they stand
+            raise InvalidToken(reason="it is another tenant's", remedy="Use it at its own tenant's address.")
+        return self._serve(address)
 
     def _single(self, slug: str) -> Environment:
         found = self.table.slugs.get(slug)
@@ -88,21 +97,14 @@ class Resolver:
             raise TenantNotFound(slug=slug)
         return default(found)
 
-    def _first(self, host: bytes, path: str, named: Environment | None) -> Resolution:
+    def _by_address(self, host: bytes, path: str) -> Resolution | None:
+        """What host and path name, by the first rule that knows it; None for a host that is none of the platform's."""
         known = host == self._domain or "host" not in self._settings.by or self._by_host(host) is not None
-        for rule in self._settings.by:
-            found: Resolution | None = None
-            if rule == "host":
-                found = self._by_host(host)
-            elif rule == "path" and known:  # never at a name that is none of the platform's
-                found = self._by_path(path)
-            elif rule == "jwt" and named is not None:
-                found = Resolution(named, "jwt")
+        for rule in self._settings.by if known else ():
+            found = self._by_host(host) if rule == "host" else self._by_path(path) if rule == "path" else None
             if found:
                 return found
-        if not known:
-            raise UnknownHost(host=host.decode("ascii"))
-        return Resolution(None)
+        return Resolution(None) if known else None
 
     # --- host -----------------------------------------------------------------------------------------------------
 
@@ -169,13 +171,6 @@ class Resolver:
         if found is None:
             raise InvalidToken(reason="it names no tenant of this platform")
         return found
-
-    @staticmethod
-    def _agree(resolution: Resolution, named: Environment | None) -> None:
-        """Refuse a token of one tenant at the address of another: neither wins silently."""
-        environment = resolution.environment
-        if named and environment and named.tenant.id != environment.tenant.id:
-            raise InvalidToken(reason="it is another tenant's", remedy="Use it at its own tenant's address.")
 
     # --- gates ----------------------------------------------------------------------------------------------------
 

@@ -71,13 +71,29 @@ class Changes:
     environments: Collection[Environment]
 
 
+class State(Protocol):
+    """What `Loaded` is to those who only read it."""
+
+    @property
+    def seq(self) -> int: ...
+    @property
+    def environments(self) -> Collection[Environment]: ...
+
+
+class Difference(State, Protocol):
+    """What `Changes` is to those who only read it."""
+
+    @property
+    def tenants(self) -> frozenset[str]: ...
+
+
 class Source(Protocol):
     """Where tenants come from: the registry's change feed. Every method raises when the control database is gone."""
 
-    async def load(self) -> Loaded:
+    async def load(self) -> State:
         """Everything there is."""
         ...
 
-    def follow(self, since: int) -> AsyncIterator[Changes]:
+    def follow(self, since: int) -> AsyncIterator[Difference]:
         """Changes after a number, each soon after it was made; never ends by itself."""
         ...

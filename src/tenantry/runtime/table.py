@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from tenantry.model import Environment
-from tenantry.runtime.settings import Changes, Loaded
+from tenantry.runtime.settings import Difference, Loaded, State
 
 Environments = tuple[Environment, ...]
 
@@ -23,7 +23,7 @@ class Table:
 
     __slots__ = ("closed", "live", "moved", "seq", "slugs", "tenants", "was")
 
-    def __init__(self, loaded: Loaded = Loaded(0, ())) -> None:  # noqa: B008 -- frozen
+    def __init__(self, loaded: State = Loaded(0, ())) -> None:  # noqa: B008 -- frozen
         self.seq = loaded.seq
         self.live: dict[bytes, Environment] = {}  # hostnames that are served
         self.closed: dict[bytes, Environment] = {}  # hostnames of tenants that are not, now
@@ -34,7 +34,7 @@ class Table:
         for environments in _by_tenant(loaded.environments):
             self._add(environments)
 
-    def apply(self, changes: Changes) -> None:
+    def apply(self, changes: Difference) -> None:
         """Drop the changed tenants and take in their new environments."""
         old = [self.tenants[tenant] for tenant in changes.tenants if tenant in self.tenants]
         new = _by_tenant(changes.environments)

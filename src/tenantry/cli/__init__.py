@@ -1,0 +1,92 @@
+"""The command line: `tenantry NOUN VERB [NAME] [--options]`, one file for each noun.
+
+Nouns are loaded when they are used, so that help and completion answer at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Final
+
+from cyclopts import App, CycloptsError, Group, Parameter
+
+from tenantry.errors import TenantryError
+
+USAGE: Final = 2
+INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
+
+_START, _DAY, _RUN = Group.create_ordered("Begin"), Group.create_ordered("Every day"), Group.create_ordered("Run")
+
+COMMANDS: Final = (
+    ("init", "init:init", _START, "Write a platform to begin with: tenantry.toml, a key, a schema, a template."),
+    ("config", "config:app", _START, "Check, show and explain the settings."),
+    ("secret", "secret:app", _START, "The platform key, which seals every tenant's secrets."),
+    ("tenant", "tenant:app", _DAY, "Make tenants and run their whole life."),
+    ("hostname", "hostname:app", _DAY, "The names that lead to tenants."),
+    ("operation", "operation:app", _DAY, "What is being done, was done and failed."),
+    ("migrate", "migrate:app", _DAY, "Bring the tenants' databases to the newest schema."),
+    ("audit", "audit:app", _DAY, "Who did what, and the proof that nobody changed it."),
+    ("status", "status:status", _DAY, "How the platform is: tenants, operations, workers, limits."),
+    ("why", "status:why", _DAY, "Tell which tenant an address leads to, and by which rule."),
+    ("worker", "run:worker", _RUN, "Run operations until told to stop."),
+    ("serve", "run:serve", _RUN, "Serve the application behind the tenants."),
+)
+
+
+def build() -> App:
+    """The whole command line; what each noun does is not loaded yet."""
+    app = App(
+        name="tenantry",
+        help="The control plane of a multi-tenant platform that one tenantry.toml describes.",
+        help_epilogue="Exit status: 0 done, 1 failed, 2 used wrongly, 3 refused, 4 not found.",
+        version_flags=["--version"],
+        default_parameter=Parameter(negative=""),
+        help_format="plaintext",
+        result_action="return_value",
+        exit_on_error=False,
+        print_error=False,
+    )
+    for name, target, group, about in COMMANDS:
+        app.command(f"tenantry.cli.{target}", name=name, group=group, help=about)
+    app.register_install_completion_command(help="Complete commands in this shell: bash, zsh or fish.")
+    return app
+
+
+def main() -> None:
+    """Run the command given to this process and exit with its status."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command; returns its exit status. Errors are told on stderr, with --json as JSON."""
+    as_json = "--json" in arguments
+    try:
+        result = build()(arguments)
+    except CycloptsError as error:
+        return _tell("usage", str(error).strip(), _usage_remedy(error), USAGE, as_json)
+    except TenantryError as error:
+        return _tell(error.code, error.message, error.hint, error.exit_code, as_json)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return result if isinstance(result, int) else 0
+
+
+def _usage_remedy(error: CycloptsError) -> str:
+    chain = " ".join(["tenantry", *(error.command_chain or ())])
+    return f"`{chain} --help` shows how."
+
+
+def _tell(code: str, message: str, remedy: str, status: int, as_json: bool) -> int:
+    if as_json:
+        import json
+
+        print(json.dumps({"code": code, "message": message, "remedy": remedy}, ensure_ascii=False), file=sys.stderr)
+    else:
+        from tenantry.cli.output import safe
+
+        print(f"error[{code}]: {safe(message)}  {safe(remedy)}".rstrip(), file=sys.stderr)
+    return status

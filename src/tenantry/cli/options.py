@@ -1,0 +1,76 @@
+"""The options that commands share."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
+
+from cyclopts import Group, Parameter
+
+from tenantry.cli.output import Output
+from tenantry.errors import UsageError
+
+if TYPE_CHECKING:
+    from tenantry.platform import Platform
+
+GROUP: Final = Group("Options of every command", sort_key=1000)
+FLAG: Final = Parameter(show_default=False)
+
+Slug: TypeAlias = Annotated[str, Parameter(help="The tenant's slug.")]
+Settings: TypeAlias = Annotated[
+    list[str] | None, Parameter(name="--set", help="KEY=VALUE of the blueprint's values; may be repeated.")
+]
+DryRun: TypeAlias = Annotated[bool, FLAG, Parameter(help="Print what it is going to do, and do nothing.")]
+Wait: TypeAlias = Annotated[
+    bool,
+    FLAG,
+    Parameter(negative="--no-wait", help="Follow the operation to its end (as it does), or leave it to a worker."),
+]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Common:
+    """What every command takes."""
+
+    config: Annotated[Path, Parameter(group=GROUP, env_var="TENANTRY_CONFIG", help="The platform's tenantry.toml.")] = (
+        Path("tenantry.toml")
+    )
+    json: Annotated[bool, FLAG, Parameter(group=GROUP, help="Print JSON, and errors as JSON on stderr.")] = False
+    verbose: Annotated[bool, FLAG, Parameter(group=GROUP, alias="-v", help="Tell more on stderr.")] = False
+
+    @cached_property
+    def out(self) -> Output:
+        """Where the command prints."""
+        return Output(self.json)
+
+    @asynccontextmanager
+    async def platform(self) -> AsyncIterator[Platform]:
+        """The platform, open while the block runs."""
+        import logging
+
+        from tenantry.platform import Platform
+
+        level = logging.INFO if self.verbose else logging.WARNING
+        logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
+        async with Platform.open(self.config) as platform:
+            yield platform
+
+
+COMMON: Final = Common()
+
+
+def assignments(pairs: Sequence[str] | None) -> Mapping[str, Any]:
+    """KEY=VALUE pairs as a mapping. Raises `UsageError` for one without "="."""
+    return dict(map(_assignment, pairs or ()))
+
+
+def _assignment(pair: str) -> tuple[str, str]:
+    key, equals, text = pair.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(given=pair, wanted="KEY=VALUE")
+    return key.strip(), text
