@@ -55,7 +55,9 @@ async def fault(request: Request, error: Exception) -> Response:
         onward = quote(at.path) if request.method == "GET" else "/desk"
         return RedirectResponse(at.to(f"/sign-in?next={onward}"), 303)
     title, words = WORDS.get(status, ("That did not work", "Try again in a moment."))
-    told = isinstance(error, HTTPException) and status in (400, 403) and error.detail not in ("Forbidden", "Bad Request")
+    told = (
+        isinstance(error, HTTPException) and status in (400, 403) and error.detail not in ("Forbidden", "Bad Request")
+    )
     return at.render("fault.html", status, title=title, words=error.detail if told else words, status=status)
 
 

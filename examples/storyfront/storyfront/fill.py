@@ -1,7 +1,7 @@
 """Puts the pages of a file into a tenant's site: `python -m storyfront.fill acme sites/acme.toml`.
 
-The file is TOML: a table `settings`, and `page` tables with slug, kind, title, summary, body, days (its age) and position.
-It is an example of work outside a request, done for one tenant by name.
+The file is TOML: a table `settings`, and `page` tables with slug, kind, title, summary, body, position and days (its
+age). It is an example of work outside a request, done for one tenant by name.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Any
 from sqlalchemy import delete, select
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import AsyncSession
-from tenantry.context import tenant_context
-from tenantry.runtime import Runtime
 
 import tenantry
 from storyfront import pages, site
 from storyfront.tables import Page, Revision, Visit
+from tenantry.context import tenant_context
+from tenantry.runtime import Runtime
 
 
 async def fill(runtime: Runtime, slug: str, content: Mapping[str, Any]) -> int:
