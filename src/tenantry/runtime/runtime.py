@@ -102,7 +102,8 @@ class Runtime:
         """Stop following and close all databases of this process."""
         task, self._task, self.started = self._task, None, False
         if task:
-            task.cancel()
+            async with self._follower.applying:
+                task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         await self.databases.forget()
