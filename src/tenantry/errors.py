@@ -68,6 +68,28 @@ class TenantNotServed(TenantryError):
     exit_code = 3
 
 
+class ForeignTenant(TenantryError):
+    """This belongs to the tenant '{owner}', and the current tenant is '{current}'."""
+
+    code = "tenant.foreign"
+    remedy = "Open a session of its own inside each tenant's context."
+
+
+class RuntimeMissing(TenantryError):
+    """No runtime is connected in this process."""
+
+    code = "runtime.missing"
+    remedy = 'Call `tenantry.connect("tenantry.toml")` when the application starts.'
+
+
+class DatabasesBusy(TenantryError):
+    """All {limit} tenant databases that this process may keep open are in use."""
+
+    code = "databases.busy"
+    remedy = "Try again, raise runtime.open_databases in tenantry.toml, or look for sessions that are never closed."
+    status = 503
+
+
 class SchemaBehind(TenantryError):
     """The tenant '{slug}' is at schema {has}, and this application needs {needs}."""
 
@@ -82,6 +104,15 @@ class ForeignSession(TenantryError):
     code = "session.foreign"
     remedy = "Sign in here."
     status = 401
+
+
+class SignInRefused(TenantryError):
+    """The login or the password is wrong."""
+
+    code = "account.refused"
+    remedy = "Check both, and that the account is active."
+    status = 401
+    exit_code = 3
 
 
 class AccountError(TenantryError):

@@ -247,6 +247,72 @@ def make_beneath(root: Path, path: str, *, permissions: int = 0o700) -> None:
             os.fchmod(descriptor, permissions)
 
 
+def copy_beneath(source: Path, path: str, root: Path, target: str) -> None:
+    """Copy a directory below one root to a new one below another: regular files and directories, with their times.
+
+    Links and special files are left out. The new directory appears when all of it is there; one that lies at the
+    target already is replaced by two renames.
+    """
+    above, _, name = check_path(target).rpartition("/")
+    with directory_beneath(source, path) as old, directory_beneath(root, above, make=True) as parent:
+        temporary = f"{TEMPORARY}{secrets.token_hex(8)}"
+        os.mkdir(temporary, 0o700, dir_fd=parent)
+        new = os.open(temporary, _DIRECTORY, dir_fd=parent)
+        try:
+            fcntl.flock(new, fcntl.LOCK_EX)
+            _copy_tree(old, new)
+            _exchange(parent, temporary, name)
+        finally:
+            os.close(new)
+            shutil.rmtree(temporary, ignore_errors=True, dir_fd=parent)
+
+
+def _copy_tree(source: int, target: int) -> None:
+    for name in os.listdir(source):
+        status = _status(source, name)
+        kind = _kind(status.st_mode) if status else "other"
+        if kind == "directory":
+            os.mkdir(name, 0o700, dir_fd=target)
+            with _opened(name, _DIRECTORY, source) as inner, _opened(name, _DIRECTORY, target) as made:
+                _copy_tree(inner, made)
+        elif kind == "file" and not name.startswith(TEMPORARY):
+            _copy_file(source, target, name)
+    os.fsync(target)
+
+
+def _copy_file(source: int, target: int, name: str) -> None:
+    with suppress(FileNotFoundError), _opened(name, os.O_RDONLY | os.O_NONBLOCK | _SAFE, source) as old:
+        status = os.fstat(old)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE
+        with _opened(name, flags, target, stat.S_IMODE(status.st_mode)) as new:
+            with os.fdopen(old, "rb", closefd=False) as reader, os.fdopen(new, "wb", closefd=False) as writer:
+                shutil.copyfileobj(reader, writer)
+            os.utime(new, ns=(status.st_atime_ns, status.st_mtime_ns))
+            os.fsync(new)
+
+
+@contextmanager
+def _opened(name: str, flags: int, parent: int, permissions: int = 0o600) -> Iterator[int]:
+    descriptor = os.open(name, flags, permissions, dir_fd=parent)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _exchange(parent: int, new: str, name: str) -> None:
+    """Give a directory its name; what had it before takes a temporary one and is removed."""
+    old = f"{TEMPORARY}{secrets.token_hex(8)}"
+    try:
+        os.rename(name, old, src_dir_fd=parent, dst_dir_fd=parent)
+    except FileNotFoundError:
+        old = ""
+    os.rename(new, name, src_dir_fd=parent, dst_dir_fd=parent)
+    os.fsync(parent)
+    if old:
+        shutil.rmtree(old, dir_fd=parent)
+
+
 def remove_beneath(root: Path, path: str) -> bool:
     """Remove a file, a link (never what it leads to) or a whole directory; False where nothing was there."""
     try:
@@ -264,27 +330,32 @@ def remove_beneath(root: Path, path: str) -> bool:
     return True
 
 
-def clear_temporary(root: Path, path: str = "") -> list[str]:
-    """Remove files in the making whose maker died, from one directory; returns their names."""
-    try:
-        with directory_beneath(root, path) as descriptor:
-            names = [name for name in os.listdir(descriptor) if name.startswith(TEMPORARY)]  # noqa: PTH208
-            return sorted(name for name in names if _clear(descriptor, name))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+def clear_temporary(root: Path, path: str = "", *, deep: bool = False) -> list[str]:
+    """Remove files in the making whose maker died, from one directory or from all below too.
+
+    Returns their paths relative to that directory.
+    """
+    removed = []
+    with suppress(FileNotFoundError, NotADirectoryError), directory_beneath(root, path) as descriptor:
+        for folder, folders, names, inner in os.fwalk(".", dir_fd=descriptor):
+            making = [name for name in (*folders, *names) if name.startswith(TEMPORARY)]
+            removed += [f"{folder}/{name}".removeprefix("./") for name in making if _clear(inner, name)]
+            folders[:] = [name for name in folders if deep and not name.startswith(TEMPORARY)]
+    return sorted(removed)
 
 
 def _clear(parent: int, name: str) -> bool:
-    """Remove one such file unless its maker still holds the lock on it."""
+    """Remove one such file or directory unless its maker still holds the lock on it."""
     try:
         descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | _SAFE, dir_fd=parent)
     except OSError:
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return False
-        os.unlink(name, dir_fd=parent)
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            shutil.rmtree(name, dir_fd=parent)
+        else:
+            os.unlink(name, dir_fd=parent)
     except OSError:
         return False
     finally:

@@ -164,3 +164,26 @@ def test_names_of_files_in_the_making_are_refused(tmp_path: Path) -> None:
     """A caller cannot hide a file behind the names Tenantry keeps for files in the making."""
     with pytest.raises(PathEscape, match="keeps for itself"):
         paths.write_beneath(tmp_path, f"a/{paths.TEMPORARY}x", b"")
+
+
+def test_deep_clearing_follows_no_link(tmp_path: Path) -> None:
+    """Files in the making are cleared from all directories below, whole directories too, and none behind a link."""
+    root, outside = plant(tmp_path)
+    for folder in (root / "inside", outside):
+        (folder / f"{paths.TEMPORARY}dead").write_text("half")
+    (root / f"{paths.TEMPORARY}tree" / "deep").mkdir(parents=True)
+    assert paths.clear_temporary(root, deep=True) == [f"{paths.TEMPORARY}tree", f"inside/{paths.TEMPORARY}dead"]
+    assert (outside / f"{paths.TEMPORARY}dead").exists()
+
+
+def test_a_copied_tree_is_whole_and_holds_nothing_from_outside(tmp_path: Path) -> None:
+    """A copy has the files with their modes and times, leaves links and pipes out, and takes an older copy's place."""
+    root, _ = plant(tmp_path)
+    os.mkfifo(root / "inside" / "pipe")
+    paths.write_beneath(root, "inside/deep/file", b"own", permissions=0o640)
+    os.utime(root / "inside" / "deep" / "file", ns=(10**18, 10**18))
+    for _ in range(2):
+        paths.copy_beneath(root, "inside", tmp_path, "copies/one")
+    assert snapshot(tmp_path / "copies") == {"one": None, "one/deep": None, "one/deep/file": b"own"}
+    copied = (tmp_path / "copies" / "one" / "deep" / "file").stat()
+    assert (stat.S_IMODE(copied.st_mode), copied.st_mtime_ns) == (0o640, 10**18)

@@ -24,8 +24,10 @@ async def why(
     common: Common = COMMON,
 ) -> None:
     """Tell which tenant an address leads to, and by which rule."""
+    from tenantry.application import why as trace
+
     async with common.platform() as platform:
-        lines = list(await platform.why(url))
+        lines = await trace(platform.config, platform.registry, url)
     if common.json:
         common.out.data({"url": url, "lines": lines})
     for line in lines:

@@ -192,6 +192,7 @@ class Plan(Frozen):
 
 class Serve(Frozen):
     app: str | None = None  # "package.module:application", the ASGI application behind the tenants
+    platform_app: str | None = None  # likewise, for the bare domain
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     trusted_proxies: tuple[str, ...] = ("127.0.0.1", "::1")

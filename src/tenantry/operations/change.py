@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from tenantry.errors import TenantNotFound
@@ -12,11 +12,12 @@ from tenantry.model import Environment, Status, check_move
 from tenantry.operations.toolbox import Toolbox
 from tenantry.operations.verb import Verb, Work
 from tenantry.registry import journal, tenants
+from tenantry.resources import Resource
 
 RECORD = "record"
 
 
-def dependent_steps(tools: Toolbox, environments: list[Environment]) -> list[tuple[str, str]]:
+def dependent_steps(tools: Toolbox, environments: Sequence[Environment]) -> list[tuple[str, str]]:
     """Steps that make anew what is made out of a tenant's names and values."""
     several = len(environments) > 1
     return [
@@ -31,6 +32,7 @@ async def _remake(work: Work, step: journal.Step) -> str:
     """Make a dependent resource anew, and remove what it left under the tenant's former name."""
     resource, environment = await work.parts(step)
     await resource.create(environment)
+    await _record_place(work, resource, environment)
     before = _as_before(environment, work.operation.arguments.get("before", {}))
     if resource.place(before) != resource.place(environment):
         await resource.drop(before)
@@ -44,6 +46,15 @@ async def _restore(work: Work, step: journal.Step) -> None:
     if resource.place(before) != resource.place(environment):
         await resource.drop(environment)
     await resource.create(before)
+    await _record_place(work, resource, before)
+
+
+async def _record_place(work: Work, resource: Resource, environment: Environment) -> None:
+    place = resource.place(environment)
+    if environment.place(resource.name) != place:
+        async with work.write() as tx:
+            await tenants.set_location(tx, environment.id, resource.name, place.location)
+            tx.changed(environment.tenant.id)
 
 
 def _as_before(environment: Environment, before: Mapping[str, Any]) -> Environment:

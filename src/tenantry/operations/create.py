@@ -15,7 +15,7 @@ ADMIN_STEP = "admin"
 LIVE_STEP = "live"
 
 
-def steps(tools: Toolbox, environments: list[Environment]) -> list[tuple[str, str]]:
+def steps(tools: Toolbox, environments: Sequence[Environment]) -> list[tuple[str, str]]:
     """The steps that make these environments of one tenant."""
     planned = resource_steps(tools, environments)
     if tools.users_resource(environments[0].tenant.blueprint) is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,7 +15,7 @@ from tenantry.registry import Transaction, journal, tenants
 WITHDRAW, DIRECTORY, FORGET = "withdraw", "directory", "forget"
 
 
-def steps(tools: Toolbox, environments: list[Environment]) -> list[tuple[str, str]]:
+def steps(tools: Toolbox, environments: Sequence[Environment]) -> list[tuple[str, str]]:
     """Withdraw it from service, drop its resources, last made first, remove its directory, forget it."""
     return [(WITHDRAW, ""), *reversed(resource_steps(tools, environments)), (DIRECTORY, ""), (FORGET, "")]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Protocol
 
 from dbos import DBOS, DBOSConfig, SetWorkflowID
@@ -99,6 +100,8 @@ class Engine:
         """End; what is under way stays pending for another worker."""
         global _drive, _home
         await asyncio.to_thread(DBOS.destroy)
+        # DBOS made its own thread pool the loop's default, and has just shut it down.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(thread_name_prefix="tenantry"))
         _drive = _home = None
 
     async def run(self, operation_id: str, attempt: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -74,7 +74,7 @@ class Verb:
         """Called in the transaction that queues a failed operation once more."""
 
 
-def resource_steps(tools: Toolbox, environments: list[Environment]) -> list[tuple[str, str]]:
+def resource_steps(tools: Toolbox, environments: Sequence[Environment]) -> list[tuple[str, str]]:
     """A step for each resource of each environment: (name, kind); the environment is named where there are several."""
     several = len(environments) > 1
     return [

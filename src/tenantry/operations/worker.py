@@ -144,15 +144,16 @@ class Worker:
             await self.engine.resume(operation.id, operation.attempt)
 
     async def _tidy(self) -> None:
+        """Clear away what dead processes left, once; then end workers and redirects whose time is over, on and on."""
+        for resources in self.tools.resources.values():
+            for resource in resources:
+                for gone in await resource.tidy():
+                    log.info("removed %s", gone)
         while True:
             with contextlib.suppress(RegistryUnavailable):
                 async with self.registry.write() as tx:
                     await journal.bury(tx, self.settings.dead_after)
                     await tenants.forget_former(tx)
-            for resources in self.tools.resources.values():
-                for resource in resources:
-                    for gone in await resource.tidy():
-                        log.info("removed %s", gone)
             await asyncio.sleep(TIDY_POLL)
 
     async def _drain(self) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from tenantry.errors import OperationRefused
@@ -33,7 +32,7 @@ class Operations:
 
     async def list(
         self, state: str | None = None, tenant: str | None = None, verb: str | None = None, limit: int = 50
-    ) -> list[journal.Operation]:
+    ) -> Sequence[journal.Operation]:
         """The newest operations, newest first."""
         async with self._registry.read() as tx:
             return await journal.latest(tx, state=state, tenant=tenant, verb=verb, limit=limit)
@@ -49,7 +48,7 @@ class Operations:
             )
             return OperationDetails(operation, await journal.steps(tx, operation.id), failed)
 
-    async def items(self, operation_id: str) -> list[journal.Item]:
+    async def items(self, operation_id: str) -> Sequence[journal.Item]:
         """All items of a fleet operation."""
         async with self._registry.read() as tx:
             return await journal.items(tx, (await journal.get(tx, operation_id)).id)
@@ -116,12 +115,3 @@ class Operations:
             await journal.set_state(tx, operation.id, State.CANCELLING)
             tx.audit("operation.cancel", operation.id, verb=operation.verb, tenant=operation.tenant_slug)
             return await journal.get(tx, operation.id)
-
-
-async def sleep_until(event: asyncio.Event, seconds: float) -> None:
-    """Wait for the event, at most so long."""
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return

@@ -83,7 +83,7 @@ class Tenants:
         blueprint: str | None = None,
         limit: int = 100,
         after: str | None = None,
-    ) -> list[TenantRow]:
+    ) -> Sequence[TenantRow]:
         """Tenants in the order of their slugs; `after` is the last slug of the page before."""
         async with self._registry.read() as tx:
             return await tenants.page(tx, search=search, status=status, blueprint=blueprint, after=after, limit=limit)
@@ -102,7 +102,7 @@ class Tenants:
                 credentials_wait=ADMIN in await tenants.secrets(tx, row.id),
             )
 
-    async def check(self, slug: str) -> list[Finding]:
+    async def check(self, slug: str) -> Sequence[Finding]:
         """Test every part of a tenant: there, reachable, and as declared. Raises `TenantNotFound`."""
         async with self._registry.read() as tx:
             row = await tenants.find(tx, slug)
@@ -131,7 +131,7 @@ class Tenants:
                 total += await resource.measure(environment)
         return total
 
-    async def leftovers(self, slug: str) -> list[str]:
+    async def leftovers(self, slug: str) -> Sequence[str]:
         """What is left of a tenant that was destroyed: registry rows and files; nothing, when all is well.
 
         Raises `TenantNotFound` when no tenant of this slug was ever destroyed.
@@ -164,7 +164,7 @@ class Tenants:
         blueprint: str | None = None,
         plan: str | None = None,
         settings: Mapping[str, Any] | None = None,
-    ) -> list[PlannedStep]:
+    ) -> Sequence[PlannedStep]:
         """What `create` is going to do, with every check that needs no registry."""
         environments, _ = self._draft(slug, name, blueprint, plan, settings)
         home = self._tools.home(environments[0])
@@ -213,7 +213,7 @@ class Tenants:
         blueprint: str | None,
         plan: str | None,
         settings: Mapping[str, Any] | None,
-    ) -> tuple[list[Environment], dict[str, Any]]:
+    ) -> tuple[Sequence[Environment], dict[str, Any]]:
         check_slug(slug, self._config.platform.reserved)
         blueprint = self._blueprint(blueprint)
         open_values, secret = self._split_settings(blueprint, settings or {})
@@ -364,7 +364,7 @@ class Tenants:
             arguments = {"status": target.value, "before": row.status, "reason": reason[:REASON_LENGTH]}
             return await self._submit(tx, verb, row, [], arguments)
 
-    async def plan_destroy(self, slug: str) -> list[PlannedStep]:
+    async def plan_destroy(self, slug: str) -> Sequence[PlannedStep]:
         """What `destroy` is going to remove."""
         async with self._registry.read() as tx:
             row = await tenants.find(tx, slug)
@@ -386,7 +386,7 @@ class Tenants:
         tx: Transaction,
         verb: str,
         row: TenantRow,
-        environments: list[Environment],
+        environments: Sequence[Environment],
         arguments: Mapping[str, Any],
     ) -> journal.Operation:
         if verb == "destroy":
@@ -418,7 +418,7 @@ class Hostnames:
         self._tools = tools
         self._registry = tools.registry
 
-    async def list(self, slug: str | None = None) -> list[HostnameRow]:
+    async def list(self, slug: str | None = None) -> Sequence[HostnameRow]:
         """All hostnames, or those of one tenant."""
         async with self._registry.read() as tx:
             if slug is not None:

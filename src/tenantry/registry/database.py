@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
+from urllib.parse import quote
 
 from sqlalchemy import Connection, Executable, event, insert, select, text, update
-from sqlalchemy.engine import CursorResult, make_url
+from sqlalchemy.engine import URL, CursorResult, make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -137,12 +138,12 @@ class Transaction:
 class Database:
     """Opens transactions on the control database, whichever it is."""
 
-    def __init__(self, url: str, vault: Vault, *, actor: str = "system") -> None:
+    def __init__(self, url: str, vault: Vault, *, actor: str = "system", create: bool = True) -> None:
         self.url = make_url(url)
         self.vault = vault
         self.actor = actor
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        self.engine = _engine(self.url.render_as_string(hide_password=False), self.is_sqlite)
+        self.engine = _sqlite_engine(self.url, create) if self.is_sqlite else _server_engine(self.url)
 
     @contextlib.asynccontextmanager
     async def write(self, actor: str | None = None) -> AsyncIterator[Transaction]:
@@ -185,22 +186,25 @@ def _reason(error: BaseException) -> str:
     return str(getattr(error, "orig", None) or error).strip().splitlines()[0]
 
 
-def _engine(url: str, is_sqlite: bool) -> AsyncEngine:
-    parsed = make_url(url)
-    if is_sqlite:
-        if parsed.database:
-            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-        engine = create_async_engine(
-            parsed.set(drivername="sqlite+aiosqlite"),
-            connect_args={"timeout": BUSY_SECONDS, "isolation_level": None},
-            pool_size=5,
-            max_overflow=15,
-        )
-        event.listen(engine.sync_engine, "connect", _prepare_sqlite)
-        event.listen(engine.sync_engine, "begin", _begin_sqlite)
-        return engine
+def _sqlite_engine(url: URL, create: bool) -> AsyncEngine:
+    path = Path(url.database or "")
+    if create:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    mode = "rwc" if create else "rw"  # whoever only reads must not leave an empty database behind
+    engine = create_async_engine(
+        URL.create("sqlite+aiosqlite", database=f"file:{quote(str(path))}", query={"mode": mode, "uri": "true"}),
+        connect_args={"timeout": BUSY_SECONDS, "isolation_level": None},
+        pool_size=5,
+        max_overflow=15,
+    )
+    event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+    event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _server_engine(url: URL) -> AsyncEngine:
     return create_async_engine(
-        parsed.set(drivername="postgresql+psycopg"), pool_size=5, max_overflow=15, pool_pre_ping=True
+        url.set(drivername="postgresql+psycopg"), pool_size=5, max_overflow=15, pool_pre_ping=True
     )
 
 

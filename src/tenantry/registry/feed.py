@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from sqlalchemy import select
 
@@ -76,7 +78,7 @@ class Feed:
             ids = list(dict.fromkeys(row.tenant_id for row in rows))
             return Changes(newest, frozenset(ids), await tenants.environments(tx, ids))
 
-    async def follow(self, since: int) -> AsyncIterator[Changes]:
+    async def follow(self, since: int) -> AsyncGenerator[Changes]:
         """Every change after `since`, within about 50 ms on SQLite. Raises `RegistryUnavailable` when cut off."""
         async with self.signal(self._database) as signal:
             while True:
@@ -107,11 +109,13 @@ class _SqliteSignal(Signal):
         self._path = path
         self._connection: sqlite3.Connection | None = None
         self._version = -1
+        self._file = 0
 
     async def __aenter__(self) -> Signal:
         try:
-            self._connection = sqlite3.connect(f"file:{self._path}?mode=ro", uri=True, check_same_thread=False)
-        except sqlite3.Error as error:
+            self._connection = sqlite3.connect(f"file:{quote(self._path)}?mode=ro", uri=True, check_same_thread=False)
+            self._file = Path(self._path).stat().st_ino
+        except (sqlite3.Error, OSError) as error:
             raise RegistryUnavailable(reason=str(error)) from error
         return self
 
@@ -124,8 +128,11 @@ class _SqliteSignal(Signal):
         while True:
             await asyncio.sleep(SQLITE_POLL)
             try:
+                # A file that was removed or replaced would go on being read, without anyone's changes.
+                if Path(self._path).stat().st_ino != self._file:
+                    raise RegistryUnavailable(reason=f"'{self._path}' was replaced")
                 (version,) = self._connection.execute("PRAGMA data_version").fetchone()
-            except sqlite3.Error as error:
+            except (sqlite3.Error, OSError) as error:
                 raise RegistryUnavailable(reason=str(error)) from error
             if version != self._version:
                 self._version = version

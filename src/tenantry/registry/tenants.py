@@ -338,6 +338,12 @@ async def set_versions(tx: Transaction, rows: Sequence[tuple[str, str, str | Non
             await tx.execute(update(tables.resource).where(where).values(version=version))
 
 
+async def set_location(tx: Transaction, environment_id: str, name: str, location: str) -> None:
+    """Record where a resource lies."""
+    where = and_(tables.resource.c.environment_id == environment_id, tables.resource.c.name == name)
+    await tx.execute(update(tables.resource).where(where).values(location=location))
+
+
 async def not_at(
     tx: Transaction, blueprint: str, resource: str, version: str, slugs: Sequence[str] = ()
 ) -> list[tuple[str, str, str, str, str | None]]:

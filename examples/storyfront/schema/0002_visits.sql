@@ -1,0 +1,9 @@
+CREATE TABLE visit (
+  page_id INTEGER NOT NULL REFERENCES page (id) ON DELETE CASCADE,
+  day TEXT NOT NULL,
+  views INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY (page_id, day)
+) STRICT, WITHOUT ROWID;
+
+-- down
+DROP TABLE visit;

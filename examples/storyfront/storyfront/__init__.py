@@ -1,0 +1,1 @@
+"""Storyfront: a small site application that runs behind Tenantry, one website per tenant."""

@@ -1,0 +1,164 @@
+"""Joins an application's runtime with the platform it belongs to.
+
+runtime = tenantry.connect("tenantry.toml")
+app.add_middleware(tenantry.TenantMiddleware, runtime=runtime)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+from urllib.request import urlopen
+
+from tenantry.config import FILE, Config, load, secret_keys
+from tenantry.errors import ConfigError, RegistryUnavailable, TenantryError
+from tenantry.model import Environment
+from tenantry.operations.blueprints import Blueprints
+from tenantry.registry import Feed, Registry, Vault
+from tenantry.registry.database import Database
+from tenantry.resources import kinds
+from tenantry.runtime import Changes, Loaded, Runtime, Settings
+from tenantry.runtime.resolver import Request, Resolver
+from tenantry.runtime.settings import Jwt
+from tenantry.runtime.table import Table
+
+SNAPSHOT: Final = "snapshot.json"
+JWKS_BYTES: Final = 1_000_000
+JWKS_SECONDS: Final = 10
+
+
+def connect(config: Config | Path | str | None = None) -> Runtime:
+    """The runtime of this process, for the platform that tenantry.toml describes.
+
+    Without an argument the file is the one named by TENANTRY_CONFIG, or tenantry.toml in the current directory. Nothing
+    is opened yet: the runtime loads the tenants when it is started. Raises `ConfigError` or `SecretKeyError`.
+    """
+    if not isinstance(config, Config):
+        path = Path(config or os.environ.get("TENANTRY_CONFIG", FILE))
+        config = load(path, kinds={kind: resource.Options for kind, resource in kinds().items()})
+    vault = Vault(*secret_keys(config.root))
+    source = RegistrySource(config.control_url, vault)
+    return Runtime(settings(config), source, lambda environment: open_key(vault, environment)).install()
+
+
+def open_key(vault: Vault, environment: Environment) -> bytes:
+    """The data key of an environment's tenant."""
+    return vault.open_data_key(environment.tenant.id, environment.sealed_key)
+
+
+def settings(config: Config) -> Settings:
+    """What the runtime must know of a configuration. The schema files are read now: they are this code's own."""
+    blueprints = Blueprints(config)
+    parts = {(name, part.name): part for name, parts in blueprints.resources.items() for part in parts}
+    with_schema = {key: part for key, part in parts.items() if part.has_schema}
+    single = config.platform.mode == "single-tenant"
+    return Settings(
+        domain=config.platform.domain,
+        data=config.data,
+        by=config.routing.by,
+        path=config.routing.path,
+        health=config.routing.health,
+        single=config.platform.tenant if single else None,
+        values={
+            name: {key: value.default for key, value in blueprint.values.items() if not value.secret}
+            for name, blueprint in config.blueprints.items()
+        },
+        needs={key: part.newest for key, part in with_schema.items()},
+        versions={key: part.versions() for key, part in with_schema.items()},
+        users={name: blueprints.users_of(blueprint) for name, blueprint in config.blueprints.items()},
+        open_databases=config.runtime.open_databases,
+        session_seconds=int(config.runtime.session),
+        secure_cookies=config.runtime.secure_cookies,
+        trusted_proxies=config.serve.trusted_proxies,
+        jwt=_jwt(config) if "jwt" in config.routing.by else None,
+        snapshot=config.data / SNAPSHOT,
+    )
+
+
+def _jwt(config: Config) -> Jwt:
+    jwt = config.routing.jwt
+    return Jwt(keys=_key_set(config, jwt.jwks), claim=jwt.claim, issuer=jwt.issuer, audience=jwt.audience)
+
+
+def _key_set(config: Config, where: str) -> dict[str, Any]:
+    """A JSON Web Key Set (RFC 7517) from a file or an https address; "self" is jwks.json in the data directory."""
+    path = config.data / "jwks.json" if where == "self" else config.root / where
+    try:
+        if where.startswith("https://"):
+            with urlopen(where, timeout=JWKS_SECONDS) as answer:  # noqa: S310 - only https comes here
+                raw = answer.read(JWKS_BYTES)
+        else:
+            raw = path.read_bytes()
+        found: dict[str, Any] = json.loads(raw)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"routing.jwt.jwks: the keys at '{where}' cannot be read ({error}).",
+            remedy="Name a file or an https address that holds a JSON Web Key Set.",
+        ) from error
+    return found
+
+
+class RegistrySource:
+    """The runtime's source of tenants: the control database, opened when it is asked, and again after it was gone."""
+
+    def __init__(self, url: str, vault: Vault) -> None:
+        self._url = url
+        self._vault = vault
+
+    async def load(self) -> Loaded:
+        """All tenants. Raises `RegistryUnavailable`."""
+        database = self._open()
+        try:
+            loaded = await Feed(database).load()
+        finally:
+            await database.close()
+        return Loaded(loaded.seq, loaded.environments)
+
+    async def follow(self, since: int) -> AsyncIterator[Changes]:
+        """Changes after `since`. Raises `RegistryUnavailable` when the control database goes."""
+        database = self._open()
+        try:
+            async with aclosing(Feed(database).follow(since)) as changes:
+                async for change in changes:
+                    yield Changes(change.seq, change.tenants, change.environments)
+        finally:
+            await database.close()
+
+    def _open(self) -> Database:
+        database = Database(self._url, self._vault, create=False)
+        if database.is_sqlite and not Path(str(database.url.database)).exists():
+            raise RegistryUnavailable(reason=f"'{database.url.database}' is not there")
+        return database
+
+
+async def why(config: Config, registry: Registry, url: str) -> list[str]:
+    """Where an address leads, told in lines: the tenant, the rule, and what would refuse it."""
+    parts = urlsplit(url if "//" in url else f"//{url}")
+    known = settings(config)
+    resolver = Resolver(known)
+    loaded = await registry.feed.load()
+    resolver.table = Table(Loaded(loaded.seq, loaded.environments))
+    asked = Request(hosts=(parts.netloc.encode(),), path=unquote(parts.path) or "/")
+    lines = [f"host {parts.netloc or '(none)'}, path {asked.path}; rules in order: {', then '.join(known.by)}"]
+    try:
+        found = resolver.resolve(asked)
+    except TenantryError as error:
+        return [*lines, f"refused with {error.status}: {error.message}", error.hint]
+    environment = found.environment
+    if environment is None:
+        return [*lines, "this is the platform's own address: no tenant is named"]
+    tenant = environment.tenant
+    rule = f"by its {found.rule}" if found.rule else "because this is a single-tenant installation"
+    lines.append(f"tenant {tenant.slug} ({tenant.name}), environment {environment.name}, {rule}")
+    if moved := found.redirect_host or found.redirect_path:
+        lines.append(f"redirected to {moved}")
+    for place in environment.places:
+        wanted = known.needs.get((tenant.blueprint, place.name))
+        if wanted is not None and wanted != place.version:
+            lines.append(f"{place.name} is at schema {place.version}, and this code wants {wanted}")
+    return [*lines, f"{tenant.status.value}: served"]

@@ -1,0 +1,371 @@
+"""The parts an environment owns: databases, directories, rendered files. One contract, one dispatcher, a file per kind.
+
+resource = build("db", config.blueprints["site"].resources["db"], setting)
+await resource.create(environment)
+assert all(finding.ok for finding in await resource.check(environment))
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import re
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ClassVar, Final, TypeAlias, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from tenantry.config import Frozen, ResourceSpec
+from tenantry.errors import ConfigError, MigrationInvalid, ResourceError, TenantryError, UnknownKind
+from tenantry.model import Breach, Environment, Finding, Migrated, Place, Usage
+
+__all__ = ["PARALLEL", "Resource", "Setting", "build", "kinds"]
+
+GROUP: Final = "tenantry.resources"
+PARALLEL: Final = 8
+"""The most environments one bulk call works on at a time."""
+
+log: Final = logging.getLogger("tenantry.resources")
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,63}", re.ASCII)
+
+T = TypeVar("T")
+Answer: TypeAlias = Awaitable[T] | T
+"""What an underscored method gives: drivers write it as a plain function (run in a thread) or as a coroutine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a driver knows of the platform and the blueprint, beside its own options."""
+
+    blueprint: str  # name of the blueprint
+    root: Path  # directory of tenantry.toml; schema, seed, templates and overrides are relative to it
+    data: Path  # absolute data directory; an environment's home is relative to it
+    domain: str = "localhost"  # platform.domain
+    values: Mapping[str, Any] = field(default_factory=dict)  # declared values: name -> default, secret ones too
+    secret_values: frozenset[str] = frozenset()  # names of the secret ones
+    users: bool = False  # whether this resource carries the users' table (credentials.USER_TABLE)
+
+    @property
+    def templates(self) -> Path:
+        """Where golden templates lie."""
+        return self.data / "templates"
+
+
+class Resource:
+    """One part of a blueprint: the contract of all kinds, and the one place that calls their drivers.
+
+    A driver implements the underscored methods only, each as a plain function or as a coroutine. Whatever it raises of
+    `faults` becomes a `ResourceError` that names kind, resource, tenant and reason. All verbs are idempotent.
+    """
+
+    kind: ClassVar[str]
+    Options: ClassVar[type[BaseModel]] = Frozen
+    has_schema: ClassVar[bool] = False
+    has_users: ClassVar[bool] = False
+    follows_tenant: ClassVar[bool] = False  # made of the tenant's names and values, so made anew when those change
+    faults: ClassVar[tuple[type[Exception], ...]] = (OSError,)
+
+    def __init__(self, name: str, options: Any, setting: Setting) -> None:
+        self.name = name
+        self.options = options
+        self.setting = setting
+        self.location = self._location()
+
+    # --- life ---
+
+    async def exists(self, env: Environment) -> bool:
+        """Whether anything of this resource is there."""
+        return await self._call(env, "exists", self._exists)
+
+    async def create(self, env: Environment) -> None:
+        """Make it, or bring the one that is there to the newest schema; it appears whole or not at all."""
+        await self._call(env, "create", self._create)
+
+    async def check(self, env: Environment) -> list[Finding]:
+        """What is found about it: whether it is there, sound and as declared; at least one finding."""
+        try:
+            if await self.exists(env):
+                return await self._call(env, "check", self._check)
+        except TenantryError as error:  # a check that breaks is a finding, so that the others are still made
+            return [Finding(self.name, False, error.message, error.hint)]
+        remedy = f"Restore it from a backup, or make a new one: `tenantry tenant check {env.tenant.slug} --repair`."
+        return [Finding(self.name, False, f"{self.kind} {self.locate(env)} is missing", remedy)]
+
+    async def measure(self, env: Environment) -> Usage:
+        """What it takes up now, in bytes, rows and files."""
+        return await self._call(env, "measure", self._measure)
+
+    async def dump(self, env: Environment, into: Path) -> None:
+        """Write a consistent copy to `into / name`, while it is in use; the directory `into` is made where missing."""
+        await self._call(env, "dump", self._dump, into)
+
+    async def load(self, env: Environment, source: Path) -> None:
+        """Replace it by the copy that `dump` wrote to `source / name`; a failed load leaves what was there."""
+        await self._call(env, "load", self._load, source)
+
+    async def attack(self, env: Environment, other: Environment) -> list[Breach]:
+        """Try to cross from one environment into another; an empty list when the isolation holds."""
+        return await self._call(env, "attack", self._attack, other)
+
+    async def drop(self, env: Environment) -> None:
+        """Remove it with everything beside it; afterwards `exists` is False."""
+        await self._call(env, "drop", self._drop)
+
+    def place(self, env: Environment, version: str | None = None) -> Place:
+        """Where it lies, as the registry records it."""
+        return Place(self.name, self.kind, self.locate(env), version)
+
+    def locate(self, env: Environment) -> str:
+        """Its location relative to the environment's home; absolute where a blueprint puts it elsewhere."""
+        return self.location
+
+    # --- schema and users ---
+
+    async def version(self, env: Environment) -> str | None:
+        """The newest migration applied to it, asked of the thing itself."""
+        return await self._call(env, "version", self._version) if self.has_schema else None
+
+    async def migrate(self, env: Environment, to: str | None = None) -> Migrated:
+        """Bring it to a version, up or down; None is the newest. A migration that fails is rolled back wholly.
+
+        Raises `MigrationError` that names the migration, `MigrationInvalid` for unknown versions and changed files.
+        """
+        target = await asyncio.to_thread(self._target, to)
+        return await self._call(env, "migrate", self._migrate, target)
+
+    def versions(self) -> tuple[str, ...]:
+        """All versions the blueprint declares, oldest first."""
+        return ()
+
+    @property
+    def newest(self) -> str | None:
+        """The version `create` makes; None without a schema."""
+        versions = self.versions()
+        return versions[-1] if versions else None
+
+    def pending(self, version: str | None) -> tuple[str, ...]:
+        """The versions after this one. Raises `MigrationInvalid` for one that is not declared."""
+        versions = self.versions()
+        if version is None:
+            return versions
+        return versions[versions.index(self._known(version, versions)) + 1 :]
+
+    async def enrol(self, env: Environment, login: str, password_hash: str, role: str) -> None:
+        """Add a user, or give the one of this login a new password hash and role and end all sessions of theirs."""
+        if not (self.has_users and self.setting.users):
+            raise self._error(env, "it carries no users' table")
+        await self._call(env, "enrol", self._enrol, login, password_hash, role)
+
+    # --- for all environments at once ---
+
+    async def prepare(self) -> str | None:
+        """Make what every `create` builds on, such as a golden template, and return the newest version.
+
+        Several processes may do so at once. Raises `MigrationInvalid`, `MigrationError` or `ConfigError`.
+        """
+        return await self._common("prepare", self._prepare)
+
+    async def tidy(self) -> list[str]:
+        """Remove what killed processes and older blueprints left behind; returns the paths, relative to the data."""
+        return await self._common("tidy", self._tidy)
+
+    async def create_many(self, envs: Sequence[Environment], parallel: int = 2) -> list[TenantryError | None]:
+        """`create` for a batch, in order; an environment that fails has its error in its place."""
+        return await self._many(envs, "create", self._create, parallel=parallel)
+
+    async def migrate_many(
+        self, envs: Sequence[Environment], to: str | None = None, parallel: int = 2
+    ) -> list[Migrated | TenantryError]:
+        """`migrate` for a batch, in order; an environment that fails has its error in its place."""
+        target = await asyncio.to_thread(self._target, to)
+        return await self._many(envs, "migrate", self._migrate, target, parallel=parallel)
+
+    # --- dispatch ---
+
+    async def _call(self, env: Environment, verb: str, method: Callable[..., Answer[T]], *args: Any) -> T:
+        with self._told(env, verb):
+            if inspect.iscoroutinefunction(method):
+                return await method(env, *args)  # type: ignore[no-any-return]
+            return await asyncio.to_thread(method, env, *args)  # type: ignore[arg-type]
+
+    async def _common(self, verb: str, method: Callable[[], Answer[T]]) -> T:
+        with self._told(None, verb):
+            if inspect.iscoroutinefunction(method):
+                return await method()  # type: ignore[no-any-return]
+            return await asyncio.to_thread(method)  # type: ignore[arg-type]
+
+    async def _many(
+        self, envs: Sequence[Environment], verb: str, method: Callable[..., Answer[T]], *args: Any, parallel: int
+    ) -> list[T | TenantryError]:
+        """One hop to a worker thread for each share of the batch; every n-th environment makes a share."""
+        shares = max(1, min(parallel, PARALLEL, len(envs)))
+        done: list[Any] = [None] * len(envs)
+        results = await asyncio.gather(
+            *(self._share(envs[first::shares], verb, method, args) for first in range(shares))
+        )
+        for first, result in enumerate(results):
+            done[first::shares] = result
+        return done
+
+    async def _share(
+        self, envs: Sequence[Environment], verb: str, method: Callable[..., Any], args: tuple[Any, ...]
+    ) -> list[Any]:
+        if inspect.iscoroutinefunction(method):
+            return [await self._settled(env, verb, method, args) for env in envs]
+        return await asyncio.to_thread(lambda: [self._settle(env, verb, method, args) for env in envs])
+
+    async def _settled(self, env: Environment, verb: str, method: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        try:
+            with self._told(env, verb):
+                return await method(env, *args)
+        except TenantryError as error:
+            return error
+
+    def _settle(self, env: Environment, verb: str, method: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        try:
+            with self._told(env, verb):
+                return method(env, *args)
+        except TenantryError as error:
+            return error
+
+    @contextmanager
+    def _told(self, env: Environment | None, verb: str) -> Iterator[None]:
+        """Log one call and turn a driver's stray error into one that names what it happened to."""
+        start = time.perf_counter()
+        try:
+            yield
+        except self.faults as error:
+            raise self._error(env, f"{verb} failed, {_reason(error)}") from error
+        finally:
+            if log.isEnabledFor(logging.DEBUG):
+                slug = env.tenant.slug if env else "-"
+                log.debug("%s %s %s %s %.1f ms", verb, self.kind, self.name, slug, 1e3 * (time.perf_counter() - start))
+
+    def _error(self, env: Environment | None, reason: str) -> ResourceError:
+        """A `ResourceError` about this resource of this environment, or of the whole blueprint."""
+        tenant = env.tenant.slug if env else self.setting.blueprint
+        return ResourceError(kind=self.kind, resource=self.name, tenant=tenant, reason=reason)
+
+    def _target(self, to: str | None) -> str | None:
+        versions = self.versions()
+        return (versions[-1] if versions else None) if to is None else self._known(to, versions)
+
+    def _known(self, version: str, versions: tuple[str, ...]) -> str:
+        if version in versions:
+            return version
+        newest = f"the newest is {versions[-1]}" if versions else "there are none"
+        raise MigrationInvalid(
+            path=f"{self.setting.blueprint}.{self.name}",
+            reason=f"there is no migration '{version}'; {newest}",
+            remedy="Name a declared version, or bring back the file it was made by.",
+        )
+
+    def _declared(self, option: str, value: str, *, directory: bool = False) -> Path:
+        """What an option names, relative to tenantry.toml. Raises `ConfigError` where it is missing."""
+        path = self.setting.root / value
+        if path.is_dir() if directory else path.is_file():
+            return path
+        where = f"blueprints.{self.setting.blueprint}.resources.{self.name}.{option}"
+        what = "directory" if directory else "file"
+        raise ConfigError(where=where, reason=f"there is no {what} {value!r} beside tenantry.toml")
+
+    # --- what drivers implement ---
+
+    def _location(self) -> str:
+        return self.name
+
+    def _exists(self, env: Environment) -> Answer[bool]:
+        raise NotImplementedError
+
+    def _create(self, env: Environment) -> Answer[None]:
+        raise NotImplementedError
+
+    def _check(self, env: Environment) -> Answer[list[Finding]]:
+        raise NotImplementedError
+
+    def _measure(self, env: Environment) -> Answer[Usage]:
+        raise NotImplementedError
+
+    def _dump(self, env: Environment, into: Path) -> Answer[None]:
+        raise NotImplementedError
+
+    def _load(self, env: Environment, source: Path) -> Answer[None]:
+        raise NotImplementedError
+
+    def _attack(self, env: Environment, other: Environment) -> Answer[list[Breach]]:
+        raise NotImplementedError
+
+    def _drop(self, env: Environment) -> Answer[None]:
+        raise NotImplementedError
+
+    def _version(self, env: Environment) -> Answer[str | None]:
+        return None
+
+    def _migrate(self, env: Environment, to: str | None) -> Answer[Migrated]:
+        return Migrated(None, None)
+
+    def _enrol(self, env: Environment, login: str, password_hash: str, role: str) -> Answer[None]:
+        raise NotImplementedError
+
+    def _prepare(self) -> Answer[str | None]:
+        return None
+
+    def _tidy(self) -> Answer[list[str]]:
+        return []
+
+
+def _reason(error: Exception) -> str:
+    """The text of an error; of a system error without the path, which the resource names better."""
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+
+
+# --- kinds --------------------------------------------------------------------------------------------------------
+
+
+@cache
+def _known_kinds() -> Mapping[str, EntryPoint]:
+    return MappingProxyType({point.name: point for point in entry_points(group=GROUP)})
+
+
+@cache
+def kinds() -> Mapping[str, type[Resource]]:
+    """All resource kinds by name, Tenantry's own and those of installed packages."""
+    return MappingProxyType({name: point.load() for name, point in sorted(_known_kinds().items())})
+
+
+def build(name: str, spec: ResourceSpec, setting: Setting) -> Resource:
+    """The resource a blueprint describes. Raises `UnknownKind`, or `ConfigError` that names option and value."""
+    point = _known_kinds().get(spec.kind)
+    if point is None:
+        raise UnknownKind(kind=spec.kind, known=", ".join(sorted(_known_kinds())))
+    where = f"blueprints.{setting.blueprint}.resources.{name}"
+    for part in (setting.blueprint, name):
+        if not _NAME.fullmatch(part):
+            raise ConfigError(
+                where=where, reason=f"the name {part!r} has other characters than letters, digits, _ or -"
+            )
+    driver: type[Resource] = point.load()
+    try:
+        options = driver.Options.model_validate(spec.options)
+    except ValidationError as error:
+        raise _fault(where, driver, error) from error
+    return driver(name, options, setting)
+
+
+def _fault(where: str, driver: type[Resource], error: ValidationError) -> ConfigError:
+    fault = error.errors(include_url=False)[0]
+    option = ".".join(str(part) for part in fault["loc"])
+    known = ", ".join(sorted(info.alias or key for key, info in driver.Options.model_fields.items())) or "no options"
+    if fault["type"] == "extra_forbidden":
+        reason = f"{driver.kind} has no such option; it takes {known}"
+    else:
+        reason = f"{fault['msg'].removeprefix('Value error, ')}; the value is {fault['input']!r}"
+    return ConfigError(where=f"{where}.{option}" if option else where, reason=reason)

@@ -1,0 +1,191 @@
+"""What the two SQLite kinds share, the one in files and the twin in memory: schema, users, checks, copies."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from abc import abstractmethod
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar, Final
+
+from pydantic import BaseModel, Field
+
+from tenantry.config import Frozen
+from tenantry.credentials import USER_TABLE
+from tenantry.model import Environment, Finding, Migrated, new_id
+from tenantry.resources import Resource, Setting, migrator
+from tenantry.resources.migrator import Connection
+from tenantry.resources.schema import EMPTY, Schema, checksum, fingerprint, read, split
+
+WAIT: Final = 10.0
+"""Seconds to wait for another connection's lock before giving up."""
+
+FORMAT: Final = "1"
+"""Part of every fingerprint: golden templates are made anew when the way they are made changes."""
+
+PAGES: Final = 2048
+"""Pages of a database copied at a time."""
+
+
+class Options(Frozen):
+    """What the SQLite kinds take."""
+
+    directory: str | None = Field(default=None, alias="schema")  # `schema` itself is a name of pydantic's
+    seed: str | None = None
+
+
+class Database(Resource):
+    """An SQLite database at the newest schema of its blueprint, wherever it is kept."""
+
+    Options: ClassVar[type[BaseModel]] = Options
+    has_schema = True
+    has_users = True
+    faults = (OSError, sqlite3.Error)
+
+    def __init__(self, name: str, options: Any, setting: Setting) -> None:
+        super().__init__(name, options, setting)
+        self._directory = self._declared("schema", options.directory, directory=True) if options.directory else None
+        self._seed = self._declared("seed", options.seed) if options.seed else None
+
+    @abstractmethod
+    def _open(self, env: Environment) -> AbstractContextManager[Connection]:
+        """A connection to an environment's database; raises `ResourceError` where there is none."""
+
+    @abstractmethod
+    def _open_template(self) -> AbstractContextManager[Connection]:
+        """A connection to the golden template, to read."""
+
+    # --- schema ---
+
+    def schema(self) -> Schema:
+        """The migrations as the files are now. Raises `MigrationInvalid`."""
+        return read(self._directory) if self._directory else EMPTY
+
+    def versions(self) -> tuple[str, ...]:
+        """All versions the blueprint declares, oldest first."""
+        return migrator.versions(self.schema())
+
+    def fingerprint(self) -> str:
+        """What the golden template is made of, in 16 hex digits: schema files, seed and users' table."""
+        seed = checksum(self._seed.read_text("utf-8")) if self._seed else ""
+        users = USER_TABLE["sqlite"] if self.setting.users else ""
+        return fingerprint((FORMAT, self.schema().fingerprint, seed, users))
+
+    def _fill(self, connection: Connection) -> None:
+        """Make an empty database what every new tenant gets."""
+        self._add_users(connection)
+        schema = self.schema()
+        order = migrator.versions(schema)
+        if order:
+            migrator.migrate(connection, schema, order[-1])
+        if self._seed:
+            statements = split(self._seed.read_text("utf-8"), self._seed.name)
+            migrator.execute(connection, statements, self._seed.name)
+
+    def _add_users(self, connection: Connection) -> None:
+        if self.setting.users:
+            connection.execute(USER_TABLE["sqlite"])
+
+    def _renew(self, env: Environment) -> None:
+        """Bring a database that was there already to what a new one would be, its data kept."""
+        with self._open(env) as connection:
+            self._add_users(connection)
+            migrator.migrate(connection, self.schema(), self.newest)
+
+    def _version(self, env: Environment) -> str | None:
+        with self._open(env) as connection:
+            return migrator.version(connection, self.schema())
+
+    def _migrate(self, env: Environment, to: str | None) -> Migrated:
+        with self._open(env) as connection:
+            return migrator.migrate(connection, self.schema(), to)
+
+    # --- users ---
+
+    def _enrol(self, env: Environment, login: str, password_hash: str, role: str) -> None:
+        with self._open(env) as connection:
+            connection.execute(
+                "INSERT INTO tenantry_user (id, login, role, password, created) VALUES (?, ?, ?, ?, ?) "
+                "ON CONFLICT (login) DO UPDATE SET "
+                "password = excluded.password, role = excluded.role, active = 1, epoch = epoch + 1",
+                (new_id(), login, role, password_hash, migrator.now()),
+            )
+
+    # --- looking at it ---
+
+    def _check(self, env: Environment) -> list[Finding]:
+        with self._open(env) as connection:
+            faults = self._damage(connection)
+            if not faults:
+                version = migrator.version(connection, self.schema())
+                faults = self._drift(connection) if version == self.newest else [self._behind(version)]
+        if faults:
+            return faults
+        return [Finding(self.name, True, f"{self.kind} {self.location}, schema {version or 'none'}")]
+
+    def _damage(self, connection: Connection) -> list[Finding]:
+        try:
+            (result,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        except sqlite3.DatabaseError as error:
+            result = str(error)
+        if result == "ok":
+            return []
+        return [Finding(self.name, False, f"{self.location} is damaged: {result}", "Restore it from a backup.")]
+
+    def _behind(self, version: str | None) -> Finding:
+        what = f"schema {version or 'none'} is behind {self.newest}"
+        return Finding(self.name, False, what, "Run `tenantry migrate run`.")
+
+    def _drift(self, connection: Connection) -> list[Finding]:
+        """What differs from the golden template, by name."""
+        with self._open_template() as template:
+            declared = shape(template)
+        found = shape(connection)
+        differences = [
+            *(f"{name} is missing" for name in sorted(declared.keys() - found.keys())),
+            *(f"{name} is not declared" for name in sorted(found.keys() - declared.keys())),
+            *(f"{name} differs" for name in sorted(declared.keys() & found.keys()) if declared[name] != found[name]),
+        ]
+        remedy = "Write the difference as a migration, or undo it by hand."
+        return [Finding(self.name, False, f"the schema has drifted: {what}", remedy) for what in differences]
+
+
+def shape(connection: Connection) -> dict[str, str]:
+    """Every table, index, view and trigger with its SQL; what SQLite and migration records need is left out."""
+    rows = connection.execute("SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'")
+    return {f"{kind} {name}": sql for kind, name, sql in rows if name not in migrator.BOOKKEEPING}
+
+
+def count(connection: Connection) -> int:
+    """Rows of all tables but SQLite's and the migration records."""
+    names = [
+        name
+        for (name,) in connection.execute(
+            "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type IN ('table', 'virtual') "
+            "AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
+        )
+        if name not in migrator.BOOKKEEPING
+    ]
+    return sum(connection.execute(f"SELECT count(*) FROM {quote(name)}").fetchone()[0] for name in names)  # noqa: S608
+
+
+def quote(name: str) -> str:
+    """A name as an SQL identifier (sqlite.org/lang_keywords.html)."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def copy(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
+    """Copy a database into another in one transaction of the target, while both are in use.
+
+    Raises `TimeoutError` where either stays locked.
+    """
+    last, since = -1, time.monotonic()
+
+    def progress(_: int, remaining: int, __: int) -> None:
+        nonlocal last, since
+        if remaining != last:
+            last, since = remaining, time.monotonic()
+        elif time.monotonic() - since > WAIT:
+            raise TimeoutError(f"the database stayed locked for {WAIT:.0f} s")
+
+    source.backup(target, pages=PAGES, progress=progress, sleep=0.01)

@@ -1,0 +1,139 @@
+"""What kinds that lie in files share: where they lie, attacks over paths, removal, and what killed processes left."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import AfterValidator
+
+from tenantry import paths
+from tenantry.errors import PathEscape
+from tenantry.model import Breach, Environment, Finding, check_path
+from tenantry.resources import Resource
+
+HOMES: Final = "tenants/*/*"
+"""Where the homes of environments lie: tenants/<tenant>/<environment>."""
+
+_FIELD: Final = re.compile(r"\{[a-z_]+\}")
+
+
+def _inside(path: str) -> str:
+    try:
+        return check_path(path)
+    except PathEscape as error:
+        raise ValueError(error.message) from error
+
+
+Inside = Annotated[str, AfterValidator(_inside)]
+"""An option that is a path inside the environment's home."""
+
+
+def _cleared(root: Path, folder: str, deep: bool) -> list[str]:
+    with suppress(PathEscape):  # a link in place of a directory
+        return paths.clear_temporary(root, folder, deep=deep)
+    return []
+
+
+class Filed(Resource):
+    """A resource that is one file or directory, reached from a trusted root without following any link."""
+
+    def spot(self, env: Environment) -> tuple[Path, str]:
+        """The trusted root and the path below it."""
+        return self.setting.data, f"{env.home}/{self.locate(env)}"
+
+    def path(self, env: Environment) -> Path:
+        """The absolute path; to show, and to open only after `status`."""
+        root, path = self.spot(env)
+        return root / path
+
+    def status(self, env: Environment) -> os.stat_result | None:
+        """The status of the file or directory itself, None where there is none."""
+        return paths.status_beneath(*self.spot(env))
+
+    def _exists(self, env: Environment) -> bool:
+        return self.status(env) is not None
+
+    def _drop(self, env: Environment) -> None:
+        root, path = self.spot(env)
+        paths.remove_beneath(root, path)
+        self._prune(root, path, env)
+
+    def _prune(self, root: Path, path: str, env: Environment) -> None:
+        """Remove the directories that only held this resource, up to the environment's home."""
+        kept = env.home.count("/") + 1 if root == self.setting.data else 0
+        parts = path.split("/")[:-1]
+        with suppress(OSError):  # not empty, or gone
+            while len(parts) > kept:
+                with paths.directory_beneath(root, "/".join(parts[:-1])) as descriptor:
+                    os.rmdir(parts.pop(), dir_fd=descriptor)
+
+    def _tidy(self) -> list[str]:
+        """Look through the directory this resource lies in, of every environment on this disk."""
+        return self._clear(_FIELD.sub("*", self.location).rpartition("/")[0])
+
+    def _clear(self, inner: str, *, deep: bool = False) -> list[str]:
+        """Clear one directory of every environment; an absolute pattern leads elsewhere on the disk."""
+        root = Path("/") if inner.startswith("/") else self.setting.data
+        pattern = inner.removeprefix("/") if inner.startswith("/") else f"{HOMES}/{inner}".rstrip("/")
+        folders = [path.relative_to(root).as_posix() for path in root.glob(pattern)]
+        return [f"{folder}/{name}" for folder in folders for name in _cleared(root, folder, deep)]
+
+    # --- what checks and attacks have in common ---
+
+    def _permissions(self, env: Environment, allowed: int) -> Finding | None:
+        """A finding where others than the owner may do more than allowed."""
+        status = self.status(env)
+        if status is None or not stat.S_IMODE(status.st_mode) & ~allowed:
+            return None
+        mode = stat.S_IMODE(status.st_mode)
+        remedy = f"Run `chmod {allowed:o} {self.path(env)}`."
+        return Finding(self.name, False, f"{self.locate(env)} has mode {mode:04o}, wider than {allowed:04o}", remedy)
+
+    def _attack(self, env: Environment, other: Environment) -> list[Breach]:
+        """Reach the other's file by name, by a planted link, or because it is the same one."""
+        breaches = [*self._same(env, other), *self._climb(env, other)]
+        with self._planted(env, other) as (root, link), suppress(PathEscape):
+            if paths.status_beneath(root, link):
+                breaches.append(Breach(self.name, "symbolic link", f"{link} reached {self.path(other)}"))
+        if other.home.startswith(f"{env.home}/") or env.home.startswith(f"{other.home}/") or env.home == other.home:
+            breaches.append(Breach(self.name, "shared home", f"{env.home} and {other.home} overlap"))
+        return breaches
+
+    def _same(self, env: Environment, other: Environment) -> list[Breach]:
+        """One and the same file under both names, as a hard link or a shared location."""
+        mine, theirs = self.status(env), self.status(other)
+        if mine and theirs and os.path.samestat(mine, theirs):
+            return [Breach(self.name, "same file", f"{self.path(env)} is {self.path(other)}")]
+        return []
+
+    def _climb(self, env: Environment, other: Environment) -> list[Breach]:
+        """Paths that climb from one home to the other's file."""
+        home, target = self.setting.data / env.home, self.path(other)
+        relative = os.path.relpath(target, home)
+        tries = [relative, str(target), f"./{relative}", f"x/../{relative}", relative.replace("/", "\\")]
+        breaches = []
+        for attempt in tries:
+            with suppress(PathEscape):
+                if paths.status_beneath(home, attempt):
+                    breaches.append(Breach(self.name, "path", f"{attempt} reached {target}"))
+        return breaches
+
+    @contextmanager
+    def _planted(self, env: Environment, other: Environment) -> Iterator[tuple[Path, str]]:
+        """A link to where the other's file lies, beside this one's for the length of the block: its root and path."""
+        root, path = self.spot(env)
+        above, _, _ = path.rpartition("/")
+        name = f"attack-{secrets.token_hex(4)}"
+        with paths.directory_beneath(root, above) as folder:
+            os.symlink(self.path(other).parent, name, dir_fd=folder)
+            try:
+                yield root, f"{above}/{name}/{self.path(other).name}".removeprefix("/")
+            finally:
+                os.unlink(name, dir_fd=folder)

@@ -1,0 +1,264 @@
+"""The kind `sqlite`: a database file for each environment, made by copying a golden template."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import secrets
+import shutil
+import sqlite3
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, ClassVar, Final
+from urllib.parse import quote
+
+from pydantic import BaseModel
+
+from tenantry import paths
+from tenantry.errors import PathEscape
+from tenantry.model import Breach, Environment, Finding, Usage, check_path
+from tenantry.resources import database
+from tenantry.resources.files import Filed, Inside
+from tenantry.resources.migrator import Connection
+
+BESIDE: Final = ("-wal", "-shm", "-journal")
+"""What SQLite may leave beside a database. It goes first: a new database would take an old log for its own."""
+
+TEMPLATES: Final = "templates"
+
+
+class Options(database.Options):
+    """What `sqlite` takes: `schema`, `seed`, `file`."""
+
+    file: Inside | None = None
+
+
+def connect(path: Path, mode: str = "mode=rw") -> Connection:
+    """A connection that can reach no other database: nothing can be attached to it."""
+    connection = sqlite3.connect(
+        f"file:{quote(str(path))}?{mode}", uri=True, isolation_level=None, timeout=database.WAIT, factory=Connection
+    )
+    connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+    return connection
+
+
+@contextmanager
+def opened(path: Path, mode: str = "mode=rw") -> Iterator[Connection]:
+    """What `connect` gives, closed at the end."""
+    connection = connect(path, mode)
+    try:
+        yield connection
+    finally:
+        connection.shut()
+
+
+READ_ONLY: Final = "mode=ro&immutable=1"  # for files nobody writes: makes no log beside them
+
+
+class Sqlite(Filed, database.Database):
+    """An SQLite file in WAL mode."""
+
+    kind = "sqlite"
+    Options: ClassVar[type[BaseModel]] = Options
+
+    def _location(self) -> str:
+        return self.options.file or f"{self.name}.sqlite"
+
+    @contextmanager
+    def _open(self, env: Environment) -> Iterator[Connection]:
+        status = self.status(env)
+        if status is None:
+            raise self._error(env, f"there is no {self.locate(env)}")
+        if not stat.S_ISREG(status.st_mode):
+            raise PathEscape(path=self.locate(env))
+        with opened(self.path(env)) as connection:
+            yield connection
+
+    # --- the golden template ---
+
+    @property
+    def _template_name(self) -> str:
+        return f"{self.setting.blueprint}.{self.name}.{self.fingerprint()}.sqlite"
+
+    def _template(self) -> Path:
+        """The golden template, made now where it is missing or the blueprint changed."""
+        path = self.setting.templates / self._template_name
+        if not path.exists():
+            with self._template_folder() as folder:  # whoever waited here finds it made
+                if not path.exists():
+                    self._make_template(path, folder)
+        return path
+
+    @contextmanager
+    def _template_folder(self) -> Iterator[int]:
+        """The directory of all templates, for one process at a time."""
+        with paths.directory_beneath(self.setting.data, TEMPLATES, make=True) as folder:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            yield folder
+
+    def _make_template(self, path: Path, folder: int) -> None:
+        temporary = path.with_name(f"{paths.TEMPORARY}{secrets.token_hex(8)}")
+        try:
+            with opened(temporary, "mode=rwc") as connection:
+                connection.execute("PRAGMA journal_mode = WAL")  # recorded in the header: every copy is in WAL mode
+                connection.execute("PRAGMA synchronous = OFF")  # made whole or not at all; synced below
+                self._fill(connection)
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            temporary.chmod(0o400)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.rename(path)
+            os.fsync(folder)
+        finally:
+            for ending in ("", *BESIDE):
+                temporary.with_name(temporary.name + ending).unlink(missing_ok=True)
+
+    @contextmanager
+    def _open_template(self) -> Iterator[Connection]:
+        with opened(self._template(), READ_ONLY) as connection:
+            yield connection
+
+    def _prepare(self) -> str | None:
+        self._template()
+        return self.newest
+
+    def _tidy(self) -> list[str]:
+        return [*self._tidy_templates(), *super()._tidy()]
+
+    def _tidy_templates(self) -> list[str]:
+        """Templates of older blueprints, and halves of one: while we hold the folder, nobody makes any."""
+        mine = re.compile(rf"{re.escape(self.setting.blueprint)}\.{re.escape(self.name)}\.[0-9a-f]{{16}}\.sqlite")
+        current, removed = self._template_name, []
+        with self._template_folder() as folder:
+            for name in os.listdir(folder):  # noqa: PTH208
+                if name.startswith(paths.TEMPORARY) or (mine.fullmatch(name) and name != current):
+                    os.unlink(name, dir_fd=folder)
+                    removed.append(f"{TEMPLATES}/{name}")
+        return sorted(removed)
+
+    # --- life ---
+
+    def _create(self, env: Environment) -> None:
+        template = self._template()
+        with self._folder(env) as (folder, name):
+            made = not _is_there(folder, name)
+            if made:
+                self._put(folder, name, template)
+        if not made:
+            self._renew(env)
+
+    @contextmanager
+    def _folder(self, env: Environment) -> Iterator[tuple[int, str]]:
+        """The directory of the file, for one writer of whole files at a time, and the file's name."""
+        root, path = self.spot(env)
+        above, _, name = check_path(path).rpartition("/")
+        with paths.directory_beneath(root, above, make=True) as folder:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            yield folder, name
+
+    def _put(self, folder: int, name: str, source: Path) -> None:
+        """Let a copy of a file take the database's name, without any log of the one before."""
+        with paths.new_file(folder, name) as file:
+            with source.open("rb") as original:
+                _copy(original, file)
+            _remove_beside(folder, name)
+
+    def _drop(self, env: Environment) -> None:
+        with suppress(FileNotFoundError):
+            root, path = self.spot(env)
+            above, _, name = path.rpartition("/")
+            with paths.directory_beneath(root, above) as folder:
+                _remove_beside(folder, name)
+        super()._drop(env)
+
+    def _dump(self, env: Environment, into: Path) -> None:
+        into.mkdir(parents=True, exist_ok=True)
+        with self._open(env) as source, paths.directory_beneath(into) as folder:
+            temporary = into / f"{paths.TEMPORARY}{secrets.token_hex(8)}"
+            try:
+                with opened(temporary, "mode=rwc") as target:
+                    database.copy(source, target)
+                temporary.chmod(0o600)
+                temporary.rename(into / self.name)
+                os.fsync(folder)
+            finally:
+                for ending in ("", *BESIDE):
+                    temporary.with_name(temporary.name + ending).unlink(missing_ok=True)
+
+    def _load(self, env: Environment, source: Path) -> None:
+        """Through SQLite where it can, so that connections that are open now see the loaded data at once."""
+        copy = source / self.name
+        with opened(copy, READ_ONLY) as connection:
+            faults = self._damage(connection)
+            if faults:
+                raise self._error(env, f"the copy {copy.name} is not loaded, since {faults[0].what}")
+            if not self._overwrite(env, connection):
+                with self._folder(env) as (folder, name):
+                    self._put(folder, name, copy)
+
+    def _overwrite(self, env: Environment, source: Connection) -> bool:
+        """Copy into the database that is there; False where there is none or it is beyond reading."""
+        if not self._exists(env):
+            return False
+        try:
+            with self._open(env) as target:
+                database.copy(source, target)
+        except sqlite3.OperationalError:  # locked, full, read-only: not a reason to replace it
+            raise
+        except sqlite3.DatabaseError:
+            return False
+        return True
+
+    # --- looking at it ---
+
+    def _measure(self, env: Environment) -> Usage:
+        root, path = self.spot(env)
+        with self._open(env) as connection:
+            sizes = [status.st_size for ending in ("", "-wal") if (status := paths.status_beneath(root, path + ending))]
+            return Usage(bytes=sum(sizes), rows=database.count(connection), files=1)
+
+    def _check(self, env: Environment) -> list[Finding]:
+        found = super()._check(env)
+        wide = self._permissions(env, 0o600)
+        return [*(finding for finding in found if not (wide and finding.ok)), *([wide] if wide else [])]
+
+    def _attack(self, env: Environment, other: Environment) -> list[Breach]:
+        breaches = super()._attack(env, other)
+        with self._open(env) as connection:
+            try:
+                connection.execute("ATTACH DATABASE ? AS other", (str(self.path(other)),))
+                tables = connection.execute("SELECT count(*) FROM other.sqlite_schema").fetchone()[0]
+                breaches.append(Breach(self.name, "ATTACH", f"{tables} names read from {self.path(other)}"))
+            except sqlite3.Error:
+                pass
+        return breaches
+
+
+def _is_there(folder: int, name: str) -> bool:
+    with suppress(FileNotFoundError):
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+        return True
+    return False
+
+
+def _remove_beside(folder: int, name: str) -> None:
+    for ending in BESIDE:
+        with suppress(FileNotFoundError):
+            os.unlink(name + ending, dir_fd=folder)
+
+
+def _copy(source: IO[bytes], target: IO[bytes]) -> None:
+    """Copy a file inside the kernel, sharing its blocks where the file system can."""
+    size = os.fstat(source.fileno()).st_size
+    try:
+        while size > 0 and (done := os.copy_file_range(source.fileno(), target.fileno(), size)):
+            size -= done
+    except OSError:  # not on this file system
+        pass
+    if size > 0:
+        source.seek(0)
+        target.seek(0)
+        shutil.copyfileobj(source, target)

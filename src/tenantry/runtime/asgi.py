@@ -1,0 +1,195 @@
+"""The tenant of each request, for ASGI applications (ASGI specification 3.0)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from typing import TYPE_CHECKING, Any
+
+from tenantry.context import _current
+from tenantry.errors import TenantryError, UnknownHost
+from tenantry.model import Environment
+from tenantry.runtime import pages
+from tenantry.runtime.resolver import Request, Resolution, location
+
+if TYPE_CHECKING:
+    from tenantry.runtime.runtime import Runtime
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class TenantMiddleware:
+    """Sets the current tenant for each HTTP request and WebSocket, and answers itself where there is none.
+
+    `app.add_middleware(TenantMiddleware, runtime=runtime)`. Requests to the platform's own domain go to
+    `platform_app`, without a tenant; where none is given they get 404.
+    """
+
+    def __init__(self, app: Application, runtime: Runtime, platform_app: Application | None = None) -> None:
+        self.app = app
+        self.runtime = runtime
+        self.platform_app = platform_app
+        self._health = runtime.settings.health
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = scope["type"]
+        runtime = self.runtime
+        environment = host = None
+        if kind == "http" and runtime.started and scope["path"] != self._health:
+            for name, value in scope["headers"]:
+                if name == b"host":
+                    if host is not None:  # two of them: the long way round refuses it
+                        host = None
+                        break
+                    host = value
+            environment = runtime.resolver.quick(host)
+        if environment is None:
+            routed = await self._route(scope, receive, send)
+            if routed is None:
+                return
+            environment, scope = routed
+
+        sent = 0
+
+        def counted(message: Message) -> Awaitable[None]:
+            nonlocal sent
+            body = message.get("body")
+            if body:
+                sent += len(body)
+            elif kind == "websocket":
+                sent += len(message.get("bytes") or (message.get("text") or "").encode())
+            return send(message)
+
+        token = _current.set(environment)
+        try:
+            await self.app(scope, receive, counted)
+        finally:
+            _current.reset(token)
+            runtime.usage.add(environment.tenant.id, sent)
+
+    # --- what is no tenant's --------------------------------------------------------------------------------------
+
+    async def _route(self, scope: Scope, receive: Receive, send: Send) -> tuple[Environment, Scope] | None:
+        """The environment and the scope it sees; None where everything has been answered here."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(scope, receive, send)
+            return None
+        resolution = await self._resolve(scope, receive, send)
+        if resolution is None:
+            return None
+        if resolution.environment is None:
+            await self._platform(scope, receive, send)
+            return None
+        if resolution.prefix:  # the path stays whole, as the specification wants it
+            scope = {**scope, "root_path": scope.get("root_path", "") + resolution.prefix}
+        return resolution.environment, scope
+
+    async def _resolve(self, scope: Scope, receive: Receive, send: Send) -> Resolution | None:
+        """Where the request leads; None where it has been answered here."""
+        health = scope["type"] == "http" and scope["path"] == self._health
+        try:
+            if not self.runtime.started:
+                await self.runtime.start()
+            if health:
+                await _answer(scope, receive, send, pages.health(self.runtime.health()))
+                return None
+            resolution = self.runtime.resolver.resolve(_request(scope))
+        except TenantryError as error:
+            answer = pages.health(self.runtime.health()) if health else pages.refusal(error, _accept(scope))
+            await _answer(scope, receive, send, answer)
+            return None
+        if resolution.redirect_host is None and resolution.redirect_path is None:
+            return resolution
+        await _answer(scope, receive, send, pages.redirect(self._location(scope, resolution)))
+        return None
+
+    def _location(self, scope: Scope, resolution: Resolution) -> str:
+        return location(
+            resolution,
+            scheme=self._scheme(scope),
+            host=next(_values(scope, b"host"), b""),
+            outer=scope.get("root_path", ""),
+            raw_path=scope.get("raw_path") or scope["path"].encode("utf-8", "replace"),
+            query=scope.get("query_string", b""),
+        )
+
+    def _scheme(self, scope: Scope) -> str:
+        client = scope.get("client")
+        if client and client[0] in self.runtime.settings.trusted_proxies:
+            forwarded = next(_values(scope, b"x-forwarded-proto"), None)
+            if forwarded is not None:
+                return "https" if forwarded == b"https" else "http"
+        return "https" if scope.get("scheme") in ("https", "wss") else "http"
+
+    async def _platform(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.platform_app is not None:
+            return await self.platform_app(scope, receive, send)
+        error = UnknownHost(host=next(_values(scope, b"host"), b"").decode("ascii", "replace")[:200])
+        return await _answer(scope, receive, send, pages.refusal(error, _accept(scope)))
+
+    # --- start and end --------------------------------------------------------------------------------------------
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Start the runtime before the application and stop it after; an application may have no lifespan at all."""
+        first: Message | None = await receive()
+        try:
+            await self.runtime.start()
+        except TenantryError as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        answered = False
+
+        async def replay() -> Message:
+            nonlocal first
+            message, first = first, None
+            return message if message is not None else await receive()
+
+        async def tell(message: Message) -> None:
+            nonlocal answered
+            answered = True
+            if message["type"] != "lifespan.startup.complete":
+                await self.runtime.stop()
+            await send(message)
+
+        try:
+            await self.app(scope, replay, tell)
+        except Exception:
+            if answered:
+                raise
+        finally:
+            if answered:
+                await self.runtime.stop()
+        if not answered:
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await self.runtime.stop()
+            await send({"type": "lifespan.shutdown.complete"})
+
+
+def _values(scope: Scope, wanted: bytes) -> Iterator[Any]:
+    return (value for name, value in scope["headers"] if name == wanted)
+
+
+def _accept(scope: Scope) -> str:
+    return b",".join(_values(scope, b"accept")).decode("latin-1")
+
+
+def _request(scope: Scope) -> Request:
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    return Request(tuple(_values(scope, b"host")), path, tuple(_values(scope, b"authorization")))
+
+
+async def _answer(scope: Scope, receive: Receive, send: Send, answer: pages.Answer) -> None:
+    """Send a whole answer; a WebSocket gets it as its denial, or is closed with 1008 (RFC 6455 section 7.4.1)."""
+    if scope["type"] == "websocket":
+        await receive()
+        if "websocket.http.response" not in scope.get("extensions", {}):
+            return await send({"type": "websocket.close", "code": 1008, "reason": ""})
+    prefix = "websocket.http.response" if scope["type"] == "websocket" else "http.response"
+    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
+    await send({"type": f"{prefix}.start", "status": answer.status, "headers": headers})
+    body = b"" if scope.get("method") == "HEAD" else answer.body
+    return await send({"type": f"{prefix}.body", "body": body})

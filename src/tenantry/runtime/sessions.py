@@ -1,0 +1,99 @@
+"""Signed session cookies that are good at one tenant only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from tenantry.context import current_environment
+from tenantry.credentials import derive_key
+from tenantry.errors import ForeignSession, InvalidToken
+from tenantry.model import Environment
+from tenantry.runtime.settings import Settings
+
+if TYPE_CHECKING:
+    from itsdangerous import URLSafeTimedSerializer
+
+COOKIE: Final = "tenantry_session"
+
+COOKIE_LENGTH: Final = 4096
+"""The longest cookie value looked at, in characters (RFC 6265 section 6.1 lets browsers stop there)."""
+
+
+class SignedIn(NamedTuple):
+    """What a session cookie says. Whether the user still is there and active, `Accounts.signed_in` tells."""
+
+    user: str  # id
+    epoch: int
+    issued: float  # seconds since 1970
+
+
+class Sessions:
+    """Makes and reads the cookies of the current tenant, each signed with a key of its own."""
+
+    def __init__(self, settings: Settings, keys: Callable[[Environment], bytes]) -> None:
+        self._settings = settings
+        self._keys = keys
+
+    def name(self, path: str = "") -> str:
+        """The cookie's name: with "__Host-" (RFC 6265bis section 4.1.3) where the tenant has a host of its own."""
+        return f"__Host-{COOKIE}" if self._settings.secure_cookies and path in ("", "/") else COOKIE
+
+    def issue(self, user: str, epoch: int) -> str:
+        """The value of a cookie for a user of the current tenant."""
+        environment = current_environment()
+        value = self._serializer(environment).dumps([environment.tenant.id, environment.name, user, epoch])
+        return value if isinstance(value, str) else value.decode()
+
+    def read(self, value: str) -> SignedIn:
+        """What a cookie says.
+
+        Raises `ForeignSession` for another tenant's cookie, `InvalidToken` for an old or altered one.
+        """
+        from itsdangerous import BadData, SignatureExpired
+
+        environment = current_environment()
+        serializer = self._serializer(environment)
+        if len(value) > COOKIE_LENGTH:
+            raise _refused("it is too long")
+        _, claimed = serializer.loads_unsafe(value)
+        if isinstance(claimed, list) and claimed[:2] != [environment.tenant.id, environment.name]:
+            raise ForeignSession
+        try:
+            payload, issued = serializer.loads(value, self._settings.session_seconds, return_timestamp=True)
+        except SignatureExpired as error:
+            raise _refused("the session is over") from error
+        except BadData as error:
+            raise _refused("its signature is not ours") from error
+        _, _, user, epoch = payload
+        return SignedIn(user, epoch, issued.timestamp())
+
+    def find(self, cookies: Mapping[str, str], path: str = "") -> SignedIn | None:
+        """What the session cookie among a request's cookies says, or None where there is none."""
+        value = cookies.get(self.name(path))
+        return self.read(value) if value else None
+
+    def set_cookie(self, value: str, path: str = "") -> str:
+        """A Set-Cookie header; `path` is the prefix of a tenant that is reached by path (root_path, SCRIPT_NAME)."""
+        return self._header(value, path, self._settings.session_seconds)
+
+    def end_cookie(self, path: str = "") -> str:
+        """A Set-Cookie header that removes the cookie."""
+        return self._header("", path, 0)
+
+    def _header(self, value: str, path: str, seconds: int) -> str:
+        secure = "; Secure" if self._settings.secure_cookies else ""
+        where = path.rstrip("/") or "/"
+        return f"{self.name(path)}={value}; Path={where}; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}"
+
+    def _serializer(self, environment: Environment) -> URLSafeTimedSerializer:
+        import hashlib
+
+        from itsdangerous import URLSafeTimedSerializer
+
+        key = derive_key(self._keys(environment), "session")
+        return URLSafeTimedSerializer(key, salt="tenantry.session", signer_kwargs={"digest_method": hashlib.sha256})
+
+
+def _refused(reason: str) -> InvalidToken:
+    return InvalidToken(reason=reason, remedy="Sign in again.")

@@ -1,0 +1,99 @@
+"""What the runtime of an application is told: plain values, and where tenants come from."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal, Protocol
+
+from tenantry.model import Environment
+
+Rule = Literal["host", "path", "jwt"]
+
+ALGORITHMS: Final = ("RS256", "PS256", "ES256", "Ed25519")
+"""Signatures (RFC 7518, RFC 9864) a token may carry: asymmetric ones, so that a public key can never sign."""
+
+
+@dataclass(frozen=True, slots=True)
+class Jwt:
+    """Which tokens name a tenant."""
+
+    keys: Mapping[str, Any]  # a JSON Web Key Set (RFC 7517 section 5) with public keys
+    claim: str = "tenant_id"  # holds the tenant's id or slug
+    issuer: str | None = None
+    audience: str | None = None
+    algorithms: tuple[str, ...] = ALGORITHMS
+    leeway: int = 30  # seconds that clocks may differ
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything an application's process needs to know about the platform."""
+
+    domain: str  # tenants live at <slug>.<domain>; the domain itself is the platform's own
+    data: Path  # absolute; an environment's home lies below
+    by: tuple[Rule, ...] = ("host", "path")  # the rules that name a tenant, in this order
+    path: str = "/t/{slug}/"
+    health: str = "/.tenantry/health"
+    single: str | None = None  # the slug of a single-tenant installation; no rule is asked then
+    values: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by blueprint: each value with its default
+    needs: Mapping[tuple[str, str], str | None] = field(
+        default_factory=dict
+    )  # schema the code wants of (blueprint, resource)
+    versions: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)  # in their order, of the same
+    users: Mapping[str, str | None] = field(
+        default_factory=dict
+    )  # by blueprint: the resource that holds the users' table
+    open_databases: int = 200  # tenant databases that one process keeps open
+    busy_seconds: float = 10.0  # how long a request waits where all of them are in use
+    session_seconds: int = 14 * 86400
+    secure_cookies: bool = True
+    trusted_proxies: tuple[str, ...] = ()  # whose X-Forwarded-Proto is believed in redirects
+    jwt: Jwt | None = None
+    snapshot: Path | None = None  # the last known tenants, for when the control database is gone
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """All environments of the platform, and the number of the last change in them."""
+
+    seq: int
+    environments: Collection[Environment]
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What is new since an earlier number: drop all environments of these tenants, then take in the given ones."""
+
+    seq: int
+    tenants: frozenset[str]  # ids
+    environments: Collection[Environment]
+
+
+class State(Protocol):
+    """What `Loaded` is to those who only read it."""
+
+    @property
+    def seq(self) -> int: ...
+    @property
+    def environments(self) -> Collection[Environment]: ...
+
+
+class Difference(State, Protocol):
+    """What `Changes` is to those who only read it."""
+
+    @property
+    def tenants(self) -> frozenset[str]: ...
+
+
+class Source(Protocol):
+    """Where tenants come from: the registry's change feed. Every method raises when the control database is gone."""
+
+    async def load(self) -> State:
+        """Everything there is."""
+        ...
+
+    def follow(self, since: int) -> AsyncIterator[Difference]:
+        """Changes after a number, each soon after it was made; never ends by itself."""
+        ...

@@ -1,0 +1,82 @@
+"""What `tenantry serve` runs: the application behind its tenants, and the platform's own pages at the bare domain."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Awaitable, Callable, MutableMapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from tenantry.application import connect
+from tenantry.config import Config, load
+from tenantry.errors import ConfigError
+from tenantry.runtime import TenantMiddleware
+
+Asgi = Callable[
+    [MutableMapping[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]
+]
+
+__all__ = ["build", "serve"]
+
+
+def serve(
+    config: Path | str, *, app: str | None = None, host: str | None = None, port: int | None = None, workers: int = 1
+) -> None:
+    """Serve until told to stop. Raises `ConfigError` when no application is named or it cannot be imported."""
+    path = Path(config).resolve()
+    os.environ["TENANTRY_CONFIG"] = str(path)
+    if app is not None:
+        os.environ["TENANTRY_SERVE__APP"] = app
+    settings = load(path).serve
+    build()  # a fault in the application shows here, in words, before any process is started
+    uvicorn.run(
+        "tenantry.web:build",
+        factory=True,
+        host=host or settings.host,
+        port=settings.port if port is None else port,
+        workers=workers,
+        proxy_headers=True,
+        forwarded_allow_ips=",".join(settings.trusted_proxies),
+        server_header=False,
+        access_log=False,
+        log_level="warning",
+    )
+
+
+def build() -> Asgi:
+    """The ASGI application of the platform that TENANTRY_CONFIG names."""
+    path = Path(os.environ["TENANTRY_CONFIG"])
+    config = load(path)
+    if config.serve.app is None:
+        raise ConfigError(
+            f"{path}: serve.app names no application.", remedy='Set it to "package.module:name", or pass --app.'
+        )
+    root = str(config.root)
+    if root not in sys.path:
+        sys.path.insert(0, root)
+    runtime = connect(path)
+    front = _imported(config.serve.platform_app) if config.serve.platform_app else _front(config)
+    return TenantMiddleware(_imported(config.serve.app), runtime=runtime, platform_app=front)
+
+
+def _imported(reference: str) -> Asgi:
+    module, _, name = reference.partition(":")
+    try:
+        application: Asgi = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"serve: '{reference}' cannot be imported ({error}).",
+            remedy='Write "package.module:name", importable from the directory of tenantry.toml.',
+        ) from error
+    return application
+
+
+def _front(config: Config) -> Asgi:
+    """The platform's own page, where the platform brings none."""
+    from tenantry.web.front import front
+
+    return front(config)

@@ -1,0 +1,39 @@
+"""The page at the platform's bare domain, for platforms that bring none of their own."""
+
+from __future__ import annotations
+
+from html import escape
+
+from fastapi import FastAPI
+from fastapi.responses import HTMLResponse
+
+from tenantry.config import Config
+
+PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{name}</title>
+<style>
+body {{ font: 1.1rem/1.6 system-ui, sans-serif; max-width: 34rem; margin: 18vh auto; padding: 0 1.5rem }}
+h1 {{ font-size: 2.2rem; line-height: 1.2; margin: 0 0 .5rem }}
+code {{ background: color-mix(in srgb, currentColor 10%, transparent); padding: .1em .35em; border-radius: .3em }}
+</style>
+<h1>{name}</h1>
+<p>Each tenant has an address of its own: <code>{address}</code>.</p>
+</html>
+"""
+
+
+def front(config: Config) -> FastAPI:
+    """A small application with one page that names the platform and tells how tenants are reached."""
+    app = FastAPI(title=config.platform.name, docs_url=None, redoc_url=None, openapi_url=None)
+    address = f"name.{config.platform.domain}" if "host" in config.routing.by else config.routing.path
+    page = PAGE.format(name=escape(config.platform.name), address=escape(address.replace("{slug}", "name")))
+
+    @app.get("/")
+    async def index() -> HTMLResponse:
+        return HTMLResponse(page)
+
+    return app

@@ -1,0 +1,860 @@
+"""One suite for every kind of resource: what its contract says holds for each driver alike."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from tenantry import paths
+from tenantry.config import ResourceSpec
+from tenantry.errors import ConfigError, MigrationError, MigrationInvalid, ResourceError, UnknownKind
+from tenantry.model import Environment, Migrated, Status, Tenant, new_id
+from tenantry.resources import Resource, Setting, build, kinds
+from tenantry.resources.memory import Memory
+
+FIRST = """
+CREATE TABLE page (id INTEGER PRIMARY KEY, title TEXT NOT NULL);
+CREATE TRIGGER page_title AFTER INSERT ON page BEGIN
+  UPDATE page SET title = trim(title) WHERE id = new.id;
+END;
+-- down
+DROP TABLE page;
+"""
+SECOND = (
+    "ALTER TABLE page ADD COLUMN body TEXT NOT NULL DEFAULT '; -- down';\n-- down\nALTER TABLE page DROP COLUMN body;\n"
+)
+THIRD = "CREATE INDEX page_by_title ON page (title);\n-- down\nDROP INDEX page_by_title;\n"
+BROKEN = "CREATE TABLE half (id INTEGER);\nINSERT INTO nowhere VALUES (1);\n"
+
+OPTIONS = {
+    "memory": {"schema": "schema", "seed": "seed.sql"},
+    "sqlite": {"schema": "schema", "seed": "seed.sql"},
+    "directory": {},
+    "rendered": {"template": "templates/env.json.j2"},
+}
+
+
+@dataclass
+class World:
+    """A platform on disk with one resource of the kind under test."""
+
+    kind: str
+    root: Path
+    options: dict[str, object]
+    users: bool = True
+    made: list[Environment] = field(default_factory=list)
+
+    def setting(self) -> Setting:
+        """What drivers of this platform know."""
+        values = {"site_name": "{name}", "smtp_password": "none"}
+        secret = frozenset({"smtp_password"})
+        return Setting("site", self.root, self.root / "var", "example.test", values, secret, self.users)
+
+    def resource(self, **options: object) -> Resource:
+        """A resource built anew, as another process would build it."""
+        spec = ResourceSpec.model_validate({"kind": self.kind, **(options or self.options)})
+        return build("part", spec, self.setting())
+
+    def migration(self, name: str, text: str) -> Path:
+        """A migration file in the schema directory."""
+        path = self.root / "schema" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def files(self) -> set[str]:
+        """All files below the tenants' directory."""
+        tenants = self.root / "var" / "tenants"
+        return {str(path.relative_to(tenants)) for path in tenants.rglob("*") if not path.is_dir()}
+
+
+def environment(slug: str = "acme", **changes: object) -> Environment:
+    """An environment of a tenant of this slug."""
+    tenant = Tenant(new_id(), slug, slug.title(), "site", None, Status.ACTIVE, "abcdefghjk")
+    home = f"tenants/{slug}-{tenant.id[-8:]}/production"
+    return replace(
+        Environment(new_id(), "production", tenant, home, hostnames=(f"{slug}.example.test",)),
+        **changes,  # type: ignore[arg-type]
+    )
+
+
+@pytest.fixture(params=sorted(OPTIONS))
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
+    """A platform for each kind in turn."""
+    world = World(request.param, tmp_path, dict(OPTIONS[request.param]))
+    world.migration("0001_pages.sql", FIRST)
+    world.migration("0002_bodies.sql", SECOND)
+    (tmp_path / "seed.sql").write_text("INSERT INTO page (title) VALUES (' Welcome ');")
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "templates" / "env.json.j2").write_text(
+        '{"name": {{ values.site_name | json }}, "host": {{ hostname | json }}, "slug": "{{ slug }}"}\n'
+    )
+    return world
+
+
+@pytest.fixture
+def schema_world(world: World) -> World:
+    """A platform for each kind that has a schema; the others skip."""
+    if not kinds()[world.kind].has_schema:
+        pytest.skip(f"{world.kind} has no schema")
+    return world
+
+
+@pytest.fixture
+def sqlite_world(tmp_path: Path) -> World:
+    """A platform with SQLite files and an empty schema directory."""
+    (tmp_path / "schema").mkdir()
+    return World("sqlite", tmp_path, {"schema": "schema"})
+
+
+def use(world: World, resource: Resource, env: Environment, mark: str) -> None:
+    """Leave a mark in a resource, as its application would."""
+    path = world.root / "var" / env.home / resource.locate(env)
+    if world.kind == "directory":
+        paths.write_beneath(path, "deep/er/mark", mark.encode())
+    elif world.kind == "rendered":
+        path.write_text(mark)
+    else:
+        query(resource, env, f"INSERT INTO page (title) VALUES ('{mark}')")
+
+
+def look(world: World, resource: Resource, env: Environment) -> str:
+    """Everything an application finds in a resource, as text."""
+    path = world.root / "var" / env.home / resource.locate(env)
+    if world.kind == "directory":
+        return "".join(file.read_text() for file in sorted(path.rglob("*")) if file.is_file())
+    if world.kind == "rendered":
+        return path.read_text()
+    return str(query(resource, env, "SELECT title FROM page ORDER BY id"))
+
+
+def query(resource: Resource, env: Environment, sql: str) -> list[tuple[object, ...]]:
+    """Run one statement in an environment's database, past Tenantry's own statements."""
+    if isinstance(resource, Memory):
+        with resource._open(env) as connection:
+            return connection.execute(sql).fetchall()
+    with closing(sqlite3.connect(resource.setting.data / env.home / resource.location)) as connection, connection:
+        return connection.execute(sql).fetchall()
+
+
+def damage(world: World, resource: Resource, env: Environment) -> None:
+    """Break a resource in the way its kind breaks."""
+    path = world.root / "var" / env.home / resource.locate(env)
+    if isinstance(resource, Memory):
+        resource.stores[env.id] = resource.stores[env.id][:4096] + b"\xff" * (len(resource.stores[env.id]) - 4096)
+    elif world.kind == "sqlite":
+        with path.open("r+b") as file:
+            file.seek(4096)
+            file.write(b"\xff" * 8192)
+    elif world.kind == "directory":
+        (path / "out").symlink_to("/etc")
+    else:
+        path.write_text("edited by hand")
+
+
+# --- life ---------------------------------------------------------------------------------------------------------
+
+
+async def test_create_makes_it_once_and_keeps_it(world: World) -> None:
+    """It is not there, then it is; a second create keeps what is in it."""
+    resource, env = world.resource(), environment()
+    assert not await resource.exists(env)
+    await resource.create(env)
+    assert await resource.exists(env)
+    if world.kind == "rendered":  # it holds nothing of its own: a create writes it anew
+        return
+    use(world, resource, env, "kept")
+    await resource.create(env)
+    assert "kept" in look(world, resource, env)
+
+
+async def test_check_finds_it_sound(world: World) -> None:
+    """A new resource has findings, and all are good."""
+    resource, env = world.resource(), environment()
+    await resource.create(env)
+    findings = await resource.check(env)
+    assert findings
+    assert [finding for finding in findings if not finding.ok] == []
+
+
+async def test_check_names_what_is_missing(world: World) -> None:
+    """A resource that is not there is one finding that says so, with a remedy."""
+    (finding,) = await world.resource().check(environment())
+    assert not finding.ok
+    assert "missing" in finding.what
+    assert finding.remedy
+
+
+async def test_check_names_the_damage(world: World) -> None:
+    """A damaged resource has a finding that says what is wrong and what to do."""
+    resource, env = world.resource(), environment()
+    await resource.create(env)
+    damage(world, resource, env)
+    faults = [finding for finding in await resource.check(env) if not finding.ok]
+    assert faults
+    assert any(word in faults[0].what for word in ("damaged", "leads to /etc", "differs"))
+    assert all(fault.remedy for fault in faults)
+
+
+async def test_what_is_dumped_can_be_loaded(world: World, tmp_path: Path) -> None:
+    """A dump brings back exactly what was there, over a changed resource and after a drop."""
+    resource, env = world.resource(), environment()
+    await resource.create(env)
+    use(world, resource, env, "before")
+    before = look(world, resource, env)
+    await resource.dump(env, tmp_path / "dump")
+    use(world, resource, env, "after")
+    assert look(world, resource, env) != before or world.kind == "directory"
+    await resource.load(env, tmp_path / "dump")
+    assert look(world, resource, env) == before
+    await resource.drop(env)
+    await resource.load(env, tmp_path / "dump")
+    assert look(world, resource, env) == before
+
+
+async def test_a_dump_that_is_missing_changes_nothing(world: World, tmp_path: Path) -> None:
+    """Loading from where no dump lies is an error that names the resource, and what was there stays."""
+    resource, env = world.resource(), environment()
+    await resource.create(env)
+    before = look(world, resource, env)
+    with pytest.raises(ResourceError, match=f"{world.kind} 'part' of 'acme': load failed"):
+        await resource.load(env, tmp_path / "nothing")
+    assert look(world, resource, env) == before
+
+
+async def test_measure_grows_with_use(world: World) -> None:
+    """What is put in shows in the figures."""
+    resource, env = world.resource(), environment()
+    await resource.create(env)
+    before = await resource.measure(env)
+    use(world, resource, env, "x" * 9000)
+    after = await resource.measure(env)
+    assert after.bytes > before.bytes
+    assert after.rows == before.rows + (1 if resource.has_schema else 0)
+
+
+async def test_no_attack_crosses(world: World) -> None:
+    """No attack gets from one environment into another, and the attempts leave nothing behind."""
+    resource, env, other = world.resource(), environment(), environment("umbrella")
+    await resource.create(env)
+    await resource.create(other)
+    before = world.files()
+    assert await resource.attack(env, other) == []
+    assert await resource.attack(other, env) == []
+    assert world.files() == before
+
+
+async def test_an_attack_finds_what_is_shared(world: World) -> None:
+    """Two environments that lie in one place are a breach: the attacks are able to find one."""
+    resource, env = world.resource(), environment()
+    await resource.create(env)
+    assert await resource.attack(env, env)
+
+
+async def test_drop_leaves_nothing_and_repeats(world: World) -> None:
+    """A drop removes every file, can be repeated, and a create after it begins anew."""
+    resource, env = world.resource(), environment()
+    await resource.create(env)
+    use(world, resource, env, "old")
+    await resource.drop(env)
+    await resource.drop(env)
+    assert not await resource.exists(env)
+    assert world.files() == set()
+    await resource.create(env)
+    assert "old" not in look(world, resource, env)
+    assert all(finding.ok for finding in await resource.check(env))
+
+
+async def test_many_are_made_in_order_and_errors_stay_in_place(world: World) -> None:
+    """A batch gives one result for each environment, in order; one that fails does not stop the others."""
+    resource = world.resource()
+    envs = [environment(f"t{number}") for number in range(5)]
+    if world.kind != "memory":
+        envs[2] = replace(envs[2], home="../outside")
+    results = await resource.create_many(envs, parallel=3)
+    failed = [place for place, result in enumerate(results) if result is not None]
+    assert failed == ([] if world.kind == "memory" else [2])
+    assert [await resource.exists(env) for env in envs if env.home != "../outside"] == [True] * (5 - len(failed))
+    assert not (world.root / "outside").exists()
+
+
+async def test_two_tasks_may_create_the_same(world: World) -> None:
+    """Two creates of one environment at once make one sound resource."""
+    resource, env = world.resource(), environment()
+    await asyncio.gather(*(resource.create(env) for _ in range(8)))
+    assert all(finding.ok for finding in await resource.check(env))
+    assert len(world.files()) == (0 if world.kind in ("memory", "directory") else 1)
+
+
+async def test_place_says_where_it_lies(world: World) -> None:
+    """The place has the resource's name, kind, location and version."""
+    resource, env = world.resource(), environment()
+    place = resource.place(env, resource.newest)
+    assert (place.name, place.kind, place.version) == ("part", world.kind, resource.newest)
+    assert place.location == resource.locate(env)
+
+
+@pytest.mark.parametrize("file", ["half", "dead"])
+async def test_tidy_removes_what_a_killed_process_left(world: World, file: str) -> None:
+    """A file in the making whose maker is dead is removed and named, nothing else."""
+    resource, env = world.resource(), environment()
+    await resource.create(env)
+    if world.kind == "memory":
+        pytest.skip("memory leaves no files")
+    left = world.root / "var" / env.home / f"{paths.TEMPORARY}{file}"
+    left.write_bytes(b"half")
+    before = world.files()
+    assert await resource.tidy() == [f"{env.home}/{left.name}"]
+    assert world.files() == before - {str(left.relative_to(world.root / "var" / "tenants"))}
+    assert await resource.tidy() == []
+
+
+async def test_unknown_options_and_kinds_are_named(world: World) -> None:
+    """A wrong option is named with the ones there are, a wrong kind with all kinds."""
+    with pytest.raises(ConfigError, match=r"blueprints\.site\.resources\.part\.colour: .* has no such option"):
+        world.resource(**world.options, colour="red")
+    with pytest.raises(UnknownKind, match="There is no resource kind 'cassette'"):
+        build("part", ResourceSpec(kind="cassette"), world.setting())
+
+
+class Remote(Resource):
+    """A driver written with coroutines, as one for a server is; what it cannot do raises an error of its own."""
+
+    kind = "remote"
+    faults = (ConnectionError, LookupError)
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__("part", None, setting)
+        self.there: set[str] = set()
+
+    async def _exists(self, env: Environment) -> bool:
+        await asyncio.sleep(0)
+        return env.id in self.there
+
+    async def _create(self, env: Environment) -> None:
+        await asyncio.sleep(0)
+        if env.tenant.slug == "full":
+            raise ConnectionError("no room")
+        self.there.add(env.id)
+
+
+async def test_a_driver_may_be_written_with_coroutines(tmp_path: Path) -> None:
+    """The contract calls coroutines as it calls functions: errors named once, batches in order."""
+    resource = Remote(Setting("site", tmp_path, tmp_path / "var"))
+    envs = [environment("a"), environment("full"), environment("b")]
+    results = await resource.create_many(envs)
+    assert [type(result) for result in results] == [type(None), ResourceError, type(None)]
+    assert str(results[1]).startswith("remote 'part' of 'full': create failed, no room.")
+    assert [await resource.exists(env) for env in envs] == [True, False, True]
+
+
+# --- schema -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_new_one_is_at_the_newest_schema(schema_world: World) -> None:
+    """Create leaves the newest version, the seed and nothing pending."""
+    resource, env = schema_world.resource(), environment()
+    assert await resource.prepare() == "0002_bodies"
+    await resource.create(env)
+    assert await resource.version(env) == resource.newest == "0002_bodies"
+    assert resource.pending("0002_bodies") == ()
+    assert resource.pending("0001_pages") == ("0002_bodies",)
+    assert query(resource, env, "SELECT title, body FROM page") == [("Welcome", "; -- down")]
+
+
+async def test_an_older_one_is_migrated(schema_world: World) -> None:
+    """A new file brings old databases to it, their data kept; a second run has nothing to do."""
+    resource, env = schema_world.resource(), environment()
+    await resource.create(env)
+    use(schema_world, resource, env, "kept")
+    schema_world.migration("0003_index.sql", THIRD)
+    assert any("behind" in finding.what for finding in await resource.check(env))
+    done = await resource.migrate(env)
+    assert (done.before, done.after, done.applied) == ("0002_bodies", "0003_index", ("0003_index",))
+    assert "kept" in look(schema_world, resource, env)
+    assert (await resource.migrate(env)).applied == ()
+    assert all(finding.ok for finding in await resource.check(env))
+
+
+async def test_a_create_brings_an_older_one_forward(schema_world: World) -> None:
+    """A create that finds an older database leaves it at the newest schema."""
+    resource, env = schema_world.resource(), environment()
+    await resource.create(env)
+    schema_world.migration("0003_index.sql", THIRD)
+    await resource.create(env)
+    assert await resource.version(env) == "0003_index"
+
+
+async def test_a_failing_migration_changes_nothing(schema_world: World) -> None:
+    """A migration that fails is named with the database's error, and its earlier statements are undone."""
+    resource, env = schema_world.resource(), environment()
+    await resource.create(env)
+    schema_world.migration("0003_half.sql", BROKEN)
+    with pytest.raises(MigrationError, match=r"0003_half: no such table: nowhere, in: INSERT INTO nowhere"):
+        await resource.migrate(env)
+    assert await resource.version(env) == "0002_bodies"
+    assert query(resource, env, "SELECT name FROM sqlite_schema WHERE name = 'half'") == []
+
+
+async def test_migrations_before_a_failing_one_stay(schema_world: World) -> None:
+    """Each migration is a transaction of its own: those before the failing one are done."""
+    resource, env = schema_world.resource(), environment()
+    await resource.create(env)
+    schema_world.migration("0003_index.sql", THIRD)
+    schema_world.migration("0004_half.sql", BROKEN)
+    with pytest.raises(MigrationError, match="0004_half"):
+        await resource.migrate(env)
+    assert await resource.version(env) == "0003_index"
+
+
+async def test_a_broken_reference_is_rolled_back(schema_world: World) -> None:
+    """A migration that leaves a row without the row it refers to is refused, with table and row."""
+    resource, env = schema_world.resource(), environment()
+    await resource.create(env)
+    schema_world.migration(
+        "0003_link.sql", "CREATE TABLE link (page INTEGER REFERENCES page (id)); INSERT INTO link VALUES (99);"
+    )
+    with pytest.raises(MigrationError, match="row 1 of table link refers to a row of page"):
+        await resource.migrate(env)
+    assert await resource.version(env) == "0002_bodies"
+
+
+async def test_a_changed_file_is_refused(schema_world: World) -> None:
+    """A file that was changed after it had been applied is named and nothing runs."""
+    resource, env = schema_world.resource(), environment()
+    await resource.create(env)
+    schema_world.migration("0002_bodies.sql", SECOND + "-- a remark\n")
+    schema_world.migration("0003_index.sql", THIRD)
+    with pytest.raises(MigrationInvalid, match=r"0002_bodies\.sql: it was changed"):
+        await resource.migrate(env)
+
+
+async def test_a_database_newer_than_the_files_is_refused(schema_world: World) -> None:
+    """A database with a migration that is not among the files is refused by that name, by check and migrate."""
+    resource, env = schema_world.resource(), environment()
+    await resource.create(env)
+    (schema_world.root / "schema" / "0002_bodies.sql").unlink()
+    with pytest.raises(MigrationInvalid, match="0002_bodies"):
+        await resource.migrate(env)
+    assert ["0002_bodies" in finding.what for finding in await resource.check(env)] == [True]
+
+
+async def test_it_goes_back_down(schema_world: World) -> None:
+    """An older version is reached by the down sections in reverse; one without such a section is named."""
+    resource, env = schema_world.resource(), environment()
+    await resource.create(env)
+    done = await resource.migrate(env, "0001_pages")
+    assert (done.after, done.applied) == ("0001_pages", ("0002_bodies",))
+    assert query(resource, env, "SELECT * FROM page") == [(1, "Welcome")]
+    await resource.migrate(env)
+    schema_world.migration("0003_index.sql", THIRD.partition("-- down")[0])
+    await resource.migrate(env)
+    with pytest.raises(MigrationError, match="0003_index: it cannot be taken back"):
+        await resource.migrate(env, "0001_pages")
+    assert await resource.version(env) == "0003_index"
+
+
+async def test_unknown_versions_are_refused(schema_world: World) -> None:
+    """A version nobody declared is named with the newest one."""
+    resource = schema_world.resource()
+    with pytest.raises(MigrationInvalid, match="no migration '0009_no'; the newest is 0002_bodies"):
+        resource.pending("0009_no")
+    with pytest.raises(MigrationInvalid, match="0009_no"):
+        await resource.migrate(environment(), "0009_no")
+
+
+async def test_many_are_migrated_and_a_failed_one_holds_no_other(schema_world: World) -> None:
+    """A batch migrates in order; a tenant whose data does not fit has its error in its place."""
+    resource, envs = schema_world.resource(), [environment(f"t{number}") for number in range(7)]
+    assert await resource.create_many(envs) == [None] * 7
+    use(schema_world, resource, envs[3], "Welcome")
+    schema_world.migration("0003_unique.sql", "CREATE UNIQUE INDEX one_title ON page (title);")
+    results = await resource.migrate_many(envs)
+    assert [type(result) for result in results] == [Migrated] * 3 + [MigrationError] + [Migrated] * 3
+    assert "UNIQUE constraint failed" in str(results[3])
+    assert [await resource.version(env) for env in envs[2:5]] == ["0003_unique", "0002_bodies", "0003_unique"]
+
+
+async def test_drift_is_named(schema_world: World) -> None:
+    """A table made by hand and an index that is gone are both named."""
+    schema_world.migration("0003_index.sql", THIRD)
+    resource, env = schema_world.resource(), environment()
+    await resource.create(env)
+    query(resource, env, "CREATE TABLE stray (id INTEGER)")
+    query(resource, env, "DROP INDEX page_by_title")
+    found = " ".join(finding.what for finding in await resource.check(env))
+    assert "index page_by_title is missing" in found
+    assert "table stray is not declared" in found
+
+
+async def test_users_are_enrolled_once(schema_world: World) -> None:
+    """A login is one user however often enrolled; each time after the first ends the sessions of that user."""
+    resource, env = schema_world.resource(), environment()
+    await resource.create(env)
+    await resource.enrol(env, "admin@acme", "one", "user")
+    await resource.enrol(env, "ADMIN@acme", "two", "admin")
+    rows = query(resource, env, "SELECT login, password, role, active, epoch FROM tenantry_user")
+    assert rows == [("admin@acme", "two", "admin", 1, 1)]
+
+
+async def test_no_users_without_their_table(schema_world: World) -> None:
+    """A resource that carries no users' table refuses to enrol anybody."""
+    schema_world.users = False
+    resource, env = schema_world.resource(), environment()
+    await resource.create(env)
+    with pytest.raises(ResourceError, match="no users' table"):
+        await resource.enrol(env, "admin@acme", "one", "admin")
+
+
+# --- sqlite -------------------------------------------------------------------------------------------------------
+
+PREPARE = """
+import asyncio, json, sys
+from pathlib import Path
+from tenantry.config import ResourceSpec
+from tenantry.resources import Setting, build
+root = Path(sys.argv[1])
+setting = Setting("site", root, root / "var")
+resource = build("part", ResourceSpec.model_validate({"kind": "sqlite", "schema": "schema"}), setting)
+sys.stdin.readline()
+print(json.dumps(asyncio.run(resource.prepare())))
+"""
+
+
+def test_two_processes_prepare_one_template(sqlite_world: World) -> None:
+    """Two processes that prepare the same template at the same moment end with one, whole."""
+    for number in range(1, 30):
+        sqlite_world.migration(f"{number:04}_t.sql", f"CREATE TABLE t{number} (id INTEGER PRIMARY KEY);")
+    command = [sys.executable, "-c", PREPARE, str(sqlite_world.root)]
+    pair = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in pair:
+        assert process.stdin
+        process.stdin.write("\n")
+        process.stdin.flush()
+    assert [json.loads(process.communicate()[0]) for process in pair] == ["0029_t", "0029_t"]
+    assert len(list((sqlite_world.root / "var" / "templates").iterdir())) == 1
+
+
+async def test_templates_of_older_blueprints_are_tidied(sqlite_world: World) -> None:
+    """A changed schema has a template of its own, and the one before goes with the next tidy."""
+    sqlite_world.migration("0001_pages.sql", FIRST)
+    resource = sqlite_world.resource()
+    await resource.prepare()
+    (old,) = (sqlite_world.root / "var" / "templates").iterdir()
+    sqlite_world.migration("0002_bodies.sql", SECOND)
+    (old.parent / f"{paths.TEMPORARY}dead-wal").write_text("half")
+    await resource.prepare()
+    assert await resource.tidy() == [f"templates/{paths.TEMPORARY}dead-wal", f"templates/{old.name}"]
+    assert len(list(old.parent.iterdir())) == 1
+
+
+async def test_an_open_connection_sees_what_is_loaded(sqlite_world: World, tmp_path: Path) -> None:
+    """A load reaches connections that are open already, so that no application works on a file that is gone."""
+    sqlite_world.migration("0001_pages.sql", FIRST)
+    resource, env = sqlite_world.resource(), environment()
+    await resource.create(env)
+    await resource.dump(env, tmp_path / "dump")
+    with closing(sqlite3.connect(sqlite_world.root / "var" / env.home / "part.sqlite")) as connection:
+        connection.execute("INSERT INTO page (title) VALUES ('later')")
+        connection.commit()
+        await resource.load(env, tmp_path / "dump")
+        assert connection.execute("SELECT count(*) FROM page").fetchone() == (0,)
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+async def test_a_damaged_database_is_replaced_by_a_load(sqlite_world: World, tmp_path: Path) -> None:
+    """A load brings back a database that nobody can read any more."""
+    sqlite_world.migration("0001_pages.sql", FIRST)
+    resource, env = sqlite_world.resource(), environment()
+    await resource.create(env)
+    await resource.dump(env, tmp_path / "dump")
+    (sqlite_world.root / "var" / env.home / "part.sqlite").write_bytes(b"no database at all" * 1000)
+    await resource.load(env, tmp_path / "dump")
+    assert all(finding.ok for finding in await resource.check(env))
+
+
+async def test_a_log_of_an_older_database_is_not_replayed(sqlite_world: World) -> None:
+    """A new database does not take the log that was left beside a lost one for its own."""
+    sqlite_world.migration("0001_pages.sql", FIRST)
+    resource, env = sqlite_world.resource(), environment()
+    await resource.create(env)
+    path = sqlite_world.root / "var" / env.home / "part.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("INSERT INTO page (title) VALUES ('lost')")
+        connection.commit()
+        log = path.with_name("part.sqlite-wal").read_bytes()
+    path.unlink()
+    path.with_name("part.sqlite-wal").write_bytes(log)
+    await resource.create(env)
+    assert look(sqlite_world, resource, env) == "[]"
+
+
+async def test_a_link_in_place_of_the_database_is_refused(sqlite_world: World) -> None:
+    """A database file that was exchanged for a link to another tenant's is not opened."""
+    sqlite_world.migration("0001_pages.sql", FIRST)
+    resource, env, other = sqlite_world.resource(), environment(), environment("umbrella")
+    await resource.create(env)
+    await resource.create(other)
+    path = sqlite_world.root / "var" / env.home / "part.sqlite"
+    path.unlink()
+    path.symlink_to(sqlite_world.root / "var" / other.home / "part.sqlite")
+    assert [finding.ok for finding in await resource.check(env)] == [False]
+    await resource.drop(env)
+    assert all(finding.ok for finding in await resource.check(other))
+
+
+async def test_wide_permissions_are_found(sqlite_world: World) -> None:
+    """A database others may read is a finding with the command that closes it."""
+    resource, env = sqlite_world.resource(), environment()
+    await resource.create(env)
+    path = sqlite_world.root / "var" / env.home / "part.sqlite"
+    path.chmod(0o644)
+    (finding,) = await resource.check(env)
+    assert not finding.ok
+    assert finding.remedy == f"Run `chmod 600 {path}`."
+
+
+# --- Python files and Alembic -------------------------------------------------------------------------------------
+
+PYTHON = """
+from sqlalchemy import text
+
+def upgrade(connection):
+    connection.execute(text("CREATE TABLE page (id INTEGER PRIMARY KEY, title TEXT)"))
+    with connection.begin_nested():
+        connection.execute(text("INSERT INTO page (title) VALUES (:title)"), {"title": "from Python"})
+
+def downgrade(connection):
+    connection.execute(text("DROP TABLE page"))
+"""
+
+
+async def test_python_files_migrate(sqlite_world: World) -> None:
+    """A Python file runs inside the migration's transaction, up and down, beside SQL files."""
+    sqlite_world.migration("0001_pages.py", PYTHON)
+    sqlite_world.migration("0002_bodies.sql", SECOND)
+    resource, env = sqlite_world.resource(), environment()
+    await resource.create(env)
+    assert query(resource, env, "SELECT title, body FROM page") == [("from Python", "; -- down")]
+    sqlite_world.migration("0003_more.py", PYTHON.replace("page", "more"))
+    assert (await resource.migrate(env)).applied == ("0003_more",)
+    assert (await resource.migrate(env, "0002_bodies")).applied == ("0003_more",)
+    assert query(resource, env, "SELECT name FROM sqlite_schema WHERE name = 'more'") == []
+
+
+ESCAPE = """
+    connection.execute(text("CREATE TABLE one (id UNIQUE)"))
+    connection.execute(text("INSERT INTO one VALUES (1)"))
+    try:
+        connection.exec_driver_sql("INSERT OR ROLLBACK INTO one VALUES (1)")
+    except Exception:
+        connection.exec_driver_sql("CREATE TABLE half (id)")
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("connection.commit()", "cannot begin, commit or roll back"),
+        ("connection.rollback()", "cannot begin, commit or roll back"),
+        ("connection.execute(text('COMMIT'))", "not authorized"),
+        ("connection.execute(text(\"ATTACH DATABASE ':memory:' AS other\"))", "not authorized"),
+        ("connection.execute(text('INSERT INTO nowhere VALUES (1)'))", "no such table: nowhere"),
+        ("raise KeyError('plan')", "KeyError: 'plan'"),
+        (ESCAPE, "not authorized"),
+    ],
+)
+async def test_python_files_cannot_leave_their_transaction(sqlite_world: World, line: str, reason: str) -> None:
+    """Whatever a Python file tries, its transaction ends with its record or not at all."""
+    resource, env = sqlite_world.resource(), environment()
+    await resource.create(env)
+    start = "from sqlalchemy import text\ndef upgrade(connection):\n"
+    table = "    connection.execute(text('CREATE TABLE half (id)'))\n"
+    sqlite_world.migration("0001_bad.py", f"{start}{table}    {line}\n")
+    with pytest.raises(MigrationError, match="0001_bad: ") as caught:
+        await resource.migrate(env)
+    assert reason in str(caught.value)
+    assert await resource.version(env) is None
+    assert query(resource, env, "SELECT name FROM sqlite_schema WHERE name = 'half'") == []
+
+
+async def test_the_documented_migrations_run(sqlite_world: World) -> None:
+    """The files shown in docs/howto/write-migrations.md do what they say."""
+    page = (Path(__file__).parents[2] / "docs" / "howto" / "write-migrations.md").read_text()
+    blocks = [part.partition("```")[0] for part in page.split("```")[1::2]]
+    (sql,) = [block.removeprefix("sql\n") for block in blocks if block.startswith("sql\n")]
+    (python,) = [block.removeprefix("python\n") for block in blocks if block.startswith("python\n")]
+    sqlite_world.migration("0001_pages.sql", sql)
+    resource, env = sqlite_world.resource(), environment()
+    await resource.create(env)
+    query(resource, env, "INSERT INTO page (title) VALUES ('About us')")
+    sqlite_world.migration("0002_slugs.py", python)
+    await resource.migrate(env)
+    assert query(resource, env, "SELECT slug FROM page") == [("about-us",)]
+    assert (await resource.migrate(env, "0001_pages")).applied == ("0002_slugs",)
+
+
+REVISION = """
+from alembic import op
+import sqlalchemy as sa
+revision = "{revision}"
+down_revision = {before}
+def upgrade():
+    op.create_table("{table}", sa.Column("id", sa.Integer, primary_key=True), sa.Column("title", sa.String))
+    {more}
+def downgrade():
+    op.drop_table("{table}")
+"""
+
+
+def revision(world: World, name: str, before: str | None, more: str = "pass") -> None:
+    """A file of an Alembic directory."""
+    folder = world.root / "schema" / "versions"
+    folder.mkdir(exist_ok=True)
+    text = REVISION.format(revision=name, before=repr(before), table=f"t_{name}", more=more)
+    (folder / f"{name}_x.py").write_text(text)
+
+
+async def test_an_alembic_directory_migrates(sqlite_world: World) -> None:
+    """An Alembic directory needs no env.py: its revisions go up and down, several databases at once."""
+    revision(sqlite_world, "aa11", None)
+    revision(sqlite_world, "0b22", "aa11")
+    resource, envs = sqlite_world.resource(), [environment(f"t{number}") for number in range(4)]
+    assert resource.versions() == ("aa11", "0b22")
+    assert await resource.create_many(envs) == [None] * 4
+    assert await resource.version(envs[0]) == "0b22"
+    assert all(finding.ok for finding in await resource.check(envs[0]))
+    revision(sqlite_world, "cc33", "0b22")
+    assert [done.applied for done in await resource.migrate_many(envs) if isinstance(done, Migrated)] == [("cc33",)] * 4
+    assert (await resource.migrate(envs[0], "aa11")).applied == ("cc33", "0b22")
+    assert query(resource, envs[0], "SELECT version_num FROM alembic_version") == [("aa11",)]
+
+
+async def test_a_failing_revision_changes_nothing(sqlite_world: World) -> None:
+    """A revision that fails is named, and the tables it had made are gone."""
+    revision(sqlite_world, "aa11", None)
+    resource, env = sqlite_world.resource(), environment()
+    await resource.create(env)
+    revision(sqlite_world, "bb22", "aa11", more="op.execute('INSERT INTO nowhere VALUES (1)')")
+    with pytest.raises(MigrationError, match="bb22: no such table: nowhere"):
+        await resource.migrate(env)
+    assert await resource.version(env) == "aa11"
+    assert query(resource, env, "SELECT name FROM sqlite_schema WHERE name = 't_bb22'") == []
+
+
+async def test_two_heads_are_refused(sqlite_world: World) -> None:
+    """An Alembic directory whose history forks is refused with both heads."""
+    for name in ("aa11", "bb22"):
+        revision(sqlite_world, name, None)
+    with pytest.raises(MigrationInvalid, match="several heads: aa11, bb22"):
+        sqlite_world.resource().versions()
+
+
+# --- rendered -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def render(tmp_path: Path) -> Callable[..., Resource]:
+    """A rendered resource of a template's text and options."""
+    (tmp_path / "templates").mkdir()
+
+    def make(text: str, **options: object) -> Resource:
+        (tmp_path / "templates" / "app.env.j2").write_text(text)
+        return World("rendered", tmp_path, {"template": "templates/app.env.j2", **options}).resource()
+
+    return make
+
+
+def content(resource: Resource, env: Environment) -> str:
+    """The text of a rendered file."""
+    return (resource.setting.data / env.home / resource.locate(env)).read_text()
+
+
+async def test_values_settings_and_secrets_are_rendered(render: Callable[..., Resource]) -> None:
+    """Defaults are filled, settings override them, secrets are merged in, and close the file to the group."""
+    env = environment("muller-sohne", secrets={"smtp_password": 'p"w'})
+    env = replace(env, tenant=replace(env.tenant, name="Müller & Söhne"))
+    resource = render("{{ values.site_name | json }} {{ domain }} {{ hostnames | json }}")
+    await resource.create(env)
+    assert content(resource, env) == '"Müller & Söhne" example.test ["muller-sohne.example.test"]'
+    path = resource.setting.data / env.home / resource.location
+    assert path.stat().st_mode & 0o777 == 0o640
+    resource = render("{{ values.smtp_password | quote }} {{ values | json }}")
+    await resource.create(replace(env, tenant=replace(env.tenant, settings={"site_name": "Own"})))
+    assert content(resource, env) == '\'p"w\' {"site_name": "Own", "smtp_password": "p\\"w"}'
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_tenant_may_have_a_file_of_its_own(render: Callable[..., Resource]) -> None:
+    """overrides/<slug>/<template> is used instead of the template, for that tenant alone."""
+    resource, env, other = render("common"), environment(), environment("umbrella")
+    own = resource.setting.root / "overrides" / "acme" / "app.env.j2"
+    own.parent.mkdir(parents=True)
+    own.write_text("own of {{ slug }}")
+    await resource.create(env)
+    await resource.create(other)
+    assert (content(resource, env), content(resource, other)) == ("own of acme", "common")
+
+
+async def test_text_no_file_can_hold_is_an_error(render: Callable[..., Resource]) -> None:
+    """A setting that is no valid text is refused, not written by halves."""
+    env = environment()
+    env = replace(env, tenant=replace(env.tenant, settings={"site_name": "\ud800"}))
+    with pytest.raises(ResourceError, match=r"the template app\.env\.j2"):
+        await render("{{ values.site_name }}").create(env)
+
+
+async def test_an_unknown_name_is_an_error(render: Callable[..., Resource]) -> None:
+    """A template that names what is not there is refused with that name; nothing is written."""
+    resource, env = render("{{ values.colour }}"), environment()
+    with pytest.raises(ResourceError, match=r"rendered 'part' of 'acme': the template app.env.j2.*colour"):
+        await resource.create(env)
+    assert not await resource.exists(env)
+
+
+@pytest.mark.parametrize("text", ["{{ ''.__class__.__mro__ }}", "{{ values.__init__.__globals__ }}"])
+async def test_templates_are_sandboxed(render: Callable[..., Resource], text: str) -> None:
+    """A template cannot reach into Python."""
+    with pytest.raises(ResourceError, match="unsafe"):
+        await render(text).create(environment())
+
+
+async def test_a_target_with_the_slug_moves_on_a_rename(render: Callable[..., Resource], tmp_path: Path) -> None:
+    """An absolute target is recorded as such; after a rename the new file is made and the old one can be dropped."""
+    resource, env = render("{{ slug }}", target=f"{tmp_path}/config/{{slug}}/app.env"), environment()
+    await resource.create(env)
+    assert resource.place(env).location == f"{tmp_path}/config/acme/app.env"
+    renamed = replace(env, tenant=replace(env.tenant, slug="acme-new"))
+    await resource.create(renamed)
+    await resource.drop(env)
+    assert (tmp_path / "config" / "acme-new" / "app.env").read_text() == "acme-new"
+    assert [path.name for path in (tmp_path / "config").iterdir()] == ["acme-new"]
+    (tmp_path / "config" / "acme-new" / f"{paths.TEMPORARY}dead").write_text("")
+    assert len(await resource.tidy()) == 1
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("/etc/app.env", "needs {slug}"),
+        ("../../{slug}", "leads out"),
+        ("{name}/app.env", "knows no {name}"),
+        ("/srv/{environment}/app.env", "needs {slug}"),
+    ],
+)
+def test_targets_that_meet_or_escape_are_refused(render: Callable[..., Resource], target: str, reason: str) -> None:
+    """A target where tenants meet, or that leads out, is refused with its option and value."""
+    with pytest.raises(ConfigError) as caught:
+        render("", target=target)
+    assert "blueprints.site.resources.part.target" in str(caught.value)
+    assert reason in str(caught.value)
+    assert repr(target) in str(caught.value)
