@@ -102,15 +102,13 @@ class Databases:
         return now, place
 
     def _check_schema(self, environment: Environment, place: Place) -> None:
-        """Refuse a schema that is older than what the code wants, or that the code does not know."""
+        """Refuse a schema that is older than what the code wants; one that is newer is served."""
         name = (environment.tenant.blueprint, place.name)
         needs = self._settings.needs.get(name)
         if needs is None:
             return
-        order = self._settings.versions.get(name, ())
-        if place.version in order and needs in order and order.index(place.version) >= order.index(needs):
-            return
-        raise SchemaBehind(slug=environment.tenant.slug, has=place.version or "none", needs=needs)
+        if _is_behind(place.version, needs, self._settings.versions.get(name, ())):
+            raise SchemaBehind(slug=environment.tenant.slug, has=place.version or "none", needs=needs)
 
     # --- opening --------------------------------------------------------------------------------------------------
 
@@ -264,6 +262,16 @@ class Databases:
     def abandon(self) -> None:
         """Forget everything without closing it: after a fork the connections are the parent's."""
         self._open, self._waiting, self._lock, self._count = OrderedDict(), deque(), Lock(), 0
+
+
+def _is_behind(has: str | None, needs: str, order: tuple[str, ...]) -> bool:
+    """Whether a schema is older than the wanted one. One the code does not know came with newer files than its own."""
+    if has is None or needs not in order:
+        return True
+    if has in order:
+        return order.index(has) < order.index(needs)
+    numbers = [version.partition("_")[0] for version in (has, needs)]
+    return all(number.isdecimal() for number in numbers) and int(numbers[0]) < int(numbers[1])
 
 
 def _choose(environment: Environment, resource: str | None) -> Place:
