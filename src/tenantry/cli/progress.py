@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tenantry.cli.output import Output, cell
+from tenantry.cli.output import Output
 from tenantry.errors import Cancelled, OperationFailed
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ async def watch(platform: Platform, operation: Operation, out: Output, finish: b
             work.cancel()
             with suppress(asyncio.CancelledError):
                 await work
-    _failures(details, out)
+    _ended(details, out)
     _raise(details)
     return details
 
@@ -80,10 +80,21 @@ async def _follow(platform: Platform, operation_id: str, view: View) -> Operatio
     return last
 
 
-def _failures(details: OperationDetails, out: Output) -> None:
+def _ended(details: OperationDetails, out: Output) -> None:
+    """What became of an operation on many tenants; with --json of every one that did not end well."""
+    operation = details.operation
+    if out.as_json and operation.state != "done":
+        out.data(details)
+    failures(details, out)
+    if operation.verb in FLEET:
+        out.line(f"{operation.done} of {operation.total} done, {operation.failed} failed.", "bold")
+
+
+def failures(details: OperationDetails, out: Output) -> None:
+    """A line for each tenant that failed, with its error and what to do."""
     for item in details.items:
         error = item.error or {}
-        out.line(f"  ✗ {cell(item.subject)}: {error.get('message', '')}  {error.get('remedy', '')}".rstrip(), "red")
+        out.line(f"  ✗ {item.subject}: {error.get('message', '')}  {error.get('remedy', '')}".rstrip(), "red")
 
 
 def _raise(details: OperationDetails) -> None:
