@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
+
 from tenantry import current_tenant, tenant_session, tenant_values
 from tenantry.errors import TenantryError
 from tenantry.runtime.accounts import User
