@@ -349,7 +349,9 @@ def test_slug_that_is_an_id(world: Any, resolver: Any) -> None:
 
 
 def test_unsigned_tokens_cannot_be_configured(world: Any, resolver: Any) -> None:
-    """A configuration that allows tokens without a signature is refused."""
+    """A configuration that allows tokens without a signature, or has no keys, is refused."""
     world.tenant("acme")
+    with pytest.raises(ConfigError):
+        ask(resolver(**jwt_settings() | {"jwt": Jwt({"keys": []})}), "example.com", token=make_token(tenant_id="acme"))
     with pytest.raises(ConfigError):
         ask(resolver(**jwt_settings(algorithms=("none",))), "example.com", token=make_token(tenant_id="acme"))

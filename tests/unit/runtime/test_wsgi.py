@@ -130,7 +130,7 @@ def test_threads(world: Any) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_fork(world: Any) -> None:
-    """A forked process starts a thread of its own with its first request, and follows the changes."""
+    """A forked process starts a thread of its own with its first request, and counts anew."""
     world.tenant("acme")
     runtime = world.runtime()
     middleware = WsgiTenantMiddleware(app, runtime)
@@ -139,6 +139,7 @@ def test_fork(world: Any) -> None:
     if not child:  # pragma: no cover -- another process
         before = runtime.started
         right = get(middleware, "acme.example.com")[0] == 200 and not before and runtime.started
+        right = right and [usage.requests for usage in runtime.usage.take().values()] == [1]
         os._exit(0 if right else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert runtime.started
