@@ -63,7 +63,7 @@ class TenantMiddleware:
         except TenantryError as error:
             if began:
                 raise
-            await _answer(scope, receive, counted, pages.refusal(error, _accept(scope)))
+            await _answer(scope, receive, counted, pages.refusal(error, _accept(scope), self.runtime.settings.data))
         finally:
             _current.reset(token)
             runtime.usage.add(environment.tenant.id, sent)
@@ -108,7 +108,11 @@ class TenantMiddleware:
                 return None
             resolution = self.runtime.resolver.resolve(_request(scope))
         except TenantryError as error:
-            answer = pages.health(self.runtime.health()) if health else pages.refusal(error, _accept(scope))
+            answer = (
+                pages.health(self.runtime.health())
+                if health
+                else pages.refusal(error, _accept(scope), self.runtime.settings.data)
+            )
             await _answer(scope, receive, send, answer)
             return None
         if resolution.redirect_host is None and resolution.redirect_path is None:
@@ -138,7 +142,7 @@ class TenantMiddleware:
         if self.platform_app is not None:
             return await self.platform_app(scope, receive, send)
         error = UnknownHost(host=next(_values(scope, b"host"), b"").decode("ascii", "replace")[:200])
-        return await _answer(scope, receive, send, pages.refusal(error, _accept(scope)))
+        return await _answer(scope, receive, send, pages.refusal(error, _accept(scope), self.runtime.settings.data))
 
     # --- start and end --------------------------------------------------------------------------------------------
 

@@ -186,7 +186,8 @@ class Resolver:
             return resolution
         tenant = environment.tenant
         if not tenant.status.served:
-            raise TenantNotServed(slug=tenant.slug, status=tenant.status.value, tenant=tenant)
+            status = tenant.status.value
+            raise TenantNotServed(slug=tenant.slug, status=status, tenant=tenant, environment=environment)
         if tenant.id in self.refused:
             raise self.refused[tenant.id]
         if error := any_behind(self._settings, environment):

@@ -87,6 +87,23 @@ async def test_a_tenant_that_is_behind_is_refused(world: Any, started: Any) -> N
         assert (await http.get("http://other.example.com/pages/1")).status_code == 200
 
 
+async def test_a_suspended_tenant_shows_its_own_page(world: Any, started: Any) -> None:
+    """`suspended.html` in the tenant's home is the body of its 403; without it, with a link there, ours is."""
+    acme = world.tenant("acme", status=Status.SUSPENDED)
+    home = world.root / acme.home
+    page, secret = home / "suspended.html", world.root / "secret.html"
+    async with client(await started()) as http:
+        assert "closed at the moment" in (await http.get("/")).text
+        page.write_text("<h1>Back on Monday</h1>")
+        own = await http.get("/")
+        assert (own.status_code, own.text) == (403, "<h1>Back on Monday</h1>")
+        assert (await http.get("/", headers={"accept": "application/json"})).json()["code"] == "tenant.not_served"
+        page.unlink()
+        secret.write_text("the platform's own")
+        page.symlink_to(secret)
+        assert "the platform's own" not in (await http.get("/")).text
+
+
 async def test_an_error_of_tenantry_is_answered(world: Any, started: Any) -> None:
     """An error of ours that an application lets through becomes its status and page, not a 500."""
     world.tenant("acme")
