@@ -22,7 +22,7 @@ lint: setup ## Check style, types and layers
 	@$(RUN)/ruff format --check .
 	@$(RUN)/ruff check .
 	@$(RUN)/mypy
-	@$(RUN)/lint-imports --quiet
+	@$(RUN)/lint-imports >/dev/null || $(RUN)/lint-imports
 
 bench: setup ## Measure; `make bench NAME=resolve` runs one
 	@$(RUN)/python -m bench $(NAME)

@@ -25,7 +25,6 @@ from tenantry.resources import kinds
 from tenantry.runtime import Changes, Loaded, Runtime, Settings
 from tenantry.runtime.resolver import Request, Resolver
 from tenantry.runtime.settings import Jwt
-from tenantry.runtime.table import Table
 
 SNAPSHOT: Final = "snapshot.json"
 JWKS_BYTES: Final = 1_000_000
@@ -142,7 +141,7 @@ async def why(config: Config, registry: Registry, url: str) -> list[str]:
     known = settings(config)
     resolver = Resolver(known)
     loaded = await registry.feed.load()
-    resolver.table = Table(Loaded(loaded.seq, loaded.environments))
+    resolver.table = resolver.build(Loaded(loaded.seq, loaded.environments))
     asked = Request(hosts=(parts.netloc.encode(),), path=unquote(parts.path) or "/")
     lines = [f"host {parts.netloc or '(none)'}, path {asked.path}; rules in order: {', then '.join(known.by)}"]
     try:
@@ -157,8 +156,4 @@ async def why(config: Config, registry: Registry, url: str) -> list[str]:
     lines.append(f"tenant {tenant.slug} ({tenant.name}), environment {environment.name}, {rule}")
     if moved := found.redirect_host or found.redirect_path:
         lines.append(f"redirected to {moved}")
-    for place in environment.places:
-        wanted = known.needs.get((tenant.blueprint, place.name))
-        if wanted is not None and wanted != place.version:
-            lines.append(f"{place.name} is at schema {place.version}, and this code wants {wanted}")
     return [*lines, f"{tenant.status.value}: served"]

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from tenantry.context import _current, current_environment
-from tenantry.errors import DatabasesBusy, ForeignTenant, NoTenant, ResourceError, SchemaBehind, TenantNotServed
+from tenantry.errors import DatabasesBusy, ForeignTenant, NoTenant, ResourceError, TenantNotServed
 from tenantry.model import Environment, Place, check_path
+from tenantry.runtime.schema import behind
 from tenantry.runtime.settings import Settings
 
 if TYPE_CHECKING:
@@ -98,17 +99,9 @@ class Databases:
             status = now.tenant.status.value if now else "gone"
             raise TenantNotServed(slug=environment.tenant.slug, status=status, tenant=now.tenant if now else None)
         place = _choose(now, resource)
-        self._check_schema(now, place)
+        if error := behind(self._settings, now, place):
+            raise error
         return now, place
-
-    def _check_schema(self, environment: Environment, place: Place) -> None:
-        """Refuse a schema that is older than what the code wants; one that is newer is served."""
-        name = (environment.tenant.blueprint, place.name)
-        needs = self._settings.needs.get(name)
-        if needs is None:
-            return
-        if _is_behind(place.version, needs, self._settings.versions.get(name, ())):
-            raise SchemaBehind(slug=environment.tenant.slug, has=place.version or "none", needs=needs)
 
     # --- opening --------------------------------------------------------------------------------------------------
 
@@ -262,16 +255,6 @@ class Databases:
     def abandon(self) -> None:
         """Forget everything without closing it: after a fork the connections are the parent's."""
         self._open, self._waiting, self._lock, self._count = OrderedDict(), deque(), Lock(), 0
-
-
-def _is_behind(has: str | None, needs: str, order: tuple[str, ...]) -> bool:
-    """Whether a schema is older than the wanted one. One the code does not know came with newer files than its own."""
-    if has is None or needs not in order:
-        return True
-    if has in order:
-        return order.index(has) < order.index(needs)
-    numbers = [version.partition("_")[0] for version in (has, needs)]
-    return all(number.isdecimal() for number in numbers) and int(numbers[0]) < int(numbers[1])
 
 
 def _choose(environment: Environment, resource: str | None) -> Place:
