@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
@@ -43,7 +44,9 @@ async def watch(platform: Platform, operation: Operation, out: Output, finish: b
     try:
         details = await _show(platform, operation, out, work)
     except asyncio.CancelledError:
-        out.line(f"It goes on as {operation.id}. Follow it: `tenantry operation watch {operation.id}`.")
+        logging.disable()  # the engine tells at length that it was interrupted
+        where = f"`tenantry operation watch {operation.id}`"
+        out.line(f"A worker goes on with it; where none lives, start `tenantry worker`. Follow it: {where}.")
         raise
     finally:
         if work is not None and not work.done():
