@@ -38,11 +38,15 @@ def connect(config: Config | Path | str | None = None) -> Runtime:
     is opened yet: the runtime loads the tenants when it is started. Raises `ConfigError` or `SecretKeyError`.
     """
     if not isinstance(config, Config):
-        path = Path(config or os.environ.get("TENANTRY_CONFIG", FILE))
-        config = load(path, kinds={kind: resource.Options for kind, resource in kinds().items()})
+        config = load_config(Path(config or os.environ.get("TENANTRY_CONFIG", FILE)))
     vault = Vault(*secret_keys(config.root))
     source = RegistrySource(config.control_url, vault)
     return Runtime(settings(config), source, lambda environment: open_key(vault, environment)).install()
+
+
+def load_config(path: Path) -> Config:
+    """Read tenantry.toml, the options of its resources checked by their drivers. Raises `ConfigError`."""
+    return load(path, kinds={kind: resource.Options for kind, resource in kinds().items()})
 
 
 def open_key(vault: Vault, environment: Environment) -> bytes:
