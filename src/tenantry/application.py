@@ -15,13 +15,12 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 from urllib.request import urlopen
 
-from tenantry.config import FILE, Config, load, secret_keys
+from tenantry.config import FILE, Config, secret_keys
 from tenantry.errors import ConfigError, RegistryUnavailable, TenantryError
 from tenantry.model import Environment
-from tenantry.operations.blueprints import Blueprints
+from tenantry.operations.blueprints import Blueprints, read_config
 from tenantry.registry import Feed, Registry, Vault
 from tenantry.registry.database import Database
-from tenantry.resources import kinds
 from tenantry.runtime import Changes, Loaded, Runtime, Settings
 from tenantry.runtime.resolver import Request, Resolver
 from tenantry.runtime.settings import Jwt
@@ -38,15 +37,10 @@ def connect(config: Config | Path | str | None = None) -> Runtime:
     is opened yet: the runtime loads the tenants when it is started. Raises `ConfigError` or `SecretKeyError`.
     """
     if not isinstance(config, Config):
-        config = load_config(Path(config or os.environ.get("TENANTRY_CONFIG", FILE)))
+        config = read_config(Path(config or os.environ.get("TENANTRY_CONFIG", FILE)))
     vault = Vault(*secret_keys(config.root))
     source = RegistrySource(config.control_url, vault)
     return Runtime(settings(config), source, lambda environment: open_key(vault, environment)).install()
-
-
-def load_config(path: Path) -> Config:
-    """Read tenantry.toml, the options of its resources checked by their drivers. Raises `ConfigError`."""
-    return load(path, kinds={kind: resource.Options for kind, resource in kinds().items()})
 
 
 def open_key(vault: Vault, environment: Environment) -> bytes:

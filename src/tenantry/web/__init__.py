@@ -11,9 +11,10 @@ from typing import Any
 
 import uvicorn
 
-from tenantry.application import connect, load_config
+from tenantry.application import connect
 from tenantry.config import Config
 from tenantry.errors import ConfigError
+from tenantry.operations.blueprints import read_config
 from tenantry.runtime import TenantMiddleware
 
 Asgi = Callable[
@@ -31,7 +32,7 @@ def serve(
     os.environ["TENANTRY_CONFIG"] = str(path)
     if app is not None:
         os.environ["TENANTRY_SERVE__APP"] = app
-    settings = load_config(path).serve
+    settings = read_config(path).serve
     build()  # a fault in the application shows here, in words, before any process is started
     uvicorn.run(
         "tenantry.web:build",
@@ -50,7 +51,7 @@ def serve(
 def build() -> Asgi:
     """The ASGI application of the platform that TENANTRY_CONFIG names."""
     path = Path(os.environ["TENANTRY_CONFIG"])
-    config = load_config(path)
+    config = read_config(path)
     if config.serve.app is None:
         raise ConfigError(
             f"{path}: serve.app names no application.", remedy='Set it to "package.module:name", or pass --app.'
