@@ -24,6 +24,7 @@ SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "password_encryption": "scram-sha-256",
+    "timezone": "America/New_York",  # nothing may rely on the server's own
     "fsync": "off",
     "synchronous_commit": "off",
     "full_page_writes": "off",
@@ -34,6 +35,8 @@ SETTINGS = {
     "logging_collector": "off",
 }
 START_SECONDS = 60
+ODD = "@:/?#%&='ä"
+"""Passwords end so: addresses are to be put together with care."""
 
 
 class NoServer(Exception):
@@ -95,7 +98,7 @@ class Postgres:
 
         It orders text as English readers do, where the server can: nothing may rely on the order of bytes.
         """
-        name, password = f"t_{secrets.token_hex(6)}", secrets.token_urlsafe(12)
+        name, password = f"t_{secrets.token_hex(6)}", secrets.token_urlsafe(12) + ODD
         role = sql.Identifier(name)
         language = " TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en'" if self.version >= 15 else ""
         self.run(

@@ -292,7 +292,7 @@ async def claim(tx: Transaction, worker_id: str, operation_id: str | None = None
     query = select(table.c.id).where(table.c.state == State.QUEUED.value).order_by(table.c.id).limit(1)
     if operation_id is not None:
         query = query.where(table.c.id == operation_id)
-    found = await tx.scalar(query.with_for_update(skip_locked=True))
+    found = await tx.scalar(query)
     if found is None:
         return None
     values = {"state": State.RUNNING.value, "worker_id": worker_id, "started": func.coalesce(table.c.started, now())}
@@ -327,7 +327,7 @@ async def guard(tx: Transaction, operation: Operation) -> State:
     """The operation's state now. Raises `Fenced` when another worker has taken it."""
     table = tables.operation
     query = select(table.c.state).where(table.c.id == operation.id, table.c.fence == operation.fence)
-    state = await tx.scalar(query.with_for_update())
+    state = await tx.scalar(query)
     if state is None:
         raise Fenced(operation=operation.id)
     return State(state)
