@@ -25,7 +25,6 @@ from tenantry.resources import kinds
 from tenantry.runtime import Changes, Loaded, Runtime, Settings
 from tenantry.runtime.resolver import Request, Resolver
 from tenantry.runtime.settings import Jwt
-from tenantry.runtime.table import Table
 
 SNAPSHOT: Final = "snapshot.json"
 JWKS_BYTES: Final = 1_000_000
@@ -39,11 +38,15 @@ def connect(config: Config | Path | str | None = None) -> Runtime:
     is opened yet: the runtime loads the tenants when it is started. Raises `ConfigError` or `SecretKeyError`.
     """
     if not isinstance(config, Config):
-        path = Path(config or os.environ.get("TENANTRY_CONFIG", FILE))
-        config = load(path, kinds={kind: resource.Options for kind, resource in kinds().items()})
+        config = load_config(Path(config or os.environ.get("TENANTRY_CONFIG", FILE)))
     vault = Vault(*secret_keys(config.root))
     source = RegistrySource(config.control_url, vault)
     return Runtime(settings(config), source, lambda environment: open_key(vault, environment)).install()
+
+
+def load_config(path: Path) -> Config:
+    """Read tenantry.toml, the options of its resources checked by their drivers. Raises `ConfigError`."""
+    return load(path, kinds={kind: resource.Options for kind, resource in kinds().items()})
 
 
 def open_key(vault: Vault, environment: Environment) -> bytes:
@@ -142,7 +145,7 @@ async def why(config: Config, registry: Registry, url: str) -> list[str]:
     known = settings(config)
     resolver = Resolver(known)
     loaded = await registry.feed.load()
-    resolver.table = Table(Loaded(loaded.seq, loaded.environments))
+    resolver.table = resolver.build(Loaded(loaded.seq, loaded.environments))
     asked = Request(hosts=(parts.netloc.encode(),), path=unquote(parts.path) or "/")
     lines = [f"host {parts.netloc or '(none)'}, path {asked.path}; rules in order: {', then '.join(known.by)}"]
     try:
@@ -157,8 +160,4 @@ async def why(config: Config, registry: Registry, url: str) -> list[str]:
     lines.append(f"tenant {tenant.slug} ({tenant.name}), environment {environment.name}, {rule}")
     if moved := found.redirect_host or found.redirect_path:
         lines.append(f"redirected to {moved}")
-    for place in environment.places:
-        wanted = known.needs.get((tenant.blueprint, place.name))
-        if wanted is not None and wanted != place.version:
-            lines.append(f"{place.name} is at schema {place.version}, and this code wants {wanted}")
     return [*lines, f"{tenant.status.value}: served"]

@@ -30,6 +30,7 @@ class Registry:
         self.feed = Feed(database)
         self.write = database.write
         self.read = database.read
+        self.scrub = database.scrub
 
     @classmethod
     @contextlib.asynccontextmanager

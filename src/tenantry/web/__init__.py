@@ -11,8 +11,8 @@ from typing import Any
 
 import uvicorn
 
-from tenantry.application import connect
-from tenantry.config import Config, load
+from tenantry.application import connect, load_config
+from tenantry.config import Config
 from tenantry.errors import ConfigError
 from tenantry.runtime import TenantMiddleware
 
@@ -31,7 +31,7 @@ def serve(
     os.environ["TENANTRY_CONFIG"] = str(path)
     if app is not None:
         os.environ["TENANTRY_SERVE__APP"] = app
-    settings = load(path).serve
+    settings = load_config(path).serve
     build()  # a fault in the application shows here, in words, before any process is started
     uvicorn.run(
         "tenantry.web:build",
@@ -50,7 +50,7 @@ def serve(
 def build() -> Asgi:
     """The ASGI application of the platform that TENANTRY_CONFIG names."""
     path = Path(os.environ["TENANTRY_CONFIG"])
-    config = load(path)
+    config = load_config(path)
     if config.serve.app is None:
         raise ConfigError(
             f"{path}: serve.app names no application.", remedy='Set it to "package.module:name", or pass --app.'
@@ -58,7 +58,7 @@ def build() -> Asgi:
     root = str(config.root)
     if root not in sys.path:
         sys.path.insert(0, root)
-    runtime = connect(path)
+    runtime = connect(config)
     front = _imported(config.serve.platform_app) if config.serve.platform_app else _front(config)
     return TenantMiddleware(_imported(config.serve.app), runtime=runtime, platform_app=front)
 
