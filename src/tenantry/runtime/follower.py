@@ -48,6 +48,7 @@ class Follower:
         self._changed = changed  # told the ids of changed tenants, or None where any may have changed
         self._dirty = asyncio.Event()
         self.ready = asyncio.Event()
+        self.applying = asyncio.Lock()  # held while a change is taken in, so that nobody cancels it half done
         self.failed: Exception | None = None
         self.status = "starting"
         self._known = time.time()  # when the table was last known to be current
@@ -81,8 +82,9 @@ class Follower:
                 await self._load()
                 wait = WAIT[0]
                 async for changes in self._source.follow(self._resolver.table.seq):
-                    self._resolver.table.apply(changes)
-                    await self._changed(changes.tenants)
+                    async with self.applying:
+                        self._resolver.table.apply(changes)
+                        await self._changed(changes.tenants)
                     self._dirty.set()
                 raise RegistryUnavailable(reason="the change feed ended")
             except Exception as error:
@@ -93,8 +95,10 @@ class Follower:
 
     async def _load(self) -> None:
         loaded = await self._source.load()
-        self._resolver.table = await asyncio.to_thread(Table, loaded)  # a million take seconds
-        await self._changed(None)
+        table = await asyncio.to_thread(Table, loaded)  # a million take seconds
+        async with self.applying:
+            self._resolver.table = table
+            await self._changed(None)
         self._stand("ok")
         self._dirty.set()
 
