@@ -29,7 +29,7 @@ config = {kind = "rendered", template = "env.json.j2", target = "env.json"}
 [blueprints.site.hostnames]
 production = "{slug}.{domain}"
 [serve]
-app = "site:app"
+app = "answer:app"
 """
 TEMPLATE = '{"tenant": {{ slug | json }}, "hostname": {{ hostname | json }}}\n'
 APPLICATION = """
@@ -56,7 +56,7 @@ class Site:
         self.config.write_text(PLATFORM)
         (root / ".env").write_text(f"TENANTRY_SECRET_KEY={secrets.token_hex(32)}\n")
         (root / "env.json.j2").write_text(TEMPLATE)
-        (root / "site.py").write_text(APPLICATION)
+        (root / "answer.py").write_text(APPLICATION)
         (root / "schema/0001_start.sql").write_text("".join(TABLE.format(number=n) for n in range(TABLES)))
 
     def list_of(self, count: int) -> Path:
