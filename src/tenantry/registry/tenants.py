@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, Table, and_, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Select, Table, Text, and_, cast, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from tenantry.errors import HostTaken, SlugTaken, TenantNotFound
@@ -146,7 +147,7 @@ def _environments_query(ids: Sequence[str] | None) -> Select[Any]:
             tenant.c.plan,
             tenant.c.status,
             tenant.c.client_id,
-            tenant.c.settings,
+            cast(tenant.c.settings, Text),
             environment.c.id,
             environment.c.name,
             environment.c.home,
@@ -232,10 +233,13 @@ async def _load(tx: Transaction, ids: Sequence[str] | None) -> list[Environment]
     hostnames, former = await _hostnames(tx, ids)
     tenants: dict[str, Tenant] = {}
     statuses = {status.value: status for status in Status}
+    opened: dict[str, dict[str, Any]] = {}  # most tenants have the same settings, namely none
     result = []
     for row in await tx.all(_environments_query(ids)):
         tenant_id, slug, name, blueprint, plan, status, client_id, settings, env_id, env_name, home, sealed = row
         tenant = tenants.get(tenant_id)
+        if settings not in opened:
+            opened[settings] = json.loads(settings)
         if tenant is None:
             tenant = tenants[tenant_id] = Tenant(
                 id=tenant_id,
@@ -245,7 +249,7 @@ async def _load(tx: Transaction, ids: Sequence[str] | None) -> list[Environment]
                 plan=plan,
                 status=statuses[status],
                 client_id=client_id,
-                settings=settings,
+                settings=opened[settings],
                 former=former_slugs.get(tenant_id, ()),
             )
         result.append(

@@ -33,10 +33,10 @@ def serve(
     if app is not None:
         os.environ["TENANTRY_SERVE__APP"] = app
     settings = read_config(path).serve
-    build()  # a fault in the application shows here, in words, before any process is started
+    app_here = build()  # a fault in the application shows here, in words, before any process is started
     uvicorn.run(
-        "tenantry.web:build",
-        factory=True,
+        app_here if workers == 1 else "tenantry.web:build",
+        factory=workers > 1,
         host=host or settings.host,
         port=settings.port if port is None else port,
         workers=workers,
