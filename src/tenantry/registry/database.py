@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +25,10 @@ T = TypeVar("T")
 
 BUSY_SECONDS: Final = 30
 """How long a writer waits for another one, on SQLite."""
+
+OUT_OF_REACH: Final = frozenset(
+    {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN}
+)
 
 WRITER_LOCK: Final = 0x7E4A4E54
 """PostgreSQL advisory lock under which audit and change entries get their numbers, held until the commit."""
@@ -170,7 +175,7 @@ class Database:
         try:
             yield connection
         except DBAPIError as error:
-            if error.connection_invalidated:
+            if error.connection_invalidated or _is_out_of_reach(error.orig):
                 raise RegistryUnavailable(reason=_reason(error)) from error
             raise
         finally:
@@ -180,6 +185,11 @@ class Database:
     async def close(self) -> None:
         """Close every connection."""
         await self.engine.dispose()
+
+
+def _is_out_of_reach(error: Any) -> bool:
+    """Whether SQLite could not get at its file: locked for too long, disk full or broken (sqlite.org/rescode.html)."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in OUT_OF_REACH
 
 
 def _reason(error: BaseException) -> str:
