@@ -342,6 +342,14 @@ async def set_step(
     await tx.execute(update(table).where(where).values(state=state.value, detail=plain(detail), seconds=seconds))
 
 
+async def begin_step(tx: Transaction, operation_id: str, position: int) -> bool:
+    """Record that a step runs; False when it is done already."""
+    table = tables.operation_step
+    where = and_(table.c.operation_id == operation_id, table.c.position == position)
+    statement = update(table).where(where, table.c.state != StepState.DONE.value)
+    return (await tx.execute(statement.values(state=StepState.RUNNING.value, detail="", seconds=None))).rowcount > 0
+
+
 async def set_items(tx: Transaction, operation_id: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Record where items are: position, state, detail, error, seconds."""
     table = tables.operation_item
