@@ -16,15 +16,20 @@ import time
 from typing import Any
 
 from tenantry import paths
-from tenantry.operations import engine, runner  # noqa: F401 imported once, before the fork
+from tenantry.operations import engine
 from tenantry.operations.runner import VERBS, Runner
 from tenantry.operations.worker import Worker
 from tenantry.platform import Platform
 from tenantry.registry import journal
 
+_told: set[str] = set()
+
 
 def halted(operation: str) -> None:
-    """Tell that the moment has come."""
+    """Tell that the moment has come; a batch may come to it several times at once."""
+    if operation in _told:
+        return
+    _told.add(operation)
     line = json.dumps({"operation": operation, "pid": os.getpid()}) + "\n"
     os.write(1, line.encode())
 
@@ -43,7 +48,7 @@ def arm(plan: dict[str, Any]) -> None:
         async def begin(*_: Any) -> None:
             await halt(operation)
 
-        engine.Engine.run = begin  # type: ignore[method-assign]
+        engine.Engine.run = begin
     elif where in ("before", "effect", "recorded"):
         call = plan.get("call", "perform")
         _around(operation, where, step, call)
@@ -125,6 +130,7 @@ def confine(operation: str) -> None:
     async def none(*_: Any) -> list[Any]:
         return []
 
+    engine.QUEUE_POLL = 5.0  # many wait here at once: each as quietly as it can
     journal.claim = only
     journal.orphans = none
 
