@@ -21,6 +21,7 @@ from tenantry.operations.runner import VERBS, Runner
 from tenantry.operations.worker import Worker
 from tenantry.platform import Platform
 from tenantry.registry import journal
+from tenantry.resources.sqlite import Sqlite
 
 _told: set[str] = set()
 
@@ -90,6 +91,16 @@ def _after_effect(verb: Any, call: str, operation: str, step: str | None) -> Non
 
 def _inside(operation: str, where: str, step: str | None) -> None:
     """Halt inside a step's effect: before a file in the making gets its name, or around one of the verb's own calls."""
+    if where == "half a template":
+        fill = Sqlite._fill
+
+        def halting_fill(self: Sqlite, connection: Any) -> None:
+            fill(self, connection)
+            halted(operation)
+            time.sleep(3600)
+
+        Sqlite._fill = halting_fill  # type: ignore[method-assign]
+        return
     if where == "half a file":
         rename = os.rename
 
@@ -130,7 +141,6 @@ def confine(operation: str) -> None:
     async def none(*_: Any) -> list[Any]:
         return []
 
-    engine.QUEUE_POLL = 5.0  # many wait here at once: each as quietly as it can
     journal.claim = only
     journal.orphans = none
 

@@ -208,6 +208,27 @@ async def test_cancel_of_a_queued_create(ground: Ground) -> None:
         await done(platform, platform.tenants.create("acme"))
 
 
+async def test_cancel_of_a_running_create(ground: Ground, platform: Platform) -> None:
+    """A create that is cancelled while it runs is undone behind the step it is at, and its slug is free."""
+    template = ground.root / "templates" / "env.json.j2"
+    template.write_text("{% for i in range(90000) %}{% for j in range(90) %}{% endfor %}{% endfor %}")
+    operation = await platform.tenants.create("acme")
+
+    async def at_the_file() -> bool:
+        return (await platform.operations.show(operation.id)).operation.done == 2
+
+    await g.until(at_the_file, "the third step")
+    await platform.operations.cancel(operation.id)
+    details = await platform.operations.finish(operation.id)
+    assert details.operation.state == "cancelled"
+    assert {step.state.value for step in details.steps} <= {"undone", "pending"}
+    template.write_text(g.TEMPLATE)
+    assert await platform.tenants.list() == []
+    assert list(ground.data.glob("tenants/*")) == []
+    assert await g.faults(ground, platform) == []
+    await done(platform, platform.tenants.create("acme"))
+
+
 async def test_cancel_of_a_queued_destroy_spares_the_tenant(ground: Ground) -> None:
     """A destroy that is cancelled before it begins leaves the tenant whole and served."""
     async with ground.open() as platform:

@@ -8,7 +8,9 @@ outcomes reach the engine's tables, as JSON; secrets never do.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import sqlite3
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Protocol
@@ -22,7 +24,7 @@ APPLICATION: Final = "tenantry"
 VERSION: Final = "1"
 """Fixed: DBOS leaves the work of another version pending for ever."""
 
-QUEUE_POLL: Final = 0.2
+BUSY_SECONDS: Final = 30
 SCHEMA: Final = "tenantry_engine"
 
 Outcome = dict[str, Any]
@@ -80,6 +82,7 @@ class Engine:
     def __init__(self, url: str, executor_id: str, drive: Drive) -> None:
         self._url = _engine_url(url)
         self._executor_id = executor_id
+        _keep_a_log(self._url)
         self._drive = drive
 
     def start(self) -> None:
@@ -120,6 +123,14 @@ class Engine:
             await DBOS.resume_workflow_async(_workflow_id(operation_id, attempt))
         except DBOSNonExistentWorkflowError:
             await self.run(operation_id, attempt)
+
+
+def _keep_a_log(url: str) -> None:
+    """Put the engine's file into WAL mode, which it keeps: its many readers then hold up no writer."""
+    file = make_url(url).database if url.startswith("sqlite") else None
+    if file:
+        with contextlib.closing(sqlite3.connect(file, timeout=BUSY_SECONDS)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
 
 
 def _engine_url(url: str) -> str:

@@ -61,7 +61,7 @@ def read(path: Path) -> list[Row]:
     try:
         rows = [_row(reader.line_num, cells) for cells in reader]
     except csv.Error as error:
-        raise ConfigError(f"{path}, line {reader.line_num}: {error}.", remedy="Correct the quotes.") from error
+        raise ConfigError(f"{path}, line {reader.line_num + 1}: {error}.", remedy="Correct the quotes.") from error
     if len(rows) > MAX_ROWS:
         raise ConfigError(f"'{path}' has {len(rows):,} rows.", remedy=f"Import at most {MAX_ROWS:,} at a time.")
     return rows

@@ -199,7 +199,7 @@ async def hold(tx: Transaction, operation_id: str, tenant_ids: Sequence[str]) ->
     for some in chunks(tenant_ids, 500):
         query = select(tables.tenant_lock).where(tables.tenant_lock.c.tenant_id.in_(some))
         held.update({row.tenant_id: row.operation_id for row in await tx.all(query)})
-    fresh = [tenant_id for tenant_id in tenant_ids if tenant_id not in held]
+    fresh = [tenant_id for tenant_id in dict.fromkeys(tenant_ids) if tenant_id not in held]
     try:
         await tx.insert(tables.tenant_lock, [{"tenant_id": t, "operation_id": operation_id} for t in fresh])
     except IntegrityError as error:
