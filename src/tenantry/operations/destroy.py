@@ -80,6 +80,7 @@ class Destroy(Verb):
                     reason="left: " + "; ".join(left),
                 )
             tx.audit("tenant.destroy", str(operation.tenant_slug), id=operation.tenant_id)
+        await work.tools.registry.scrub()  # a copy of the disk must not hold the key either
         return "data key, secrets and hostnames too"
 
     async def complete(self, tx: Transaction, work: Work) -> Mapping[str, Any] | None:

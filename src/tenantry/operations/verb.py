@@ -77,11 +77,17 @@ class Verb:
         """Called in the transaction that queues a failed operation once more."""
 
 
-def resource_steps(tools: Toolbox, environments: Sequence[Environment]) -> list[tuple[str, str]]:
-    """A step for each resource of each environment: (name, kind); the environment is named where there are several."""
+def resource_steps(
+    tools: Toolbox, environments: Sequence[Environment], *, following: bool = False
+) -> list[tuple[str, str]]:
+    """A step for each resource of each environment: (name, kind); the environment is named where there are several.
+
+    With `following`, only for resources that are made out of a tenant's names and values.
+    """
     several = len(environments) > 1
     return [
         (f"{resource.name}@{environment.name}" if several else resource.name, resource.kind)
         for environment in environments
         for resource in tools.resources[environment.tenant.blueprint]
+        if resource.follows_tenant or not following
     ]

@@ -15,17 +15,17 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from tenantry.config import FILE, Config, load, secret_keys
+from tenantry.config import FILE, Config, secret_keys
 from tenantry.errors import RegistryMissing
+from tenantry.operations.blueprints import read_config
 from tenantry.operations.toolbox import Toolbox
 from tenantry.platform.fleet import Migrations
 from tenantry.platform.operations import Operations
 from tenantry.platform.tenants import Credentials, Hostnames, PlannedStep, TenantDetails, Tenants
 from tenantry.registry import AuditReport, Entry, Registry, Vault, journal, tenants
 from tenantry.registry.database import file_of
-from tenantry.resources import kinds
 
-__all__ = ["Credentials", "PlannedStep", "Platform", "TenantDetails", "options_models"]
+__all__ = ["Credentials", "PlannedStep", "Platform", "TenantDetails"]
 
 
 class Platform:
@@ -50,7 +50,7 @@ class Platform:
         Raises `ConfigError`, `SecretKeyError`, `RegistryMissing` or `RegistryUnavailable`.
         """
         if not isinstance(config, Config):
-            config = load(Path(config), kinds=options_models())
+            config = read_config(Path(config))
         vault = Vault(*secret_keys(config.root))
         _refuse_to_begin_anew(config)
         config.data.mkdir(parents=True, exist_ok=True, mode=0o750)
@@ -117,11 +117,6 @@ def _refuse_to_begin_anew(config: Config) -> None:
     file, homes = file_of(config.control_url), config.data / "tenants"
     if file is not None and not file.exists() and homes.is_dir() and next(homes.iterdir(), None) is not None:
         raise RegistryMissing(path=file, tenants=homes)
-
-
-def options_models() -> dict[str, Any]:
-    """The options each resource kind takes, for checking tenantry.toml."""
-    return {kind: resource.Options for kind, resource in kinds().items()}
 
 
 def default_actor() -> str:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, Table, and_, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Select, Table, Text, and_, cast, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from tenantry.errors import HostTaken, SlugTaken, TenantNotFound
 from tenantry.model import Environment, Place, Status, Tenant
 from tenantry.registry import tables
-from tenantry.registry.database import Transaction, chunks, now
+from tenantry.registry.database import IN_LIMIT, Transaction, chunks, now, plain
 
 FIELD: Final = "\x1f"
 RECORD: Final = "\x1e"
-IN_LIMIT: Final = 500
-"""Ids in one IN (…): far below the limits on variables of SQLite and PostgreSQL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +64,15 @@ _ROW: Final = (
 )
 
 
+def fold(name: str) -> str:
+    """How names are compared in a search: without case, accents and control characters, alike on every database."""
+    letters = unicodedata.normalize("NFKD", name.casefold())
+    return "".join(letter for letter in letters if unicodedata.category(letter)[0] not in "CM")
+
+
 async def find(tx: Transaction, slug: str) -> TenantRow:
     """The tenant of this slug. Raises `TenantNotFound`."""
-    row = await tx.first(select(*_ROW).where(tables.tenant.c.slug == slug))
+    row = await tx.first(select(*_ROW).where(tables.tenant.c.slug == plain(slug)))
     if row is None:
         raise TenantNotFound(slug=slug)
     return TenantRow(*row)
@@ -83,11 +90,12 @@ async def page(
     """Tenants in the order of their slugs, those after a slug, at most `limit`."""
     query = select(*_ROW).order_by(tables.tenant.c.slug).limit(limit)
     if search:
-        pattern = "%" + search.lower().replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_") + "%"
         query = query.where(
             or_(
-                tables.tenant.c.slug.like(pattern, escape="\\"),
-                func.lower(tables.tenant.c.name).like(pattern, escape="\\"),
+                *(
+                    column.contains(fold(search), autoescape=True)
+                    for column in (tables.tenant.c.slug, tables.tenant.c.folded)
+                )
             )
         )
     for column, value in ((tables.tenant.c.status, status), (tables.tenant.c.blueprint, blueprint)):
@@ -139,7 +147,7 @@ def _environments_query(ids: Sequence[str] | None) -> Select[Any]:
             tenant.c.plan,
             tenant.c.status,
             tenant.c.client_id,
-            tenant.c.settings,
+            cast(tenant.c.settings, Text),
             environment.c.id,
             environment.c.name,
             environment.c.home,
@@ -225,10 +233,13 @@ async def _load(tx: Transaction, ids: Sequence[str] | None) -> list[Environment]
     hostnames, former = await _hostnames(tx, ids)
     tenants: dict[str, Tenant] = {}
     statuses = {status.value: status for status in Status}
+    opened: dict[str, dict[str, Any]] = {}  # most tenants have the same settings, namely none
     result = []
     for row in await tx.all(_environments_query(ids)):
         tenant_id, slug, name, blueprint, plan, status, client_id, settings, env_id, env_name, home, sealed = row
         tenant = tenants.get(tenant_id)
+        if settings not in opened:
+            opened[settings] = json.loads(settings)
         if tenant is None:
             tenant = tenants[tenant_id] = Tenant(
                 id=tenant_id,
@@ -238,7 +249,7 @@ async def _load(tx: Transaction, ids: Sequence[str] | None) -> list[Environment]
                 plan=plan,
                 status=statuses[status],
                 client_id=client_id,
-                settings=settings,
+                settings=opened[settings],
                 former=former_slugs.get(tenant_id, ()),
             )
         result.append(
@@ -271,6 +282,7 @@ async def insert_many(tx: Transaction, environments: Sequence[Environment], seal
             "id": tenant.id,
             "slug": tenant.slug,
             "name": tenant.name,
+            "folded": fold(tenant.name),
             "blueprint": tenant.blueprint,
             "plan": tenant.plan,
             "status": tenant.status.value,
@@ -304,18 +316,14 @@ async def insert_many(tx: Transaction, environments: Sequence[Environment], seal
 async def add_hostnames(tx: Transaction, rows: Sequence[tuple[str, str, int]], *, custom: bool = False) -> None:
     """Let names lead to environments: (environment id, name, position). Raises `HostTaken`."""
     names = [name for _, name, _ in rows]
-    clash = min(await hosts_taken(tx, names), default=None) or _twice(names)
+    twice = next((name for name, number in Counter(names).items() if number > 1), None)
+    clash = twice or min(await hosts_taken(tx, names), default=None)
     if clash:
         raise HostTaken(host=clash)
     await tx.insert(
         tables.hostname,
         [{"environment_id": e, "name": n, "position": p, "custom": custom, "former_until": None} for e, n, p in rows],
     )
-
-
-def _twice(names: Sequence[str]) -> str | None:
-    seen: set[str] = set()
-    return next((name for name in names if name in seen or seen.add(name)), None)  # type: ignore[func-returns-value]
 
 
 async def set_status(tx: Transaction, ids: Sequence[str], status: Status, reason: str = "") -> None:
@@ -325,6 +333,8 @@ async def set_status(tx: Transaction, ids: Sequence[str], status: Status, reason
 
 async def alter(tx: Transaction, ids: Sequence[str], **columns: Any) -> None:
     """Change columns of tenants, and tell all processes."""
+    if "name" in columns:
+        columns["folded"] = fold(columns["name"])
     for some in chunks(ids, IN_LIMIT):
         statement = update(tables.tenant).where(tables.tenant.c.id.in_(some)).values(updated=now(), **columns)
         await tx.execute(statement)

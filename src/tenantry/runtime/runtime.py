@@ -50,8 +50,6 @@ class Runtime:
         self.settings = settings
         self.source = source
         self.resolver = Resolver(settings)
-        self.usage = RequestUsage()
-        self.cache = TenantCache()
         self.databases = Databases(settings, lambda environment: self.resolver.table.current(environment))
         self._keys: _Remembered[bytes] = _Remembered(keys)
         self._values: _Remembered[Mapping[str, Any]] = _Remembered(self._resolve_values)
@@ -61,7 +59,9 @@ class Runtime:
         _children.add(self)
 
     def _forget_process(self) -> None:
-        """Begin anew, as after a fork: threads, tasks and connections are the parent's."""
+        """Begin anew, as after a fork: threads, tasks, locks, connections and what was counted are the parent's."""
+        self.usage = RequestUsage()
+        self.cache = TenantCache()
         self.started = False
         self._task: asyncio.Task[None] | None = None
         self._thread: threading.Thread | None = None
@@ -102,7 +102,8 @@ class Runtime:
         """Stop following and close all databases of this process."""
         task, self._task, self.started = self._task, None, False
         if task:
-            task.cancel()
+            async with self._follower.applying:
+                task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         await self.databases.forget()

@@ -15,13 +15,17 @@ class Verifier:
     """Checks signature, times, issuer and audience, and reads the one claim that names the tenant."""
 
     def __init__(self, jwt: Jwt) -> None:
+        from joserfc.errors import JoseError
         from joserfc.jwk import KeySet
         from joserfc.jwt import ClaimsOption, JWTClaimsRegistry
 
         if not jwt.algorithms or any(name.lower() == "none" for name in jwt.algorithms):
             raise ConfigError(where="routing.jwt", reason="a token without a signature names nobody")
         self._jwt = jwt
-        self._keys = KeySet.import_key_set({"keys": list(jwt.keys.get("keys", ()))})
+        try:
+            self._keys = KeySet.import_key_set({"keys": list(jwt.keys.get("keys", ()))})
+        except (JoseError, ValueError, TypeError) as error:
+            raise ConfigError(where="routing.jwt.jwks", reason=f"the key set cannot be used ({error})") from error
         options: dict[str, ClaimsOption] = {"exp": {"essential": True}}
         if jwt.issuer is not None:
             options["iss"] = {"essential": True, "value": jwt.issuer}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from html import escape
 
-from fastapi import FastAPI
-from fastapi.responses import HTMLResponse
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+from starlette.routing import Route
 
 from tenantry.config import Config
 
@@ -26,14 +28,12 @@ code {{ background: color-mix(in srgb, currentColor 10%, transparent); padding: 
 """
 
 
-def front(config: Config) -> FastAPI:
+def front(config: Config) -> Starlette:
     """A small application with one page that names the platform and tells how tenants are reached."""
-    app = FastAPI(title=config.platform.name, docs_url=None, redoc_url=None, openapi_url=None)
     address = f"name.{config.platform.domain}" if "host" in config.routing.by else config.routing.path
     page = PAGE.format(name=escape(config.platform.name), address=escape(address.replace("{slug}", "name")))
 
-    @app.get("/")
-    async def index() -> HTMLResponse:
+    async def index(_: Request) -> HTMLResponse:
         return HTMLResponse(page)
 
-    return app
+    return Starlette(routes=[Route("/", index)])

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from tenantry.credentials import USER_TABLE
-from tenantry.model import Environment, Place, Status, Tenant, new_id
-from tenantry.runtime import Changes, Loaded, Runtime, Settings
+from tenantry.model import Changes, Environment, Loaded, Place, Status, Tenant, new_id
+from tenantry.runtime import Runtime, Settings
 
 DOMAIN = "example.com"
 PLACES = (
@@ -82,14 +82,11 @@ class World:
 
     def tenant(self, slug: str, **changes: Any) -> Environment:
         """A new tenant with its files on disk; changes go to the tenant or to its environment."""
-        fields = {field.name for field in dataclasses.fields(Environment)}
+        of_environment, of_tenant = split({"hostnames": (f"{slug}.{DOMAIN}",), "places": PLACES} | changes)
         values: dict[str, Any] = {"blueprint": "site", "plan": None, "status": Status.ACTIVE, "name": slug.title()}
-        tenant = Tenant(new_id(), slug, **values | {key: changes[key] for key in changes if key not in fields})
-        parts: dict[str, Any] = {"hostnames": (f"{slug}.{DOMAIN}",), "places": PLACES, "name": "production"}
-        inner = {key: changes[key] for key in changes if key in fields and key != "name"}
-        environment = Environment(
-            new_id(), tenant=tenant, home=f"tenants/{slug}-{tenant.id[-8:]}/production", **parts | inner
-        )
+        tenant = Tenant(new_id(), slug, **values | of_tenant)
+        home = f"tenants/{slug}-{tenant.id[-8:]}/production"
+        environment = Environment(new_id(), "production", tenant, home, **of_environment)
         self._files(environment)
         self.feed.put(environment)
         return environment
@@ -105,12 +102,9 @@ class World:
 
     def change(self, environment: Environment, **changes: Any) -> Environment:
         """Change a tenant or its environment, and tell the followers."""
-        fields = {field.name for field in dataclasses.fields(Environment)}
-        tenant = dataclasses.replace(
-            environment.tenant, **{key: changes[key] for key in changes if key not in fields or key == "name"}
-        )
-        inner = {key: changes[key] for key in changes if key in fields and key != "name"}
-        new = dataclasses.replace(environment, tenant=tenant, **inner)
+        of_environment, of_tenant = split(changes)
+        tenant = dataclasses.replace(environment.tenant, **of_tenant)
+        new = dataclasses.replace(environment, tenant=tenant, **of_environment)
         self.feed.put(new)
         return new
 
@@ -118,6 +112,15 @@ class World:
         runtime = Runtime(self.settings(**changes), self.feed, key_of)
         self.runtimes.append(runtime)
         return runtime
+
+
+def split(changes: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What of these is an environment's, and what a tenant's; both have a name, and the tenant's is meant."""
+    names = {field.name for field in dataclasses.fields(Environment)} - {"name", "former"}
+    inner = {key: value for key, value in changes.items() if key in names}
+    if "former_hosts" in changes:
+        inner["former"] = changes["former_hosts"]
+    return inner, {key: value for key, value in changes.items() if key not in names and key != "former_hosts"}
 
 
 def key_of(environment: Environment) -> bytes:

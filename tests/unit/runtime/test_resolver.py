@@ -18,9 +18,9 @@ from tenantry.errors import (
     TenantryError,
     UnknownHost,
 )
-from tenantry.model import Environment, Status
+from tenantry.model import Changes, Environment, Loaded, Status
 from tenantry.runtime.resolver import Request, Resolver, location
-from tenantry.runtime.settings import Changes, Jwt, Loaded
+from tenantry.runtime.settings import Jwt
 from tenantry.runtime.table import Table
 
 
@@ -115,7 +115,7 @@ def test_unknown_host(world: Any, resolver: Any) -> None:
 @pytest.mark.parametrize("status", [status for status in Status if not status.served])
 def test_not_served(world: Any, resolver: Any, status: Status) -> None:
     """A tenant in such a status is refused by every rule."""
-    world.tenant("acme", status=status, former=())
+    world.tenant("acme", status=status)
     for host, path in (("acme.example.com", "/"), ("example.com", "/t/acme/")):
         with pytest.raises(TenantNotServed) as caught:
             ask(resolver(), host, path)
@@ -167,7 +167,7 @@ def test_former_names(world: Any, resolver: Any) -> None:
     """A former hostname leads to the canonical one, a former slug to the new path; the rest of the address stays."""
     world.tenant("new", hostnames=("www.new.org", "new.example.com"))
     acme = next(iter(world.feed.tenants.values()))[0]
-    world.change(acme, former=("old.example.com",))
+    world.change(acme, former_hosts=("old.example.com",))
     made = resolver()
     found = ask(made, "OLD.example.com:8443", "/a b")
     where = {"scheme": "https", "host": b"OLD.example.com:8443", "outer": "", "query": b"q=1&r=%20"}
@@ -218,7 +218,7 @@ def test_a_change_replaces_a_tenant(world: Any) -> None:
     """After a rename only the new names lead to the tenant, apart from the former ones it kept."""
     acme = world.tenant("acme")
     table = Table(Loaded(1, [acme]))
-    new = world.change(acme, slug="neo", hostnames=("neo.example.com",), former=("acme.example.com",))
+    new = world.change(acme, slug="neo", hostnames=("neo.example.com",), former_hosts=("acme.example.com",))
     table.apply(Changes(2, frozenset({acme.tenant.id}), [new]))
     assert list(table.live) == [b"neo.example.com"]
     assert list(table.moved) == [b"acme.example.com"]
@@ -349,7 +349,9 @@ def test_slug_that_is_an_id(world: Any, resolver: Any) -> None:
 
 
 def test_unsigned_tokens_cannot_be_configured(world: Any, resolver: Any) -> None:
-    """A configuration that allows tokens without a signature is refused."""
+    """A configuration that allows tokens without a signature, or has no keys, is refused."""
     world.tenant("acme")
+    with pytest.raises(ConfigError):
+        ask(resolver(**jwt_settings() | {"jwt": Jwt({"keys": []})}), "example.com", token=make_token(tenant_id="acme"))
     with pytest.raises(ConfigError):
         ask(resolver(**jwt_settings(algorithms=("none",))), "example.com", token=make_token(tenant_id="acme"))

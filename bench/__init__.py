@@ -1,0 +1,1 @@
+"""The benchmarks: each compares Tenantry with a peer or with the least the work could cost, in the same run."""

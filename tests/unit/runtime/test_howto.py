@@ -1,0 +1,95 @@
+"""The how-tos for FastAPI, Flask and Django: their code, taken out of the pages, serves two tenants."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import httpx
+import pytest
+
+import tenantry
+from tenantry.context import tenant_context
+from tenantry.credentials import Role
+
+PAGES = Path(__file__).parents[3] / "docs" / "howto"
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def run(world: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs all code of a page as one module, connected to the world's platform."""
+    made = world.runtime()
+    monkeypatch.setattr(tenantry, "connect", lambda path: made.install())
+
+    def page(name: str) -> ModuleType:
+        module = ModuleType(f"howto_{name}")
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        code = "\n\n".join(BLOCK.findall((PAGES / f"{name}.md").read_text("utf-8")))
+        exec(compile(code, f"{name}.md", "exec"), module.__dict__)
+        return module
+
+    return page
+
+
+@contextlib.asynccontextmanager
+async def browser(module: ModuleType) -> AsyncIterator[Any]:
+    """A browser without a memory of its own, for either kind of application."""
+    if module.__name__ == "howto_fastapi":
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(module.app)) as client:
+            yield client.request
+        await module.runtime.stop()
+        return
+    client = httpx.Client(transport=httpx.WSGITransport(getattr(module, "application", None) or module.app))
+
+    async def request(*arguments: Any, **options: Any) -> httpx.Response:
+        return client.request(*arguments, **options)
+
+    with client:
+        yield request
+
+
+@pytest.mark.parametrize("page", ["fastapi", "flask", "django"])
+async def test_howto(world: Any, run: Any, page: str) -> None:
+    """Values, notes, files and users of each tenant are its own, by host and by path; strangers are refused."""
+    acme, other = world.tenant("acme"), world.tenant("other")
+    module = run(page)
+    async with browser(module) as request:
+        at = {"acme": "http://acme.example.com", "other": "http://example.com/t/other"}
+        home = await request("GET", at["acme"] + "/")
+        assert home.json() == {"tenant": "Acme", "title": "Acme"}
+        for slug, address in at.items():
+            assert (await request("POST", address + "/notes", content=f"of {slug}")).status_code == 201
+            assert (await request("PUT", address + "/media/a/b", content=slug)).status_code == 204
+        for slug, address in at.items():
+            assert (await request("GET", address + "/notes")).json() == [slug, f"of {slug}"]
+            assert (await request("GET", address + "/media/a/b")).text == slug
+            assert (await request("GET", address + "/media/nothing")).status_code == 404
+
+        for environment in (acme, other):
+            with tenant_context(environment):
+                await create(module.runtime, page)
+        given = {"login": "eva", "password": "correct horse"}
+        signed = await request("POST", at["acme"] + "/sign-in", json=given)
+        cookie = signed.headers["set-cookie"].partition(";")[0]
+        assert (await request("GET", at["acme"] + "/me", headers={"cookie": cookie})).json() == {"login": "eva"}
+        foreign = await request("GET", at["other"] + "/me", headers={"cookie": cookie})
+        assert (foreign.status_code, foreign.json()["code"]) == (401, "session.foreign")
+        wrong = await request("POST", at["other"] + "/sign-in", json=given | {"password": "wrong horse"})
+        assert (wrong.status_code, wrong.json()["code"]) == (401, "account.refused")
+        by_path = await request("POST", at["other"] + "/sign-in", json=given)
+        assert "Path=/t/other;" in by_path.headers["set-cookie"]
+        assert (await request("GET", "http://nobody.example.com/")).status_code == 404
+
+
+async def create(made: Any, page: str) -> None:
+    work = made.accounts.create("eva", "correct horse", role=Role.ADMIN)
+    if page == "fastapi":
+        await work
+    else:
+        made.wait(work)
