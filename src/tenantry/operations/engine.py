@@ -22,7 +22,9 @@ APPLICATION: Final = "tenantry"
 VERSION: Final = "1"
 """Fixed: DBOS leaves the work of another version pending for ever."""
 
-QUEUE_POLL: Final = 0.2
+LISTENER_POLL: Final = 0.05
+"""Seconds the engine sleeps between two looks at messages, which nobody sends here; `stop` waits that long for it."""
+
 SCHEMA: Final = "tenantry_engine"
 
 Outcome = dict[str, Any]
@@ -91,6 +93,7 @@ class Engine:
             "log_level": "ERROR",
             "enable_otlp": False,
             "use_listen_notify": False,
+            "notification_listener_polling_interval_sec": LISTENER_POLL,
         }
         DBOS(config=config)
         logging.getLogger("dbos").setLevel(logging.CRITICAL)

@@ -6,16 +6,18 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tenantry.errors import Cancelled, Fenced, TenantryError
 from tenantry.operations import bulk, change, create, destroy, migrate
-from tenantry.operations.engine import Durable, Outcome
 from tenantry.operations.fleet import ItemsFailed, Stopwatch
 from tenantry.operations.toolbox import Toolbox
 from tenantry.operations.verb import Verb, Work
 from tenantry.registry import journal
 from tenantry.registry.journal import State, StepState
+
+if TYPE_CHECKING:  # most commands need the verbs alone, and the engine takes a second to import
+    from tenantry.operations.engine import Durable, Outcome
 
 log: Final = logging.getLogger("tenantry.operations")
 
