@@ -7,10 +7,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tenantry.application import connect
     from tenantry.context import current_environment, current_tenant, tenant_context
-    from tenantry.runtime import TenantMiddleware, tenant_cache, tenant_session, tenant_storage, tenant_values
+    from tenantry.runtime import (
+        TenantMiddleware,
+        WsgiTenantMiddleware,
+        tenant_cache,
+        tenant_session,
+        tenant_storage,
+        tenant_values,
+    )
 
 __all__ = [
     "TenantMiddleware",
+    "WsgiTenantMiddleware",
     "connect",
     "current_environment",
     "current_tenant",

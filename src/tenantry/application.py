@@ -15,17 +15,15 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 from urllib.request import urlopen
 
-from tenantry.config import FILE, Config, load, secret_keys
+from tenantry.config import FILE, Config, secret_keys
 from tenantry.errors import ConfigError, RegistryUnavailable, TenantryError
 from tenantry.model import Environment
-from tenantry.operations.blueprints import Blueprints
+from tenantry.operations.blueprints import Blueprints, read_config
 from tenantry.registry import Feed, Registry, Vault
 from tenantry.registry.database import Database
-from tenantry.resources import kinds
 from tenantry.runtime import Changes, Loaded, Runtime, Settings
 from tenantry.runtime.resolver import Request, Resolver
 from tenantry.runtime.settings import Jwt
-from tenantry.runtime.table import Table
 
 SNAPSHOT: Final = "snapshot.json"
 JWKS_BYTES: Final = 1_000_000
@@ -39,8 +37,7 @@ def connect(config: Config | Path | str | None = None) -> Runtime:
     is opened yet: the runtime loads the tenants when it is started. Raises `ConfigError` or `SecretKeyError`.
     """
     if not isinstance(config, Config):
-        path = Path(config or os.environ.get("TENANTRY_CONFIG", FILE))
-        config = load(path, kinds={kind: resource.Options for kind, resource in kinds().items()})
+        config = read_config(Path(config or os.environ.get("TENANTRY_CONFIG", FILE)))
     vault = Vault(*secret_keys(config.root))
     source = RegistrySource(config.control_url, vault)
     return Runtime(settings(config), source, lambda environment: open_key(vault, environment)).install()
@@ -142,7 +139,7 @@ async def why(config: Config, registry: Registry, url: str) -> list[str]:
     known = settings(config)
     resolver = Resolver(known)
     loaded = await registry.feed.load()
-    resolver.table = Table(Loaded(loaded.seq, loaded.environments))
+    resolver.table = resolver.build(Loaded(loaded.seq, loaded.environments))
     asked = Request(hosts=(parts.netloc.encode(),), path=unquote(parts.path) or "/")
     lines = [f"host {parts.netloc or '(none)'}, path {asked.path}; rules in order: {', then '.join(known.by)}"]
     try:
@@ -157,8 +154,4 @@ async def why(config: Config, registry: Registry, url: str) -> list[str]:
     lines.append(f"tenant {tenant.slug} ({tenant.name}), environment {environment.name}, {rule}")
     if moved := found.redirect_host or found.redirect_path:
         lines.append(f"redirected to {moved}")
-    for place in environment.places:
-        wanted = known.needs.get((tenant.blueprint, place.name))
-        if wanted is not None and wanted != place.version:
-            lines.append(f"{place.name} is at schema {place.version}, and this code wants {wanted}")
     return [*lines, f"{tenant.status.value}: served"]

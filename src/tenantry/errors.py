@@ -331,6 +331,13 @@ class Fenced(TenantryError):
     remedy = "Nothing to do: the other worker ends it."
 
 
+class Handover(TenantryError):
+    """This worker is asked to end."""
+
+    code = "operation.handover"
+    remedy = "Nothing to do: another worker goes on."
+
+
 class NotConfirmed(TenantryError):
     """'{slug}' was not confirmed."""
 

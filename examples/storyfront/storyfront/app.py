@@ -9,7 +9,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,6 +18,7 @@ import tenantry
 from storyfront import desk, public
 from storyfront.front import platform_app
 from storyfront.web import HEADERS, HERE, here
+from tenantry.errors import TenantryError
 
 __all__ = ["app", "platform_app"]
 
@@ -55,8 +56,16 @@ async def fault(request: Request, error: Exception) -> Response:
         onward = quote(at.path) if request.method == "GET" else "/desk"
         return RedirectResponse(at.to(f"/sign-in?next={onward}"), 303)
     title, words = WORDS.get(status, ("That did not work", "Try again in a moment."))
-    told = isinstance(error, HTTPException) and status in (400, 403) and error.detail not in ("Forbidden", "Bad Request")
+    told = (
+        isinstance(error, HTTPException) and status in (400, 403) and error.detail not in ("Forbidden", "Bad Request")
+    )
     return at.render("fault.html", status, title=title, words=error.detail if told else words, status=status)
+
+
+async def unavailable(request: Request, error: Exception) -> Response:
+    """Where the tenant's own database cannot be used now, not even for a page of its look."""
+    status = error.status if isinstance(error, TenantryError) else 500
+    return PlainTextResponse("This site is being worked on. Try again in a moment.", status, {"retry-after": "5"})
 
 
 BOTH = ["GET", "POST"]
@@ -88,5 +97,5 @@ app = Starlette(
         Route("/{slug}", public.page),
     ],
     middleware=[Middleware(SafeHeaders)],
-    exception_handlers={HTTPException: fault},
+    exception_handlers={HTTPException: fault, TenantryError: unavailable},
 )

@@ -42,7 +42,9 @@ def _hills(chance: Random, colours: tuple[str, ...]) -> list[str]:
     layers = 5
     for layer in range(layers):
         far = layer / (layers - 1)
-        fill = mix(mix(cool, sky, 0.55), mix(main, deep, 0.75), far) if layer % 2 else mix(mix(main, sky, 0.5), deep, far)
+        fill = (
+            mix(mix(cool, sky, 0.55), mix(main, deep, 0.75), far) if layer % 2 else mix(mix(main, sky, 0.5), deep, far)
+        )
         parts.append(f'<path d="{_wave(chance, 175 + 48 * layer, 46 - 5 * layer)}" fill="{fill}"/>')
     return parts
 
@@ -83,7 +85,8 @@ def _tile(chance: Random, x: int, y: int, size: int, fill: str) -> str:
         case 3:
             return f'<path d="M{x} {y}h{size}l-{size} {size}Z" fill="{fill}" {turn}/>'
         case _:  # a leaf
-            return f'<path d="M{x} {y}a{size} {size} 0 0 1 {size} {size}a{size} {size} 0 0 1-{size}-{size}Z" fill="{fill}" {turn}/>'
+            arc = f"a{size} {size} 0 0 1"
+            return f'<path d="M{x} {y}{arc} {size} {size}{arc}-{size}-{size}Z" fill="{fill}" {turn}/>'
 
 
 def _blooms(chance: Random, colours: tuple[str, ...]) -> list[str]:
@@ -92,8 +95,10 @@ def _blooms(chance: Random, colours: tuple[str, ...]) -> list[str]:
     for at in range(6):
         x = 60 + at * 104 + chance.uniform(-26, 26)
         y, radius = chance.uniform(90, 240), chance.uniform(36, 68)
-        parts.append(f'<path d="M{x:.0f} {y:.0f}Q{x + chance.uniform(-40, 40):.0f} 320 {x:.0f} 420" '
-                     f'fill="none" stroke="{mix(deep, cool, 0.35)}" stroke-width="7"/>')
+        parts.append(
+            f'<path d="M{x:.0f} {y:.0f}Q{x + chance.uniform(-40, 40):.0f} 320 {x:.0f} 420" '
+            f'fill="none" stroke="{mix(deep, cool, 0.35)}" stroke-width="7"/>'
+        )
         parts += _bloom(chance, x, y, radius, chance.choice((main, warm, spark)), chance.choice((pale, deep)))
     parts.append(f'<path d="{_wave(chance, 362, 14)}" fill="{mix(main, deep, 0.7)}"/>')
     return parts
@@ -104,7 +109,9 @@ def _bloom(chance: Random, x: float, y: float, radius: float, petal: str, heart:
     parts = []
     for at in range(count):
         angle = start + at * math.tau / count
-        parts.append(_disc(x + math.cos(angle) * radius * 0.62, y + math.sin(angle) * radius * 0.62, radius * 0.5, petal))
+        parts.append(
+            _disc(x + math.cos(angle) * radius * 0.62, y + math.sin(angle) * radius * 0.62, radius * 0.5, petal)
+        )
     return [*parts, _disc(x, y, radius * 0.36, heart)]
 
 
@@ -113,7 +120,10 @@ def _lines(chance: Random, colours: tuple[str, ...]) -> list[str]:
     ground, ink = chance.choice(((deep, pale), (pale, deep), (mix(pale, main, 0.18), main)))
     parts = [_rect(0, 0, WIDTH, HEIGHT, ground)]
     a, b = chance.uniform(0, 6.28), chance.uniform(0, 6.28)
-    peaks = [(chance.uniform(90, 550), chance.uniform(45, 130), chance.uniform(30, 80)) for _ in range(chance.choice((1, 2, 3)))]
+    peaks = [
+        (chance.uniform(90, 550), chance.uniform(45, 130), chance.uniform(30, 80))
+        for _ in range(chance.choice((1, 2, 3)))
+    ]
     for line in range(24):
         points = []
         for x in range(0, WIDTH + 1, 10):

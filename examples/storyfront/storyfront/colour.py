@@ -70,5 +70,5 @@ def palette(colour: str) -> tuple[str, ...]:
         turned(0.09, 0.66, 1.05),
         turned(-0.11, 0.54, 0.75),
         turned(0.06, 0.91, 0.75),
-        turned(0.6, 0.66, 1.3),
+        turned(0.5, 0.68),
     )

@@ -10,15 +10,15 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
-from tenantry.credentials import Role, new_password
-from tenantry.errors import AccountError, SignInRefused
-from tenantry.runtime.runtime import connected
 
 import tenantry
 from storyfront import art, chart, media, pages, people, site, text
 from storyfront.site import LOOKS, MODES
 from storyfront.tables import Media, Page, Revision
 from storyfront.web import FORM_BYTES, Here, allow, here, text_of
+from tenantry.credentials import Role, new_password
+from tenantry.errors import AccountError, SignInRefused
+from tenantry.runtime.runtime import connected
 
 
 async def overview(request: Request) -> Response:
@@ -51,10 +51,16 @@ async def edit(request: Request) -> Response:
         if fields.get("do") == "preview":
             return await _editor(at, session, page, fields, fields.get("seen", ""))
         if page and fields.get("seen") != page.revised_at:
-            wrong = {"form": "Somebody saved this page meanwhile (see History). Save again to put your text over theirs."}
+            wrong = {
+                "form": "Somebody saved this page meanwhile (see History). Save again to put your text over theirs."
+            }
             return await _editor(at, session, page, fields, page.revised_at, wrong, 409)
         target = page or Page()
         publish = fields.get("do") == "publish"
+        limit = int(tenantry.tenant_values()["max_pages"])
+        if page is None and await pages.count(session) >= limit:
+            wrong = {"form": f"This site has {limit} pages, and that is as many as it may have."}
+            return await _editor(at, session, page, fields, "", wrong, 403)
         wrong = await pages.save(session, target, fields, publish, person.shown)
         if wrong:
             return await _editor(at, session, page, fields, fields.get("seen", ""), wrong, 422)
@@ -154,9 +160,16 @@ async def library(request: Request) -> Response:
         items = await _library(session)
     pictures = [item for item in items if item.type in media.PICTURES]
     return at.render(
-        "desk/media.html", 422 if faults else 200, items=items, pictures=pictures, faults=faults, limit=media.LIMIT,
-        files=[item for item in items if item not in pictures], used=sum(item.size for item in items), accept=media.ACCEPT,
-    )  # fmt: skip
+        "desk/media.html",
+        422 if faults else 200,
+        items=items,
+        pictures=pictures,
+        faults=faults,
+        limit=media.LIMIT,
+        files=[item for item in items if item not in pictures],
+        used=sum(item.size for item in items),
+        accept=media.ACCEPT,
+    )
 
 
 async def _take_in(session: AsyncSession, upload: UploadFile, alt: str, who: str) -> str | None:
@@ -217,25 +230,35 @@ async def settings(request: Request) -> Response:
 # --- people -------------------------------------------------------------------------------------------------------
 
 
+BLANK_PERSON = {"login": "", "name": "", "role": "user"}
+
+
 async def folk(request: Request) -> Response:
     """Who may sign in, and the form to invite somebody."""
     accounts = connected().accounts
     async with tenantry.tenant_session() as session:
         at = await here(request, session)
     allow(at, manage=True)
-    fields, wrong, password = {"login": "", "name": "", "role": "user"}, "", ""
+    fields, wrong, password = dict(BLANK_PERSON), "", ""
     if request.method == "POST":
         fields |= text_of(await at.form())
         password = new_password()
         try:
+            if len(await accounts.list()) >= int(tenantry.tenant_values()["max_users"]):
+                raise AccountError("This site has as many people as it may.", remedy="Ask who runs the platform.")
             await accounts.create(fields["login"], password, name=fields["name"], role=_role(fields["role"]))
         except AccountError as error:
             wrong, password = str(error), ""
     everybody = [people.person_of(user) for user in await accounts.list()]
     return at.render(
-        "desk/people.html", 422 if wrong else 200, people=everybody, password=password, invited=fields["login"], wrong=wrong,
-        fields=fields if wrong else {"login": "", "name": "", "role": "user"},
-    )  # fmt: skip
+        "desk/people.html",
+        422 if wrong else 200,
+        people=everybody,
+        password=password,
+        invited=fields["login"],
+        wrong=wrong,
+        fields=fields if wrong else BLANK_PERSON,
+    )
 
 
 def _role(name: str) -> Role:

@@ -1,7 +1,7 @@
-"""Puts the pages of a file into a tenant's site: `python -m storyfront.fill acme sites/acme.toml`.
+"""Puts the pages of files into the sites they are named after: `python -m storyfront.fill sites/acme.toml`.
 
-The file is TOML: a table `settings`, and `page` tables with slug, kind, title, summary, body, days (its age) and position.
-It is an example of work outside a request, done for one tenant by name.
+A file is TOML: a table `settings`, and `page` tables with slug, kind, title, summary, body, position and days (its
+age). It is an example of work outside a request, done for one tenant by name.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Any
 from sqlalchemy import delete, select
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import AsyncSession
-from tenantry.context import tenant_context
-from tenantry.runtime import Runtime
 
 import tenantry
 from storyfront import pages, site
 from storyfront.tables import Page, Revision, Visit
+from tenantry.context import tenant_context
+from tenantry.runtime import Runtime
 
 
 async def fill(runtime: Runtime, slug: str, content: Mapping[str, Any]) -> int:
@@ -59,17 +59,18 @@ async def _views(session: AsyncSession, slug: str) -> None:
             await session.execute(insert(Visit).values(page_id=page_id, day=date.isoformat(), views=max(0, views)))
 
 
-async def main(slug: str, file: str) -> None:
+async def main(*files: str) -> None:
     runtime = tenantry.connect("tenantry.toml")
     await runtime.start()
     try:
-        count = await fill(runtime, slug, tomllib.loads(Path(file).read_text("utf-8")))
+        for file in map(Path, files):
+            count = await fill(runtime, file.stem, tomllib.loads(file.read_text("utf-8")))
+            print(f"{file.stem} has {count} pages now")
     finally:
         await runtime.stop()
-    print(f"{slug} has {count} pages now")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        raise SystemExit("usage: python -m storyfront.fill SLUG FILE.toml")
+    if len(sys.argv) < 2:
+        raise SystemExit("usage: python -m storyfront.fill sites/SLUG.toml …")
     asyncio.run(main(*sys.argv[1:]))

@@ -13,16 +13,16 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
-from tenantry.context import tenant_context
-from tenantry.errors import TenantryError
-from tenantry.model import Environment
-from tenantry.runtime.runtime import connected
 
 import tenantry
 from storyfront import art, site
 from storyfront.public import icon_of
 from storyfront.site import LOOKS
 from storyfront.web import HEADERS, HERE, static_version, templates
+from tenantry.context import tenant_context
+from tenantry.errors import TenantryError
+from tenantry.model import Environment
+from tenantry.runtime.runtime import connected
 
 PER_PAGE: Final = 24
 NAME: Final = "Storyfront"
@@ -42,9 +42,13 @@ async def sites(request: Request) -> Response:
     cards = await asyncio.gather(*(_card(request, environment) for environment in served[first : first + PER_PAGE]))
     return _page(
         "A house full of websites.",
-        "Each has a name, a look, pages, pictures and people of its own. One installation serves them all, and none can see another.",
-        sites=[card for card in cards if card], count=len(served), number=int(number), more=len(served) > first + PER_PAGE,
-    )  # fmt: skip
+        "Each has a name, a look, pages, pictures and people of its own. "
+        "One installation serves them all, and none can see another.",
+        sites=[card for card in cards if card],
+        count=len(served),
+        number=int(number),
+        more=len(served) > first + PER_PAGE,
+    )
 
 
 async def _card(request: Request, environment: Environment) -> dict[str, Any] | None:
@@ -61,7 +65,14 @@ async def _card(request: Request, environment: Environment) -> dict[str, Any] | 
     port = f":{request.url.port}" if request.url.port else ""
     address = f"{request.url.scheme}://{host}{port}/" if host else f"/t/{environment.tenant.slug}/"
     drawing = art.cover(found.title, found.accent, LOOKS[found.look].art)
-    return {"title": found.title, "tagline": found.tagline, "look": found.look, "address": address, "drawing": drawing, "host": host or address}
+    return {
+        "title": found.title,
+        "tagline": found.tagline,
+        "look": found.look,
+        "address": address,
+        "drawing": drawing,
+        "host": host or address,
+    }
 
 
 def _page(heading: str, lead: str, status: int = 200, **context: Any) -> Response:
@@ -87,7 +98,11 @@ async def _icon(request: Request) -> Response:
 
 async def _lost(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
-    return _page("Nobody lives here.", "There is no page at this address. Below are none of the sites; the front page has them.", status)
+    return _page(
+        "Nobody lives here.",
+        "There is no page at this address.",
+        status,
+    )
 
 
 platform_app = Starlette(

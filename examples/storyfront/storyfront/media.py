@@ -19,7 +19,9 @@ _MAGIC: Final = (
     (re.compile(rb"....ftyp(?:avif|avis)", re.S), "image/avif", ".avif"),
 )
 PICTURES: Final = frozenset(kind for _, kind, _ in _MAGIC)
-FILES: Final = frozenset(".pdf .txt .md .csv .json .svg .zip .odt .ods .odp .docx .xlsx .pptx .epub .mp3 .ogg .mp4 .webm".split())
+FILES: Final = frozenset(
+    ".pdf .txt .md .csv .json .svg .zip .odt .ods .odp .docx .xlsx .pptx .epub .mp3 .ogg .mp4 .webm".split()
+)
 """What may be uploaded beside pictures. It is offered as a download and never shown, so nothing in it can run here."""
 
 ACCEPT: Final = ",".join(sorted(PICTURES) + sorted(FILES))

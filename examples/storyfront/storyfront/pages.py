@@ -42,6 +42,11 @@ async def everything(session: AsyncSession) -> Sequence[Page]:
     return (await session.scalars(select(Page).order_by(Page.kind, Page.position, Page.created_at.desc()))).all()
 
 
+async def count(session: AsyncSession) -> int:
+    """How many pages and stories there are, drafts included."""
+    return await session.scalar(select(func.count(Page.id))) or 0
+
+
 async def save(session: AsyncSession, page: Page, fields: Mapping[str, str], publish: bool, who: str) -> dict[str, str]:
     """Store a page and a revision of it. Returns what is wrong by field, in which case nothing is stored."""
     slug = fields.get("slug", "").strip() or slugify(fields.get("title", ""), max_length=80)
@@ -94,7 +99,9 @@ async def remove(session: AsyncSession, page: Page) -> None:
 
 async def history(session: AsyncSession, page: Page) -> Sequence[Revision]:
     """Every saved version, newest first."""
-    return (await session.scalars(select(Revision).where(Revision.page_id == page.id).order_by(Revision.id.desc()))).all()
+    return (
+        await session.scalars(select(Revision).where(Revision.page_id == page.id).order_by(Revision.id.desc()))
+    ).all()
 
 
 def differences(old: str, new: str) -> list[tuple[str, str]]:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from starlette.requests import Request
+
 from tenantry.errors import ForeignSession, InvalidToken
 from tenantry.runtime.accounts import User
 from tenantry.runtime.runtime import connected
-
 
 ROLES: Final = {"admin": "Admin", "superuser": "Editor", "user": "Reader"}
 

@@ -111,7 +111,8 @@ def icon_of(title: str, accent: str) -> str:
     from storyfront.colour import ink_on
 
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64"><rect width="64" height="64" rx="14" fill="{accent}"/>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64">'
+        f'<rect width="64" height="64" rx="14" fill="{accent}"/>'
         f'<text x="32" y="45" font-family="sans-serif" font-weight="700" font-size="38" text-anchor="middle" '
         f'fill="{ink_on(accent)}">{escape(title[:1].upper())}</text></svg>'
     )

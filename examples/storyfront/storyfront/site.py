@@ -31,7 +31,9 @@ class Look:
 
 LOOKS: Final = {
     "paper": Look("Paper", "reads like a magazine", "hills", "#b4532a", ("#fbf8f3", "#171411"), ("#211c17", "#efe8de")),
-    "studio": Look("Studio", "loud, square, sure of itself", "tiles", "#2b4bf2", ("#ffffff", "#0d0e12"), ("#0c0d12", "#f4f5f8")),
+    "studio": Look(
+        "Studio", "loud, square, sure of itself", "tiles", "#2b4bf2", ("#ffffff", "#0d0e12"), ("#0c0d12", "#f4f5f8")
+    ),
     "garden": Look("Garden", "round and friendly", "blooms", "#2f7d4f", ("#f4f8f1", "#101612"), ("#1a241d", "#e4eee6")),
     "ledger": Look("Ledger", "everything in order", "lines", "#0f766e", ("#f5f6f3", "#111413"), ("#181c1b", "#e3e8e6")),
 }
@@ -57,8 +59,10 @@ class Site:
     def stylesheet(self) -> str:
         """The site's own colours; everything else is in static/style.css."""
         look = LOOKS[self.look]
-        day, night = (colour.readable(self.accent, colour.mix(paper, ink, 0.06), 4.6)
-                      for paper, ink in zip(look.paper, look.ink, strict=True))
+        day, night = (
+            colour.readable(self.accent, colour.mix(paper, ink, 0.06), 4.6)
+            for paper, ink in zip(look.paper, look.ink, strict=True)
+        )
         deep, *_ = colour.palette(self.accent)
         return (
             f":root{{--paper:light-dark({look.paper[0]},{look.paper[1]});--ink:light-dark({look.ink[0]},{look.ink[1]});"

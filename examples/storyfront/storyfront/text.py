@@ -11,8 +11,8 @@ from markdown_it.rules_core import StateCore
 from markupsafe import Markup
 
 _TAGS: Final = set(
-    "a abbr b blockquote br caption code col colgroup dd del details div dl dt em figcaption figure h2 h3 h4 h5 h6 hr i img "
-    "ins kbd li mark ol p pre q s small span strong sub summary sup table tbody td tfoot th thead tr u ul".split()
+    "a abbr b blockquote br caption code col colgroup dd del details div dl dt em figcaption figure h2 h3 h4 h5 h6 hr "
+    "i img ins kbd li mark ol p pre q s small span strong sub summary sup table tbody td tfoot th thead tr u ul".split()
 )
 _ATTRIBUTES: Final = {
     "a": {"href", "title"},
@@ -62,7 +62,9 @@ def render(body: str, root: str = "") -> Markup:
         url_schemes={"http", "https", "mailto", "tel"},
         link_rel="noopener noreferrer nofollow",
     )
-    return Markup(re.sub(r"<table>(.*?)</table>", r'<div class="scroll" tabindex="0"><table>\1</table></div>', html, flags=re.S))
+    return Markup(
+        re.sub(r"<table>(.*?)</table>", r'<div class="scroll" tabindex="0"><table>\1</table></div>', html, flags=re.S)
+    )
 
 
 _MARKS: Final = re.compile(r"!?\[([^\]]*)\]\([^)]*\)|[*_`#>|~]+|-{3,}|<[^>]*>")

@@ -19,12 +19,12 @@ from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
-from tenantry.runtime.runtime import connected
 
 import tenantry
 from storyfront import people, site
 from storyfront.people import Person
 from storyfront.site import Site
+from tenantry.runtime.runtime import connected
 
 HERE: Final = Path(__file__).parent
 FORM_COOKIE: Final = "storyfront_form"
@@ -51,7 +51,11 @@ SAID: Final = {
 }
 
 templates: Final = Environment(
-    loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    loader=FileSystemLoader(HERE / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
 )
 
 
@@ -124,7 +128,11 @@ class Here:
         form = await self.request.form(max_files=20, max_fields=40)
         cookie = self.request.cookies.get(FORM_COOKIE, "")
         sent = form.get("csrf")
-        if not cookie or not isinstance(sent, str) or not hmac.compare_digest(sent, _token(cookie, self._session_cookie)):
+        if (
+            not cookie
+            or not isinstance(sent, str)
+            or not hmac.compare_digest(sent, _token(cookie, self._session_cookie))
+        ):
             raise HTTPException(403, "This form is out of date. Go back, load the page again and send it once more.")
         return form
 

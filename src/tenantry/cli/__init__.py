@@ -14,6 +14,7 @@ from cyclopts import App, CycloptsError, Group, Parameter
 from tenantry.errors import TenantryError
 
 USAGE: Final = 2
+INTERNAL: Final = "This is a fault of Tenantry: run it again with -v to see where, and report it."
 INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
 
 _START, _DAY, _RUN = Group.create_ordered("Begin"), Group.create_ordered("Every day"), Group.create_ordered("Run")
@@ -72,6 +73,10 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        if {"-v", "--verbose"} & set(arguments):
+            raise
+        return _tell("internal", f"{type(error).__name__}: {error}.", INTERNAL, 1, as_json)
     return result if isinstance(result, int) else 0
 
 

@@ -45,7 +45,12 @@ def check(*, common: Common = COMMON) -> int:
 
 
 @app.command
-def show(key: str | None = None, /, *, common: Common = COMMON) -> None:
+def show(
+    key: Annotated[str | None, Parameter(help="A section or setting, such as blueprints.site.")] = None,
+    /,
+    *,
+    common: Common = COMMON,
+) -> None:
     """Print all settings as they are in force, or those below one KEY; secrets are hidden."""
     from tenantry.config import load
 

@@ -9,6 +9,7 @@ from typing import Annotated, Final
 
 from cyclopts import Parameter
 
+from tenantry.cli.options import FLAG
 from tenantry.cli.output import Output
 from tenantry.errors import AlreadyThere
 
@@ -44,9 +45,9 @@ def init(
     /,
     *,
     name: Annotated[str | None, Parameter(help="The platform's name; else the directory's.")] = None,
-    force: Annotated[bool, Parameter(help="Overwrite what is there; .env is never overwritten.")] = False,
-    dry_run: Annotated[bool, Parameter(help="Print what it writes and do nothing.")] = False,
-    json: Annotated[bool, Parameter(help="Print JSON, and errors as JSON on stderr.")] = False,
+    force: Annotated[bool, FLAG, Parameter(help="Overwrite what is there; .env is never overwritten.")] = False,
+    dry_run: Annotated[bool, FLAG, Parameter(help="Print what it writes and do nothing.")] = False,
+    json: Annotated[bool, FLAG, Parameter(help="Print JSON, and errors as JSON on stderr.")] = False,
 ) -> None:
     """Write a platform to begin with: tenantry.toml, a key in .env, a schema, a template."""
     from tenantry.config.example import starter

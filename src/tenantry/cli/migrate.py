@@ -56,10 +56,8 @@ async def run(
             slugs=tenants or (),
         )
         ended = await carry_out(platform, operation, common.out, wait)
-    if ended:
-        if common.json:
-            common.out.data(ended)
-        common.out.line(f"{ended.operation.done} migrated, {ended.operation.failed} failed.", "bold")
+    if ended and common.json:
+        common.out.data(ended)
 
 
 @app.command

@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from tenantry.cli.options import COMMON, Common, Wait
-from tenantry.cli.progress import carry_out, step_line, watch
+from tenantry.cli.progress import carry_out, failures, step_line, watch
 
 app = App(name="operation", help="What is being done, was done and failed.")
 
@@ -41,9 +41,7 @@ async def show(operation: Id, /, *, common: Common = COMMON) -> None:
     common.out.record(details, {name.replace("_", " "): getattr(found, name) for name in (*names, *times)})
     for step in details.steps:
         common.out.line(step_line(step))
-    for item in details.items:
-        error = item.error or {}
-        common.out.line(f"  ✗ {item.subject}: {error.get('message', '')}  {error.get('remedy', '')}".rstrip(), "red")
+    failures(details, common.out)
     if found.error:
         common.out.line(f"error[{found.error.get('code')}]: {found.error.get('message')}  {found.error.get('remedy')}")
 

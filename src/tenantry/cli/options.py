@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tenantry.platform import Platform
 
 GROUP: Final = Group("Options of every command", sort_key=1000)
-FLAG: Final = Parameter(show_default=False)
+FLAG: Final = Parameter(show_default=False, negative="")
 
 Slug: TypeAlias = Annotated[str, Parameter(help="The tenant's slug.")]
 Settings: TypeAlias = Annotated[

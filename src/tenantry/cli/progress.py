@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tenantry.cli.output import Output, cell
+from tenantry.cli.output import Output
 from tenantry.errors import Cancelled, OperationFailed
 
 if TYPE_CHECKING:
@@ -43,14 +44,16 @@ async def watch(platform: Platform, operation: Operation, out: Output, finish: b
     try:
         details = await _show(platform, operation, out, work)
     except asyncio.CancelledError:
-        out.line(f"It goes on as {operation.id}. Follow it: `tenantry operation watch {operation.id}`.")
+        logging.disable()  # the engine tells at length that it was interrupted
+        where = f"`tenantry operation watch {operation.id}`"
+        out.line(f"A worker goes on with it; where none lives, start `tenantry worker`. Follow it: {where}.")
         raise
     finally:
         if work is not None and not work.done():
             work.cancel()
             with suppress(asyncio.CancelledError):
                 await work
-    _failures(details, out)
+    _ended(details, out)
     _raise(details)
     return details
 
@@ -80,10 +83,21 @@ async def _follow(platform: Platform, operation_id: str, view: View) -> Operatio
     return last
 
 
-def _failures(details: OperationDetails, out: Output) -> None:
+def _ended(details: OperationDetails, out: Output) -> None:
+    """What became of an operation on many tenants; with --json of every one that did not end well."""
+    operation = details.operation
+    if out.as_json and operation.state != "done":
+        out.data(details)
+    failures(details, out)
+    if operation.verb in FLEET:
+        out.line(f"{operation.done} of {operation.total} done, {operation.failed} failed.", "bold")
+
+
+def failures(details: OperationDetails, out: Output) -> None:
+    """A line for each tenant that failed, with its error and what to do."""
     for item in details.items:
         error = item.error or {}
-        out.line(f"  ✗ {cell(item.subject)}: {error.get('message', '')}  {error.get('remedy', '')}".rstrip(), "red")
+        out.line(f"  ✗ {item.subject}: {error.get('message', '')}  {error.get('remedy', '')}".rstrip(), "red")
 
 
 def _raise(details: OperationDetails) -> None:

@@ -250,11 +250,8 @@ async def import_(
     async with common.platform() as platform:
         operation = await platform.tenants.import_csv(file, blueprint, plan)
         ended = await carry_out(platform, operation, common.out, wait)
-        if ended:
-            summary = {"made": ended.operation.done, "failed": ended.operation.failed, "operation": operation.id}
-            if common.json:
-                common.out.data({**summary, "items": ended.items})
-            common.out.line(f"{ended.operation.done} tenants made, {ended.operation.failed} failed.")
+    if ended and common.json:
+        common.out.data(ended)
 
 
 def _done(common: Common, slug: str, what: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import posixpath
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, Final, NamedTuple
 
@@ -92,9 +92,10 @@ def _processes(config: Config) -> Iterator[Trouble]:
     if config.worker.dead_after <= 2 * config.worker.heartbeat:
         remedy = "Set it to at least three times worker.heartbeat."
         yield Trouble(("worker", "dead_after"), "a worker that lives could be taken for dead", remedy)
-    app = config.serve.app
-    if app is not None and not re.fullmatch(r"[\w.]+:[\w.]+", app):
-        yield Trouble(("serve", "app"), "it names no application", 'Write it like "package.module:application".')
+    for name in ("app", "platform_app"):
+        app = getattr(config.serve, name)
+        if app is not None and not re.fullmatch(r"[\w.]+:[\w.]+", app):
+            yield Trouble(("serve", name), "it names no application", 'Write it like "package.module:application".')
     for index, proxy in enumerate(config.serve.trusted_proxies):
         try:
             ipaddress.ip_network(proxy, strict=False)
@@ -191,9 +192,18 @@ def _places(key: Key, blueprint: Blueprint) -> Iterator[Trouble]:
     """Two resources that write one file would destroy each other's work."""
     seen: dict[str, str] = {}
     for name, spec in blueprint.resources.items():
-        place = next((spec.options[option] for option in ("target", "path") if option in spec.options), name)
-        place = posixpath.normpath(str(place))
+        place = posixpath.normpath(_place(name, spec.options))
         if place in seen:
             remedy = "Give each resource a target of its own."
             yield Trouble((*key, "resources", name), f"it is written to {place!r}, as {seen[place]!r} is", remedy)
         seen.setdefault(place, name)
+
+
+def _place(name: str, options: Mapping[str, Any]) -> str:
+    """Where a resource lies below its environment's home, as far as options can tell without its driver."""
+    for option in ("target", "path", "file"):
+        if options.get(option):
+            return str(options[option])
+    if options.get("template"):
+        return posixpath.basename(str(options["template"])).removesuffix(".j2").removesuffix(".jinja")
+    return name

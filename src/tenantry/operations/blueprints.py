@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
-from tenantry.config import Blueprint, Config
+from tenantry.config import Blueprint, Config, load
 from tenantry.errors import TenantryError
 from tenantry.model import Environment, Tenant, expand, facts_of
 from tenantry.resources import Resource, Setting, build, kinds
@@ -19,6 +19,11 @@ class UnknownBlueprint(TenantryError):
     remedy = "Known blueprints: {known}."
     status = 422
     exit_code = 2
+
+
+def read_config(path: Path) -> Config:
+    """Read tenantry.toml, the options of its resources checked by their drivers. Raises `ConfigError`."""
+    return load(path, kinds={kind: resource.Options for kind, resource in kinds().items()})
 
 
 class Blueprints:

@@ -10,22 +10,16 @@ from typing import Any, ClassVar
 from tenantry.errors import TenantNotFound
 from tenantry.model import Environment, Status, check_move
 from tenantry.operations.toolbox import Toolbox
-from tenantry.operations.verb import Verb, Work
+from tenantry.operations.verb import Verb, Work, resource_steps
 from tenantry.registry import journal, tenants
 from tenantry.resources import Resource
 
 RECORD = "record"
 
 
-def dependent_steps(tools: Toolbox, environments: Sequence[Environment]) -> list[tuple[str, str]]:
-    """Steps that make anew what is made out of a tenant's names and values."""
-    several = len(environments) > 1
-    return [
-        (f"{resource.name}@{environment.name}" if several else resource.name, resource.kind)
-        for environment in environments
-        for resource in tools.resources[environment.tenant.blueprint]
-        if resource.follows_tenant
-    ]
+def steps(tools: Toolbox, environments: Sequence[Environment]) -> list[tuple[str, str]]:
+    """Record the change, then make anew what is made out of a tenant's names and values."""
+    return [(RECORD, ""), *resource_steps(tools, environments, following=True)]
 
 
 async def _remake(work: Work, step: journal.Step) -> str:

@@ -44,27 +44,32 @@ _drive: Drive | None = None
 _home: asyncio.AbstractEventLoop | None = None
 
 
-async def _on_home_loop(call: Callable[[], Awaitable[Any]]) -> Any:
-    """Await on the worker's own event loop: DBOS runs recovered workflows on a loop of its own."""
-    assert _home is not None
-    if asyncio.get_running_loop() is _home:
-        return await call()
-    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_awaited(call), _home))
-
-
-async def _awaited(call: Callable[[], Awaitable[Any]]) -> Any:
-    return await call()
-
-
 async def _durable(name: str, call: Callable[[], Awaitable[Outcome]]) -> Outcome:
-    outcome: Outcome = await DBOS.run_step_async({"name": name}, _on_home_loop, call)
+    outcome: Outcome = await DBOS.run_step_async({"name": name}, _unrecorded, call)
     return outcome
+
+
+async def _unrecorded(call: Callable[[], Awaitable[Outcome]]) -> Outcome:
+    """Let no exception become a step's outcome: DBOS would raise it again, at every worker, for ever."""
+    try:
+        return await call()
+    except Exception as error:
+        raise asyncio.CancelledError from error
 
 
 @DBOS.workflow(name="operation")
 async def _operation(operation_id: str, attempt: int) -> None:
+    """Drive on the worker's own event loop: DBOS runs recovered workflows on a loop of its own."""
     assert _drive is not None
-    await _drive(operation_id, _durable)
+    assert _home is not None
+    if asyncio.get_running_loop() is _home:
+        await _drive(operation_id, _durable)
+    else:  # the task there begins in a copy of this context, by which DBOS knows its workflow
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_driven(_drive, operation_id), _home))
+
+
+async def _driven(drive: Drive, operation_id: str) -> None:
+    await drive(operation_id, _durable)
 
 
 def _workflow_id(operation_id: str, attempt: int) -> str:

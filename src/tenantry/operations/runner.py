@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from tenantry.errors import Cancelled, Fenced, TenantryError
+from tenantry.errors import Cancelled, Fenced, Handover, RegistryUnavailable, TenantryError
 from tenantry.operations import bulk, change, create, destroy, migrate
 from tenantry.operations.fleet import ItemsFailed, Stopwatch
 from tenantry.operations.toolbox import Toolbox
@@ -16,10 +16,13 @@ from tenantry.operations.verb import Verb, Work
 from tenantry.registry import journal
 from tenantry.registry.journal import State, StepState
 
-if TYPE_CHECKING:  # most commands need the verbs alone, and the engine takes a second to import
+if TYPE_CHECKING:  # the engine takes half a second to import; only a worker needs it
     from tenantry.operations.engine import Durable, Outcome
 
 log: Final = logging.getLogger("tenantry.operations")
+
+NOT_HERE: Final = (Fenced, Handover, RegistryUnavailable)
+"""What says nothing of a step but that this worker cannot go on with it now."""
 
 VERBS: Final[Mapping[str, Verb]] = {
     verb.name: verb
@@ -50,6 +53,7 @@ class Runner:
         self.tools = tools
         self.worker_id = worker_id
         self.running: set[str] = set()
+        self.ending = False
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -58,13 +62,15 @@ class Runner:
         self.running.add(operation_id)
         self._idle.clear()
 
-    def _over(self, operation_id: str) -> None:
+    def over(self, operation_id: str) -> None:
+        """Count an operation as no longer under way here."""
         self.running.discard(operation_id)
         if not self.running:
             self._idle.set()
 
     async def idle(self) -> None:
-        """Wait until nothing is under way here."""
+        """Leave each operation at the end of its step or batch, and wait until nothing is under way here."""
+        self.ending = True
         await self._idle.wait()
 
     async def drive(self, operation_id: str, durable: Durable) -> None:
@@ -72,33 +78,39 @@ class Runner:
         self.begin(operation_id)
         try:
             await self._drive(operation_id, durable)
-        except asyncio.CancelledError:
-            raise
         except Exception as error:
             # Whoever takes the operation next must find it as it is: so nothing of this is recorded.
-            if not isinstance(error, Fenced):
-                log.exception("operation %s was interrupted", operation_id)
+            _tell(operation_id, error)
             raise asyncio.CancelledError from error
+        except asyncio.CancelledError as cancelled:
+            _tell(operation_id, cancelled.__cause__)
+            raise
         finally:
-            self._over(operation_id)
+            self.over(operation_id)
 
     async def _drive(self, operation_id: str, durable: Durable) -> None:
         operation, steps = await self._take(operation_id)
         if not operation.state.live:
             return
-        work = Work(self.tools, operation)
+        work = Work(self.tools, operation, lambda: self.ending)
         outcome: Outcome = {}
         reached: list[journal.Step] = []
         for step in steps:
             reached.append(step)
-            outcome = await durable(f"{step.position} {step.name}", partial(self.perform, work, step))
+            outcome = await self._one(durable, f"{step.position} {step.name}", partial(self.perform, work, step))
             if outcome:
                 break
         undone = bool(outcome) and VERBS[operation.verb].reversible
         if undone:
             for step in reversed(reached):
-                await durable(f"undo {step.position} {step.name}", partial(self.undo, work, step))
-        await durable("end", partial(self.end, work, outcome, undone))
+                await self._one(durable, f"undo {step.position} {step.name}", partial(self.undo, work, step))
+        await self._one(durable, "end", partial(self.end, work, outcome, undone))
+
+    async def _one(self, durable: Durable, name: str, call: Callable[[], Awaitable[Outcome]]) -> Outcome:
+        """One durable step, unless this worker is asked to end: then whoever takes the operation next goes on here."""
+        if self.ending:
+            raise Handover
+        return await durable(name, call)
 
     async def _take(self, operation_id: str) -> tuple[journal.Operation, list[journal.Step]]:
         async with self.tools.registry.write() as tx:
@@ -109,14 +121,14 @@ class Runner:
         """One step; {} when it went well, otherwise its error. Raises only what means: not this worker, not now."""
         async with self.tools.registry.write() as tx:
             state = await journal.guard(tx, work.operation)
-            if state is not State.CANCELLING:
-                await journal.set_step(tx, work.operation.id, step.position, StepState.RUNNING)
+            if not await journal.begin_step(tx, work.operation.id, step.position):
+                return {}  # recorded as done by a worker that was killed before the engine heard of it
         watch = Stopwatch()
         try:
             if state is State.CANCELLING:
                 raise Cancelled
             detail = await VERBS[work.operation.verb].perform(work, step)
-        except Fenced:
+        except NOT_HERE:
             raise
         except Exception as error:
             return await self._failed(work, step, error, watch.seconds)
@@ -142,7 +154,7 @@ class Runner:
         state, detail = StepState.UNDONE, ""
         try:
             await VERBS[work.operation.verb].undo(work, step)
-        except Fenced:
+        except NOT_HERE:
             raise
         except Exception as error:
             log.exception("undoing step %s of operation %s", step.name, work.operation.id)
@@ -173,6 +185,13 @@ class Runner:
         if failed:
             return State.FAILED, ItemsFailed(failed=failed, total=work.operation.total).as_dict()
         return State.DONE, None
+
+
+def _tell(operation_id: str, cause: BaseException | None) -> None:
+    if isinstance(cause, RegistryUnavailable):
+        log.warning("operation %s was interrupted: %s", operation_id, cause)
+    elif cause is not None and not isinstance(cause, NOT_HERE):
+        log.error("operation %s was interrupted", operation_id, exc_info=cause)
 
 
 FLEET: Final = frozenset({migrate.Migrate.name, bulk.Import.name})

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tenantry.errors import Cancelled, TenantNotFound
+from tenantry.errors import Cancelled, Handover, TenantNotFound
 from tenantry.model import Environment
 from tenantry.operations.toolbox import Toolbox
 from tenantry.registry import Transaction, journal
@@ -20,6 +20,7 @@ class Work:
 
     tools: Toolbox
     operation: journal.Operation
+    ending: Callable[[], bool]  # whether this worker is asked to end
 
     @contextlib.asynccontextmanager
     async def write(self) -> AsyncIterator[Transaction]:
@@ -29,7 +30,9 @@ class Work:
             yield tx
 
     async def check_cancelled(self) -> None:
-        """Raise `Cancelled` when someone asked for it; long steps call this between their batches."""
+        """Raise `Cancelled` or `Handover` when someone asked for it; long steps call this between their batches."""
+        if self.ending():
+            raise Handover
         async with self.tools.registry.read() as tx:
             if await journal.guard(tx, self.operation) is journal.State.CANCELLING:
                 raise Cancelled
@@ -74,11 +77,17 @@ class Verb:
         """Called in the transaction that queues a failed operation once more."""
 
 
-def resource_steps(tools: Toolbox, environments: Sequence[Environment]) -> list[tuple[str, str]]:
-    """A step for each resource of each environment: (name, kind); the environment is named where there are several."""
+def resource_steps(
+    tools: Toolbox, environments: Sequence[Environment], *, following: bool = False
+) -> list[tuple[str, str]]:
+    """A step for each resource of each environment: (name, kind); the environment is named where there are several.
+
+    With `following`, only for resources that are made out of a tenant's names and values.
+    """
     several = len(environments) > 1
     return [
         (f"{resource.name}@{environment.name}" if several else resource.name, resource.kind)
         for environment in environments
         for resource in tools.resources[environment.tenant.blueprint]
+        if resource.follows_tenant or not following
     ]

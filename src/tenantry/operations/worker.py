@@ -8,7 +8,8 @@ import logging
 import os
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from tenantry.errors import RegistryUnavailable
@@ -22,9 +23,17 @@ from tenantry.registry.database import now
 log: Final = logging.getLogger("tenantry.worker")
 
 ORPHAN_POLL: Final = 0.5
-TIDY_POLL: Final = 60.0
+QUEUE_LOOK: Final = 1.0
+AFTER_FAULT: Final = 0.5
+
+TIDY_EVERY: Final = 10
+"""How often a worker tidies up, in multiples of `worker.dead_after`."""
+
+STALLED: Final = 0.75
+"""The share of `worker.dead_after` after which a worker that could not say it lives stops judging others by that."""
+
 DRAIN_SECONDS: Final = 30.0
-"""How long an ending worker waits for what it is doing; what is left goes on at another one."""
+"""How long an ending worker waits for the ends of its steps; what is left goes on at another one."""
 
 
 class Worker:
@@ -40,11 +49,18 @@ class Worker:
         url = self.registry.database.url.render_as_string(hide_password=False)
         self.engine = Engine(url, self.id, self.runner.drive)
         self._resumed: dict[str, float] = {}
+        self._beaten = time.monotonic()
+        self._fair_after = 0.0
+        self._untidy = asyncio.Event()
+        self._untidy.set()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set."""
         async with self._employed():
-            chores = [asyncio.create_task(chore()) for chore in (self._take_orphans, self._tidy)]
+            chores = [
+                asyncio.create_task(_ever(self._resume_orphans, ORPHAN_POLL)),
+                asyncio.create_task(_ever(self._tidy, 0)),
+            ]
             try:
                 await self._take_queued(stop)
             finally:
@@ -75,7 +91,8 @@ class Worker:
         async with self.registry.write() as tx:
             await journal.enlist(tx, entry)
         self.engine.start()
-        heart = asyncio.create_task(self._beat(entry))
+        self._beaten = time.monotonic()
+        heart = asyncio.create_task(_ever(partial(self._beat, entry), self.settings.heartbeat))
         try:
             yield
         finally:
@@ -86,12 +103,18 @@ class Worker:
                 await journal.dismiss(tx, self.id)
 
     async def _beat(self, entry: journal.Worker) -> None:
-        while True:
-            await asyncio.sleep(self.settings.heartbeat)
-            with contextlib.suppress(RegistryUnavailable):
-                async with self.registry.write() as tx:
-                    if not await journal.beat(tx, self.id):
-                        await journal.enlist(tx, entry)
+        async with self.registry.write() as tx:
+            if not await journal.beat(tx, self.id):
+                await journal.enlist(tx, entry)
+        moment = time.monotonic()
+        if moment - self._beaten > self.settings.dead_after * STALLED:
+            self._fair_after = moment + self.settings.dead_after
+        self._beaten = moment
+
+    def _may_judge(self) -> bool:
+        """Whether silence of others means anything: not while this worker could not write either, nor just after."""
+        moment = time.monotonic()
+        return moment >= self._fair_after and moment - self._beaten <= self.settings.dead_after * STALLED
 
     async def _take_queued(self, stop: asyncio.Event) -> None:
         async with Feed.signal(self.registry.database) as signal:
@@ -102,7 +125,7 @@ class Worker:
                 except RegistryUnavailable as error:
                     log.warning("%s", error)
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(1.0):
+                    async with asyncio.timeout(QUEUE_LOOK):
                         await signal.wait()
 
     async def _take_one(self) -> bool:
@@ -115,19 +138,17 @@ class Worker:
             return False
         log.info("operation %s: %s %s", operation.id, operation.verb, operation.tenant_slug or "")
         self.runner.begin(operation.id)
-        await self.engine.run(operation.id, operation.attempt)
+        try:
+            await self.engine.run(operation.id, operation.attempt)
+        except Exception:  # the engine's own database may be out of reach; it is asked again as one let fall
+            log.exception("operation %s did not begin", operation.id)
+            self.runner.over(operation.id)
         return True
-
-    async def _take_orphans(self) -> None:
-        while True:
-            await asyncio.sleep(ORPHAN_POLL)
-            try:
-                await self._resume_orphans()
-            except RegistryUnavailable as error:
-                log.warning("%s", error)
 
     async def _resume_orphans(self, only: str | None = None) -> None:
         """Have the engine go on with operations whose worker died, and with those this process let fall."""
+        if not self._may_judge():
+            return
         async with self.registry.read() as tx:
             lost = await journal.orphans(tx, self.settings.dead_after, self.id)
         for operation in lost:
@@ -140,23 +161,40 @@ class Worker:
                 if not await journal.adopt(tx, operation, self.id):
                     continue
             self._resumed[operation.id] = time.monotonic()
+            self._untidy.set()
             log.info("operation %s (%s) goes on", operation.id, operation.verb)
             await self.engine.resume(operation.id, operation.attempt)
 
     async def _tidy(self) -> None:
-        """Clear away what dead processes left, once; then end workers and redirects whose time is over, on and on."""
-        for resources in self.tools.resources.values():
-            for resource in resources:
-                for gone in await resource.tidy():
-                    log.info("removed %s", gone)
-        while True:
-            with contextlib.suppress(RegistryUnavailable):
-                async with self.registry.write() as tx:
-                    await journal.bury(tx, self.settings.dead_after)
-                    await tenants.forget_former(tx)
-            await asyncio.sleep(TIDY_POLL)
+        """End workers and redirects whose time is over; clear away what dead processes left where there may be some."""
+        if self._untidy.is_set():
+            self._untidy.clear()
+            for resources in self.tools.resources.values():
+                for resource in resources:
+                    for gone in await resource.tidy():
+                        log.info("removed %s", gone)
+        async with self.registry.write() as tx:
+            await journal.bury(tx, self.settings.dead_after)
+            await tenants.forget_former(tx)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.dead_after * TIDY_EVERY):
+                await self._untidy.wait()
 
     async def _drain(self) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_SECONDS):
                 await self.runner.idle()
+
+
+async def _ever(chore: Callable[[], Awaitable[None]], pause: float) -> None:
+    """Do a chore again and again; what it raises is logged and holds up nothing."""
+    while True:
+        await asyncio.sleep(pause)
+        try:
+            await chore()
+        except RegistryUnavailable as error:
+            log.warning("%s", error)
+            await asyncio.sleep(AFTER_FAULT)
+        except Exception:
+            log.exception("a chore of this worker failed")
+            await asyncio.sleep(AFTER_FAULT)

@@ -15,15 +15,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from tenantry.config import FILE, Config, load, secret_keys
+from tenantry.config import FILE, Config, secret_keys
+from tenantry.operations.blueprints import read_config
 from tenantry.operations.toolbox import Toolbox
 from tenantry.platform.fleet import Migrations
 from tenantry.platform.operations import Operations
 from tenantry.platform.tenants import Credentials, Hostnames, PlannedStep, TenantDetails, Tenants
 from tenantry.registry import AuditReport, Entry, Registry, Vault, journal, tenants
-from tenantry.resources import kinds
 
-__all__ = ["Credentials", "PlannedStep", "Platform", "TenantDetails", "options_models"]
+__all__ = ["Credentials", "PlannedStep", "Platform", "TenantDetails"]
 
 
 class Platform:
@@ -48,7 +48,7 @@ class Platform:
         Raises `ConfigError`, `SecretKeyError` or `RegistryUnavailable`.
         """
         if not isinstance(config, Config):
-            config = load(Path(config), kinds=options_models())
+            config = read_config(Path(config))
         vault = Vault(*secret_keys(config.root))
         config.data.mkdir(parents=True, exist_ok=True, mode=0o750)
         async with Registry.open(config.control_url, vault, actor=actor or default_actor()) as registry:
@@ -107,11 +107,6 @@ class Secrets:
     async def rotate(self) -> int:
         """Seal every tenant's data key with the current platform key; how many there were."""
         return await self._registry.rotate()
-
-
-def options_models() -> dict[str, Any]:
-    """The options each resource kind takes, for checking tenantry.toml."""
-    return {kind: resource.Options for kind, resource in kinds().items()}
 
 
 def default_actor() -> str:

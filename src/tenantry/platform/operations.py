@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +14,9 @@ from tenantry.registry import Feed, journal
 from tenantry.registry.journal import State, StepState
 
 FAILED_SHOWN = 1000
+
+LOOK = 1.0
+"""Seconds after which one who waits for the workers looks whether any still lives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +81,9 @@ class Operations:
                 if await self._nobody_works():
                     await self._run_here(details.operation.id)
                 else:
-                    await signal.wait()
+                    with contextlib.suppress(TimeoutError):  # a worker that is killed changes nothing: look again
+                        async with asyncio.timeout(LOOK):
+                            await signal.wait()
 
     async def _nobody_works(self) -> bool:
         async with self._registry.read() as tx:

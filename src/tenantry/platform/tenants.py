@@ -104,9 +104,7 @@ class Tenants:
 
     async def check(self, slug: str) -> Sequence[Finding]:
         """Test every part of a tenant: there, reachable, and as declared. Raises `TenantNotFound`."""
-        async with self._registry.read() as tx:
-            row = await tenants.find(tx, slug)
-            environments = await self._tools.environments(tx, row.id)
+        row, environments = await self._parts(slug)
         found: list[Finding] = []
         for environment in environments:
             declared = self._tools.resources[row.blueprint]
@@ -122,14 +120,17 @@ class Tenants:
 
     async def measure(self, slug: str) -> Usage:
         """What a tenant takes up, over all its environments and resources."""
-        async with self._registry.read() as tx:
-            row = await tenants.find(tx, slug)
-            environments = await self._tools.environments(tx, row.id)
+        row, environments = await self._parts(slug)
         total = Usage()
         for environment in environments:
             for resource in self._tools.resources[row.blueprint]:
                 total += await resource.measure(environment)
         return total
+
+    async def _parts(self, slug: str) -> tuple[TenantRow, Sequence[Environment]]:
+        async with self._registry.read() as tx:
+            row = await tenants.find(tx, slug)
+            return row, await self._tools.environments(tx, row.id)
 
     async def leftovers(self, slug: str) -> Sequence[str]:
         """What is left of a tenant that was destroyed: registry rows and files; nothing, when all is well.
@@ -392,7 +393,7 @@ class Tenants:
         if verb == "destroy":
             steps = destroy.steps(self._tools, environments)
         else:
-            steps = [(change.RECORD, ""), *change.dependent_steps(self._tools, environments)]
+            steps = change.steps(self._tools, environments)
         operation_id = new_id()
         await journal.submit(tx, operation_id, verb, steps, tenant=(row.id, row.slug), arguments=arguments)
         return await journal.get(tx, operation_id)

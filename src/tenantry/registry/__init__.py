@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
@@ -81,11 +81,23 @@ class Registry:
                 if len(page) < VERIFY_PAGE:
                     break
             head = await tx.first(select(tables.head))
-        if head is None or (head.audit_seq, head.audit_hash) != (seq, digest):
-            raise AuditBroken(reason=f"entries after {seq} were removed", seq=seq + 1)
+        wrong = _head_fault(head, seq, digest)
+        if wrong:
+            raise AuditBroken(reason=wrong[0], seq=wrong[1])
         if not self.vault.verify_head(head_content(seq, digest), head.seal):
             raise AuditBroken(reason="its head is not sealed with the platform key", seq=seq)
         return AuditReport(seq, digest)
+
+
+def _head_fault(head: Any, seq: int, digest: str) -> tuple[str, int] | None:
+    """What is wrong between the head and the last entry found, and at which entry."""
+    if head is None:
+        return "its head was removed", seq
+    if head.audit_seq > seq:
+        return f"entries after {seq} were removed", seq + 1
+    if head.audit_seq < seq:
+        return f"entries after {head.audit_seq} were added by something else", int(head.audit_seq) + 1
+    return None if head.audit_hash == digest else (f"entry {seq} is not the one its head names", seq)
 
 
 async def _prepare(database: Database) -> None:

@@ -6,14 +6,16 @@ import asyncio
 import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
-from sqlalchemy import Connection, Executable, event, insert, select, text, update
+from sqlalchemy import Connection, Executable, delete, event, insert, select, text, update
 from sqlalchemy.engine import URL, CursorResult, make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from tenantry.errors import RegistryUnavailable
@@ -24,10 +26,20 @@ from tenantry.registry.vault import Vault
 T = TypeVar("T")
 
 BUSY_SECONDS: Final = 30
-"""How long a writer waits for another one, on SQLite."""
+"""How long a writer waits for another one."""
+
+STUCK_SECONDS: Final = 300
+"""After how long PostgreSQL ends a writer that is silent, so that a frozen process does not hold up the platform."""
 
 WRITER_LOCK: Final = 0x7E4A4E54
-"""PostgreSQL advisory lock under which audit and change entries get their numbers, held until the commit."""
+"""PostgreSQL advisory lock that every writer holds until it commits: one at a time, as on SQLite."""
+
+
+IN_LIMIT: Final = 500
+"""Values in one IN (…): far below the limits on variables of SQLite and PostgreSQL."""
+
+NAME: Final = 200
+"""Characters of an actor's or a subject's name that are kept."""
 
 
 def now() -> datetime:
@@ -94,16 +106,16 @@ class Transaction:
         """Write what was noted. Called as the last thing before the commit."""
         if not self._entries and not self._changed:
             return
-        if self._connection.dialect.name == "postgresql":
-            await self._connection.execute(text(f"SELECT pg_advisory_xact_lock({WRITER_LOCK})"))
         head = (await self._connection.execute(select(tables.head))).one()
         moment = now()
         entries = self._chained(head.audit_seq, head.audit_hash, moment)
         changes = [
-            {"seq": head.change_seq + offset, "at": moment, "tenant_id": tenant_id}
+            {"seq": head.change_seq + offset, "tenant_id": tenant_id}
             for offset, tenant_id in enumerate(self._changed, start=1)
         ]
         await self.insert(tables.audit, entries)
+        for some in chunks(list(self._changed), IN_LIMIT):
+            await self._connection.execute(delete(tables.change).where(tables.change.c.tenant_id.in_(some)))
         await self.insert(tables.change, changes)
         seq, digest = (entries[-1]["seq"], entries[-1]["hash"]) if entries else (head.audit_seq, head.audit_hash)
         await self._connection.execute(
@@ -120,19 +132,9 @@ class Transaction:
         rows = []
         for action, subject, detail in self._entries:
             seq += 1
-            entry = Entry(seq, at, self.actor, action, subject, canonical(detail))
+            entry = Entry(seq, at, plain(self.actor, NAME), action, plain(subject, NAME), plain(canonical(detail)))
             previous = chain(previous, entry)
-            rows.append(
-                {
-                    "seq": seq,
-                    "at": at,
-                    "actor": self.actor,
-                    "action": action,
-                    "subject": subject,
-                    "detail": entry.detail,
-                    "hash": previous,
-                }
-            )
+            rows.append(asdict(replace(entry, hash=previous)))
         return rows
 
 
@@ -148,10 +150,16 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def write(self, actor: str | None = None) -> AsyncIterator[Transaction]:
-        """A transaction that may change things. On SQLite it is the only writer from its first moment."""
+        """A transaction that may change things: the only writer from its first moment, so what it read stays true.
+
+        Raises `RegistryUnavailable` when another writer does not end.
+        """
         async with self._connection() as connection:
             await connection.execution_options(tenantry_write=True)
             async with connection.begin():
+                if not self.is_sqlite:
+                    limits = {"busy": f"{BUSY_SECONDS}s", "stuck": f"{STUCK_SECONDS}s", "lock": WRITER_LOCK}
+                    await connection.execute(_BECOME_WRITER, limits)
                 transaction = Transaction(connection, self.vault, actor or self.actor)
                 yield transaction
                 await transaction.finish()
@@ -159,19 +167,22 @@ class Database:
     @contextlib.asynccontextmanager
     async def read(self) -> AsyncIterator[Transaction]:
         """A transaction that sees one moment of the database and changes nothing."""
-        async with self._connection() as connection, connection.begin():
-            yield Transaction(connection, self.vault, self.actor)
+        async with self._connection() as connection:
+            if not self.is_sqlite:
+                await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            async with connection.begin():
+                yield Transaction(connection, self.vault, self.actor)
 
     @contextlib.asynccontextmanager
     async def _connection(self) -> AsyncIterator[AsyncConnection]:
         try:
             connection = await self.engine.connect()
-        except (OperationalError, OSError) as error:
+        except (OperationalError, PoolTimeout, OSError) as error:
             raise RegistryUnavailable(reason=_reason(error)) from error
         try:
             yield connection
         except DBAPIError as error:
-            if error.connection_invalidated:
+            if error.connection_invalidated or _is_unavailable(error):
                 raise RegistryUnavailable(reason=_reason(error)) from error
             raise
         finally:
@@ -189,6 +200,23 @@ class Database:
     async def close(self) -> None:
         """Close every connection."""
         await self.engine.dispose()
+
+
+_BECOME_WRITER: Final = text(
+    "SELECT set_config('lock_timeout', :busy, true), set_config('idle_in_transaction_session_timeout', :stuck, true), "
+    "pg_advisory_xact_lock(:lock)"
+)
+
+
+def _is_unavailable(error: DBAPIError) -> bool:
+    """Whether the database, and not the statement, is at fault: locked, full, read-only, shutting down."""
+    # SQLite calls faults of a statement operational, too; their code is the general one.
+    return isinstance(error, OperationalError) and getattr(error.orig, "sqlite_errorname", "") != "SQLITE_ERROR"
+
+
+def plain(text: str, limit: int | None = None) -> str:
+    """Text as every database keeps it: without NUL and lone surrogates, cut to `limit` characters."""
+    return text[:limit].replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
 
 
 def _reason(error: BaseException) -> str:

@@ -23,8 +23,8 @@ SQLITE_POLL: Final = 0.02
 SERVER_POLL: Final = 0.2
 """Seconds between two looks at the newest sequence number of a database server."""
 
-KEPT_CHANGES: Final = 100_000
-"""Older changes are removed; a process that is further behind loads everything anew."""
+MANY: Final = 5000
+"""From so many changed tenants on, reading all environments is quicker than asking for some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +64,20 @@ class Feed:
             return Loaded(seq, await tenants.environments(tx))
 
     async def since(self, seq: int) -> Changes | None:
-        """What changed after `seq`, or None."""
+        """What changed after `seq`, or None. Each tenant's newest change is kept for ever, so nobody is too far behind.
+
+        Raises `RegistryUnavailable` when the database was put back to before `seq`: then everything is to be loaded.
+        """
         async with self._database.read() as tx:
             newest = int(await tx.scalar(select(tables.head.c.change_seq)))
             if newest == seq:
                 return None
-            table = tables.change
-            rows = await tx.all(select(table.c.seq, table.c.tenant_id).where(table.c.seq > seq).order_by(table.c.seq))
-            if newest < seq or not rows or rows[0].seq != seq + 1:
-                everything = await tenants.environments(tx)
-                known = frozenset(environment.tenant.id for environment in everything)
-                return Changes(newest, known, everything)
-            ids = list(dict.fromkeys(row.tenant_id for row in rows))
-            return Changes(newest, frozenset(ids), await tenants.environments(tx, ids))
+            if newest < seq:
+                raise RegistryUnavailable(reason=f"it was put back to change {newest}, and {seq} was seen already")
+            rows = await tx.all(select(tables.change.c.tenant_id).where(tables.change.c.seq > seq))
+            ids = frozenset(row.tenant_id for row in rows)
+            found = await tenants.environments(tx, ids if len(ids) < MANY else None)
+            return Changes(newest, ids, [environment for environment in found if environment.tenant.id in ids])
 
     async def follow(self, since: int) -> AsyncGenerator[Changes]:
         """Every change after `since`, within about 50 ms on SQLite. Raises `RegistryUnavailable` when cut off."""

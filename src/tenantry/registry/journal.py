@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 
 from tenantry.errors import Fenced, OperationInProgress, OperationNotFound
 from tenantry.registry import tables
-from tenantry.registry.database import Transaction, chunks, now
+from tenantry.registry.database import IN_LIMIT, Transaction, chunks, now, plain
 
 ITEM_CHUNK: Final = 200
 
@@ -196,7 +196,7 @@ async def refuse_busy(tx: Transaction, tenant_id: str, slug: str) -> None:
 async def hold(tx: Transaction, operation_id: str, tenant_ids: Sequence[str]) -> list[str]:
     """Hold those of the tenants that no other operation holds, and name them."""
     held: dict[str, str] = {}
-    for some in chunks(tenant_ids, 500):
+    for some in chunks(tenant_ids, IN_LIMIT):
         query = select(tables.tenant_lock).where(tables.tenant_lock.c.tenant_id.in_(some))
         held.update({row.tenant_id: row.operation_id for row in await tx.all(query)})
     fresh = [tenant_id for tenant_id in tenant_ids if tenant_id not in held]
@@ -213,7 +213,7 @@ async def release(tx: Transaction, operation_id: str, tenant_ids: Sequence[str] 
     if tenant_ids is None:
         await tx.execute(delete(lock).where(lock.c.operation_id == operation_id))
         return
-    for some in chunks(tenant_ids, 500):
+    for some in chunks(tenant_ids, IN_LIMIT):
         await tx.execute(delete(lock).where(lock.c.operation_id == operation_id, lock.c.tenant_id.in_(some)))
 
 
@@ -222,11 +222,12 @@ async def release(tx: Transaction, operation_id: str, tenant_ids: Sequence[str] 
 
 async def get(tx: Transaction, operation_id: str) -> Operation:
     """The operation of this id, or the only one whose id begins or ends so. Raises `OperationNotFound`."""
+    operation_id = plain(operation_id)
     row = await tx.first(select(*_OPERATION).where(tables.operation.c.id == operation_id))
     if row is None and len(operation_id) >= 6:
         column = tables.operation.c.id
-        text = operation_id.replace("%", "").replace("_", "")
-        rows = await tx.all(select(*_OPERATION).where(or_(column.like(f"{text}%"), column.like(f"%{text}"))).limit(2))
+        alike = [match(operation_id, autoescape=True) for match in (column.startswith, column.endswith)]
+        rows = await tx.all(select(*_OPERATION).where(or_(*alike)).limit(2))
         row = rows[0] if len(rows) == 1 else None
     if row is None:
         raise OperationNotFound(operation=operation_id)
@@ -291,7 +292,7 @@ async def claim(tx: Transaction, worker_id: str, operation_id: str | None = None
     query = select(table.c.id).where(table.c.state == State.QUEUED.value).order_by(table.c.id).limit(1)
     if operation_id is not None:
         query = query.where(table.c.id == operation_id)
-    found = await tx.scalar(query.with_for_update(skip_locked=True))
+    found = await tx.scalar(query)
     if found is None:
         return None
     values = {"state": State.RUNNING.value, "worker_id": worker_id, "started": func.coalesce(table.c.started, now())}
@@ -326,7 +327,7 @@ async def guard(tx: Transaction, operation: Operation) -> State:
     """The operation's state now. Raises `Fenced` when another worker has taken it."""
     table = tables.operation
     query = select(table.c.state).where(table.c.id == operation.id, table.c.fence == operation.fence)
-    state = await tx.scalar(query.with_for_update())
+    state = await tx.scalar(query)
     if state is None:
         raise Fenced(operation=operation.id)
     return State(state)
@@ -338,7 +339,15 @@ async def set_step(
     """Record where a step is."""
     table = tables.operation_step
     where = and_(table.c.operation_id == operation_id, table.c.position == position)
-    await tx.execute(update(table).where(where).values(state=state.value, detail=detail, seconds=seconds))
+    await tx.execute(update(table).where(where).values(state=state.value, detail=plain(detail), seconds=seconds))
+
+
+async def begin_step(tx: Transaction, operation_id: str, position: int) -> bool:
+    """Record that a step runs; False when it is done already."""
+    table = tables.operation_step
+    where = and_(table.c.operation_id == operation_id, table.c.position == position)
+    statement = update(table).where(where, table.c.state != StepState.DONE.value)
+    return (await tx.execute(statement.values(state=StepState.RUNNING.value, detail="", seconds=None))).rowcount > 0
 
 
 async def set_items(tx: Transaction, operation_id: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -352,7 +361,7 @@ async def set_items(tx: Transaction, operation_id: str, rows: Sequence[Mapping[s
     if rows:
         parameters = [
             {"at": row["position"], **{"new_" + name: row.get(name) for name in ("state", "error", "seconds")}}
-            | {"new_detail": row.get("detail", "")}
+            | {"new_detail": plain(row.get("detail", ""))}
             for row in rows
         ]
         await tx.execute(statement, parameters)

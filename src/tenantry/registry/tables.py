@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Boolean,
     Column,
     DateTime,
@@ -27,7 +28,7 @@ from sqlalchemy import (
 
 
 class Moment(TypeDecorator[datetime]):
-    """A moment in UTC. SQLite keeps no time zone, so it is put back on reading."""
+    """A moment in UTC. SQLite keeps no time zone and a server gives its own: both are put right on reading."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -36,7 +37,9 @@ class Moment(TypeDecorator[datetime]):
         return value.astimezone(UTC) if value is not None else None
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
-        return value.replace(tzinfo=UTC) if isinstance(value, datetime) and value.tzinfo is None else value
+        if not isinstance(value, datetime):
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 metadata: Final = MetaData(
@@ -50,6 +53,10 @@ metadata: Final = MetaData(
 
 Id: Final = String(36)
 Name: Final = String(200)
+Slug: Final = String(63).with_variant(String(63, collation="C"), "postgresql")
+"""Ordered by its characters on every database, whatever the language of the server."""
+Count: Final = BigInteger().with_variant(Integer, "sqlite")
+"""What grows with every change. Only INTEGER, of 64 bits there, is SQLite's own row number."""
 
 meta = Table(
     "meta",
@@ -62,8 +69,9 @@ tenant = Table(
     "tenant",
     metadata,
     Column("id", Id, primary_key=True),
-    Column("slug", String(63), nullable=False, unique=True),
+    Column("slug", Slug, nullable=False, unique=True),
     Column("name", Name, nullable=False),
+    Column("folded", Text, nullable=False),  # the name as it is searched
     Column("blueprint", Name, nullable=False, index=True),
     Column("plan", Name),
     Column("status", String(16), nullable=False, index=True),
@@ -77,7 +85,7 @@ tenant = Table(
 former_slug = Table(
     "former_slug",
     metadata,
-    Column("slug", String(63), primary_key=True),
+    Column("slug", Slug, primary_key=True),
     Column("tenant_id", ForeignKey("tenant.id"), nullable=False, index=True),
     Column("until", Moment, nullable=False),
 )
@@ -99,7 +107,7 @@ resource = Table(
     Column("name", Name, primary_key=True),
     Column("kind", Name, nullable=False),
     Column("location", Text, nullable=False),
-    Column("version", Name),
+    Column("version", Text),  # the stem of a file's name, however long
     Index("ix_resource_version", "kind", "version"),
 )
 
@@ -199,15 +207,14 @@ worker = Table(
 change = Table(
     "change",
     metadata,
-    Column("seq", Integer, primary_key=True, autoincrement=False),
-    Column("at", Moment, nullable=False),
-    Column("tenant_id", Id, nullable=False),
+    Column("tenant_id", Id, primary_key=True),  # no foreign key: that a tenant is gone is a change, too
+    Column("seq", Count, nullable=False, unique=True),  # of its newest change
 )
 
 audit = Table(
     "audit",
     metadata,
-    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("seq", Count, primary_key=True, autoincrement=False),
     Column("at", String(27), nullable=False),  # text, because it is part of what is hashed
     Column("actor", Name, nullable=False),
     Column("action", Name, nullable=False),
@@ -220,9 +227,9 @@ head = Table(
     "head",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
-    Column("audit_seq", Integer, nullable=False),
+    Column("audit_seq", Count, nullable=False),
     Column("audit_hash", String(64), nullable=False),
-    Column("change_seq", Integer, nullable=False),
+    Column("change_seq", Count, nullable=False),
     Column("seal", String(64), nullable=False),  # HMAC of the head, so that cutting off the newest entries shows
 )
 

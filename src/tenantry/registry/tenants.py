@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,12 +16,10 @@ from sqlalchemy.exc import IntegrityError
 from tenantry.errors import HostTaken, SlugTaken, TenantNotFound
 from tenantry.model import Environment, Place, Status, Tenant
 from tenantry.registry import tables
-from tenantry.registry.database import Transaction, chunks, now
+from tenantry.registry.database import IN_LIMIT, Transaction, chunks, now, plain
 
 FIELD: Final = "\x1f"
 RECORD: Final = "\x1e"
-IN_LIMIT: Final = 500
-"""Ids in one IN (…): far below the limits on variables of SQLite and PostgreSQL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +64,15 @@ _ROW: Final = (
 )
 
 
+def fold(name: str) -> str:
+    """How names are compared in a search: without case, accents and control characters, alike on every database."""
+    letters = unicodedata.normalize("NFKD", name.casefold())
+    return "".join(letter for letter in letters if unicodedata.category(letter)[0] not in "CM")
+
+
 async def find(tx: Transaction, slug: str) -> TenantRow:
     """The tenant of this slug. Raises `TenantNotFound`."""
-    row = await tx.first(select(*_ROW).where(tables.tenant.c.slug == slug))
+    row = await tx.first(select(*_ROW).where(tables.tenant.c.slug == plain(slug)))
     if row is None:
         raise TenantNotFound(slug=slug)
     return TenantRow(*row)
@@ -84,11 +90,12 @@ async def page(
     """Tenants in the order of their slugs, those after a slug, at most `limit`."""
     query = select(*_ROW).order_by(tables.tenant.c.slug).limit(limit)
     if search:
-        pattern = "%" + search.lower().replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_") + "%"
         query = query.where(
             or_(
-                tables.tenant.c.slug.like(pattern, escape="\\"),
-                func.lower(tables.tenant.c.name).like(pattern, escape="\\"),
+                *(
+                    column.contains(fold(search), autoescape=True)
+                    for column in (tables.tenant.c.slug, tables.tenant.c.folded)
+                )
             )
         )
     for column, value in ((tables.tenant.c.status, status), (tables.tenant.c.blueprint, blueprint)):
@@ -275,6 +282,7 @@ async def insert_many(tx: Transaction, environments: Sequence[Environment], seal
             "id": tenant.id,
             "slug": tenant.slug,
             "name": tenant.name,
+            "folded": fold(tenant.name),
             "blueprint": tenant.blueprint,
             "plan": tenant.plan,
             "status": tenant.status.value,
@@ -312,6 +320,9 @@ async def add_hostnames(tx: Transaction, rows: Sequence[tuple[str, str, int]], *
         clash = await tx.scalar(select(tables.hostname.c.name).where(tables.hostname.c.name.in_(some)).limit(1))
         if clash:
             raise HostTaken(host=clash)
+    twice = next((name for name, number in Counter(names).items() if number > 1), None)
+    if twice:
+        raise HostTaken(host=twice)
     await tx.insert(
         tables.hostname,
         [{"environment_id": e, "name": n, "position": p, "custom": custom, "former_until": None} for e, n, p in rows],
@@ -325,6 +336,8 @@ async def set_status(tx: Transaction, ids: Sequence[str], status: Status, reason
 
 async def alter(tx: Transaction, ids: Sequence[str], **columns: Any) -> None:
     """Change columns of tenants, and tell all processes."""
+    if "name" in columns:
+        columns["folded"] = fold(columns["name"])
     for some in chunks(ids, IN_LIMIT):
         statement = update(tables.tenant).where(tables.tenant.c.id.in_(some)).values(updated=now(), **columns)
         await tx.execute(statement)

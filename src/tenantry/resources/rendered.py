@@ -200,7 +200,7 @@ class Rendered(Filed):
         faults = [wide] if wide else []
         if self._read(env) != text:
             what = f"{self.locate(env)} differs from what {self._source(env).name} says now"
-            remedy = f"Run `tenantry tenant check {env.tenant.slug} --repair` to write it again."
+            remedy = f"Run `tenantry tenant edit {env.tenant.slug}` to write it again."
             faults.append(Finding(self.name, False, what, remedy))
         return faults or [Finding(self.name, True, f"rendered {self.locate(env)}")]
 

@@ -37,15 +37,7 @@ class TenantMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
         runtime = self.runtime
-        environment = host = None
-        if kind == "http" and runtime.started and scope["path"] != self._health:
-            for name, value in scope["headers"]:
-                if name == b"host":
-                    if host is not None:  # two of them: the long way round refuses it
-                        host = None
-                        break
-                    host = value
-            environment = runtime.resolver.quick(host)
+        environment = self._quick(scope) if kind == "http" and runtime.started else None
         if environment is None:
             routed = await self._route(scope, receive, send)
             if routed is None:
@@ -53,9 +45,11 @@ class TenantMiddleware:
             environment, scope = routed
 
         sent = 0
+        began = False
 
         def counted(message: Message) -> Awaitable[None]:
-            nonlocal sent
+            nonlocal sent, began
+            began = True
             body = message.get("body")
             if body:
                 sent += len(body)
@@ -66,9 +60,25 @@ class TenantMiddleware:
         token = _current.set(environment)
         try:
             await self.app(scope, receive, counted)
+        except TenantryError as error:
+            if began:
+                raise
+            await _answer(scope, receive, counted, pages.refusal(error, _accept(scope), self.runtime.settings.data))
         finally:
             _current.reset(token)
             runtime.usage.add(environment.tenant.id, sent)
+
+    def _quick(self, scope: Scope) -> Environment | None:
+        """The environment of a known host; None where the long way round has to be gone."""
+        if scope["path"] == self._health:
+            return None
+        host = None
+        for name, value in scope["headers"]:
+            if name == b"host":
+                if host is not None:  # two of them: the long way round refuses it
+                    return None
+                host = value
+        return self.runtime.resolver.quick(host)
 
     # --- what is no tenant's --------------------------------------------------------------------------------------
 
@@ -98,7 +108,11 @@ class TenantMiddleware:
                 return None
             resolution = self.runtime.resolver.resolve(_request(scope))
         except TenantryError as error:
-            answer = pages.health(self.runtime.health()) if health else pages.refusal(error, _accept(scope))
+            answer = (
+                pages.health(self.runtime.health())
+                if health
+                else pages.refusal(error, _accept(scope), self.runtime.settings.data)
+            )
             await _answer(scope, receive, send, answer)
             return None
         if resolution.redirect_host is None and resolution.redirect_path is None:
@@ -128,7 +142,7 @@ class TenantMiddleware:
         if self.platform_app is not None:
             return await self.platform_app(scope, receive, send)
         error = UnknownHost(host=next(_values(scope, b"host"), b"").decode("ascii", "replace")[:200])
-        return await _answer(scope, receive, send, pages.refusal(error, _accept(scope)))
+        return await _answer(scope, receive, send, pages.refusal(error, _accept(scope), self.runtime.settings.data))
 
     # --- start and end --------------------------------------------------------------------------------------------
 

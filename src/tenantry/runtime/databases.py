@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from tenantry.context import _current, current_environment
-from tenantry.errors import DatabasesBusy, ForeignTenant, NoTenant, ResourceError, SchemaBehind, TenantNotServed
+from tenantry.errors import DatabasesBusy, ForeignTenant, NoTenant, ResourceError, TenantNotServed
 from tenantry.model import Environment, Place, check_path
+from tenantry.runtime.schema import behind
 from tenantry.runtime.settings import Settings
 
 if TYPE_CHECKING:
@@ -98,19 +99,9 @@ class Databases:
             status = now.tenant.status.value if now else "gone"
             raise TenantNotServed(slug=environment.tenant.slug, status=status, tenant=now.tenant if now else None)
         place = _choose(now, resource)
-        self._check_schema(now, place)
+        if error := behind(self._settings, now, place):
+            raise error
         return now, place
-
-    def _check_schema(self, environment: Environment, place: Place) -> None:
-        """Refuse a schema that is older than what the code wants, or that the code does not know."""
-        name = (environment.tenant.blueprint, place.name)
-        needs = self._settings.needs.get(name)
-        if needs is None:
-            return
-        order = self._settings.versions.get(name, ())
-        if place.version in order and needs in order and order.index(place.version) >= order.index(needs):
-            return
-        raise SchemaBehind(slug=environment.tenant.slug, has=place.version or "none", needs=needs)
 
     # --- opening --------------------------------------------------------------------------------------------------
 

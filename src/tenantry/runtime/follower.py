@@ -96,7 +96,7 @@ class Follower:
 
     async def _load(self) -> None:
         loaded = await self._source.load()
-        table = await asyncio.to_thread(Table, loaded)  # a million take seconds
+        table = await asyncio.to_thread(self._resolver.build, loaded)  # a million take seconds
         async with self.applying:
             self._resolver.table = table
             await self._changed(None)
@@ -117,7 +117,7 @@ class Follower:
                 return False
             log.warning("The control database is gone; resolving goes on from the snapshot: %s", error)
             loaded, self._known = found
-            self._resolver.table = await asyncio.to_thread(Table, loaded)
+            self._resolver.table = await asyncio.to_thread(self._resolver.build, loaded)
             self._stand("snapshot")
         return True
 

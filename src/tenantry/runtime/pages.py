@@ -6,9 +6,11 @@ import json
 import re
 from collections.abc import Mapping
 from html import escape
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from tenantry.errors import TenantNotServed, TenantryError
+from tenantry import paths
+from tenantry.errors import PathEscape, TenantNotServed, TenantryError
 from tenantry.model import Status, Tenant
 
 
@@ -50,13 +52,17 @@ p{{margin:0;color:var(--soft)}}small{{display:block;margin-top:2rem;color:var(--
 </style></head><body><main><h1>{title}</h1><p>{text}</p><small>{status} · {code}</small></main></body></html>
 """
 
-_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+
+OWN_PAGE: Final = "suspended.html"
+OWN_PAGE_BYTES: Final = 262_144
 
 
-def refusal(error: TenantryError, accept: str = "") -> Answer:
+def refusal(error: TenantryError, accept: str = "", data: Path | None = None) -> Answer:
     """A page that says why a request is refused, or problem+json (RFC 9457) where the client prefers JSON.
 
-    It tells the public nothing of the platform's inside: the operator's remedy stays out.
+    It tells the public nothing of the platform's inside: the operator's remedy stays out. A suspended tenant that has a
+    `suspended.html` in its environment's home below `data` shows that.
     """
     title, text = _words(error)
     headers = [("cache-control", "no-store"), ("vary", "Accept"), ("x-content-type-options", "nosniff")]
@@ -70,7 +76,20 @@ def refusal(error: TenantryError, accept: str = "") -> Answer:
         return _answer(error.status, "application/problem+json", body, headers)
     page = _PAGE.format(title=escape(title), text=escape(text), status=error.status, code=escape(error.code))
     headers.append(("content-security-policy", _POLICY))
-    return _answer(error.status, "text/html; charset=utf-8", page.encode(), headers)
+    return _answer(error.status, "text/html; charset=utf-8", _own_page(error, data) or page.encode(), headers)
+
+
+def _own_page(error: TenantryError, data: Path | None) -> bytes | None:
+    """A suspended tenant's own page, as a `rendered` resource with the target "suspended.html" makes it."""
+    environment = error.details.get("environment")
+    if data is None or environment is None or environment.tenant.status is not Status.SUSPENDED:
+        return None
+    try:
+        with paths.open_beneath(data / environment.home, OWN_PAGE) as file:
+            page = file.read(OWN_PAGE_BYTES + 1)
+    except (OSError, PathEscape):
+        return None
+    return page if len(page) <= OWN_PAGE_BYTES else None
 
 
 def _words(error: TenantryError) -> tuple[str, str]:

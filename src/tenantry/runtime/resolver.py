@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Final
 from urllib.parse import quote
 
 from tenantry.errors import InvalidHost, InvalidToken, TenantNotFound, TenantNotServed, TenantryError, UnknownHost
 from tenantry.model import Environment, normalise_host
-from tenantry.runtime.settings import Rule, Settings
+from tenantry.runtime.schema import any_behind
+from tenantry.runtime.settings import Loaded, Rule, Settings, State
 from tenantry.runtime.table import Table, default
 from tenantry.runtime.tokens import Verifier, bearer
 
@@ -50,13 +51,17 @@ class Resolver:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.table = Table()
-        self.refused: dict[str, TenantryError] = {}
         self._settings = settings
+        self.table = self.build(Loaded(0, ()))
+        self.refused: dict[str, TenantryError] = {}
         self._domain = normalise_host(settings.domain).encode("ascii")
         self._spellings: dict[bytes, bytes] = {}
         before, _, after = settings.path.partition("{slug}")
         self._path = re.compile(re.escape(before) + "([^/]+)" + re.escape(after.rstrip("/")) + "(?=/|\\Z)", re.DOTALL)
+
+    def build(self, loaded: State) -> Table:
+        """A table of all environments, in which those that these settings refuse are not served."""
+        return Table(loaded, partial(any_behind, self._settings))
 
     def quick(self, host: bytes | None) -> Environment | None:
         """The environment of a host in its known spelling, where nothing else has to be looked at; None otherwise."""
@@ -181,9 +186,12 @@ class Resolver:
             return resolution
         tenant = environment.tenant
         if not tenant.status.served:
-            raise TenantNotServed(slug=tenant.slug, status=tenant.status.value, tenant=tenant)
+            status = tenant.status.value
+            raise TenantNotServed(slug=tenant.slug, status=status, tenant=tenant, environment=environment)
         if tenant.id in self.refused:
             raise self.refused[tenant.id]
+        if error := any_behind(self._settings, environment):
+            raise error
         return resolution
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from tenantry.model import Environment
@@ -21,12 +21,17 @@ class Table:
     removed, so a tenant that stays is never missing for a moment.
     """
 
-    __slots__ = ("closed", "live", "moved", "seq", "slugs", "tenants", "was")
+    __slots__ = ("_refused", "closed", "live", "moved", "seq", "slugs", "tenants", "was")
 
-    def __init__(self, loaded: State = Loaded(0, ())) -> None:  # noqa: B008 -- frozen
+    def __init__(
+        self,
+        loaded: State = Loaded(0, ()),  # noqa: B008 -- frozen
+        refused: Callable[[Environment], object] = lambda _: None,
+    ) -> None:
+        self._refused = refused  # tells what keeps an environment from being served, beside its tenant's status
         self.seq = loaded.seq
         self.live: dict[bytes, Environment] = {}  # hostnames that are served
-        self.closed: dict[bytes, Environment] = {}  # hostnames of tenants that are not, now
+        self.closed: dict[bytes, Environment] = {}  # hostnames of environments that are not, now
         self.moved: dict[bytes, Environment] = {}  # former hostnames
         self.tenants: dict[str, Environments] = {}  # by id
         self.slugs: dict[str, Environments] = {}
@@ -53,7 +58,8 @@ class Table:
         for slug in tenant.former:
             self.was[slug] = environments
         for environment in environments:
-            names = self.live if tenant.status.served else self.closed
+            served = tenant.status.served and not self._refused(environment)
+            names = self.live if served else self.closed
             for hostname in environment.hostnames:
                 names[hostname.encode("ascii")] = environment
             for hostname in environment.former:

@@ -42,7 +42,7 @@ class WsgiTenantMiddleware:
                 return _answer(environ, start_response, pages.health(self.runtime.health()))
             resolution = self.runtime.resolver.resolve(_request(environ, path))
         except TenantryError as error:
-            refusal = pages.refusal(error, environ.get("HTTP_ACCEPT", ""))
+            refusal = pages.refusal(error, environ.get("HTTP_ACCEPT", ""), self.runtime.settings.data)
             return _answer(environ, start_response, pages.health(self.runtime.health()) if health else refusal)
         if resolution.redirect_host is not None or resolution.redirect_path is not None:
             return _answer(environ, start_response, pages.redirect(self._location(environ, resolution)))
@@ -65,7 +65,9 @@ class WsgiTenantMiddleware:
         if self.platform_app is not None:
             return self.platform_app(environ, start_response)
         error = UnknownHost(host=environ.get("HTTP_HOST", "")[:200])
-        return _answer(environ, start_response, pages.refusal(error, environ.get("HTTP_ACCEPT", "")))
+        return _answer(
+            environ, start_response, pages.refusal(error, environ.get("HTTP_ACCEPT", ""), self.runtime.settings.data)
+        )
 
     def _location(self, environ: Environ, resolution: Resolution) -> str:
         scheme = environ.get("wsgi.url_scheme", "http")

@@ -12,8 +12,9 @@ from typing import Any
 import uvicorn
 
 from tenantry.application import connect
-from tenantry.config import Config, load
+from tenantry.config import Config
 from tenantry.errors import ConfigError
+from tenantry.operations.blueprints import read_config
 from tenantry.runtime import TenantMiddleware
 
 Asgi = Callable[
@@ -31,7 +32,7 @@ def serve(
     os.environ["TENANTRY_CONFIG"] = str(path)
     if app is not None:
         os.environ["TENANTRY_SERVE__APP"] = app
-    settings = load(path).serve
+    settings = read_config(path).serve
     app_here = build()  # a fault in the application shows here, in words, before any process is started
     uvicorn.run(
         app_here if workers == 1 else "tenantry.web:build",
@@ -50,7 +51,7 @@ def serve(
 def build() -> Asgi:
     """The ASGI application of the platform that TENANTRY_CONFIG names."""
     path = Path(os.environ["TENANTRY_CONFIG"])
-    config = load(path)
+    config = read_config(path)
     if config.serve.app is None:
         raise ConfigError(
             f"{path}: serve.app names no application.", remedy='Set it to "package.module:name", or pass --app.'
@@ -58,7 +59,7 @@ def build() -> Asgi:
     root = str(config.root)
     if root not in sys.path:
         sys.path.insert(0, root)
-    runtime = connect(path)
+    runtime = connect(config)
     front = _imported(config.serve.platform_app) if config.serve.platform_app else _front(config)
     return TenantMiddleware(_imported(config.serve.app), runtime=runtime, platform_app=front)
 

@@ -10,13 +10,14 @@ from typing import Any
 import httpx
 import pytest
 from starlette.applications import Starlette
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from tenantry.context import _current, current_tenant
 from tenantry.errors import LimitReached, NoTenant
-from tenantry.model import Status
+from tenantry.model import Place, Status
 from tenantry.runtime import TenantMiddleware
 
 
@@ -37,6 +38,10 @@ async def stream(_: Any) -> StreamingResponse:
 
 async def fail(_: Any) -> None:
     raise ZeroDivisionError
+
+
+async def limited(_: Any) -> None:
+    raise LimitReached(limit="pages", value=100)
 
 
 async def echo(socket: WebSocket) -> None:
@@ -68,6 +73,49 @@ async def test_the_tenant_of_a_request(world: Any, started: Any) -> None:
         assert (await http.get("/stream")).text == "acme" * 3
     with pytest.raises(NoTenant):
         current_tenant()
+
+
+async def test_a_tenant_that_is_behind_is_refused(world: Any, started: Any) -> None:
+    """Code that wants a newer schema than a tenant has gets 503 and the remedy, before the application is asked."""
+    world.tenant("acme", places=(Place("db", "sqlite", "db.sqlite", "0001_one"),))
+    world.tenant("other", places=(Place("db", "sqlite", "db.sqlite", "0002_two"),))
+    wanted = {("site", "db"): "0002_two"}
+    runtime = await started(needs=wanted, versions={("site", "db"): ("0001_one", "0002_two")})
+    async with client(runtime) as http:
+        refused = await http.get("/pages/1", headers={"accept": "application/json"})
+        assert (refused.status_code, refused.json()["code"]) == (503, "schema.behind")
+        assert (await http.get("http://other.example.com/pages/1")).status_code == 200
+
+
+async def test_a_suspended_tenant_shows_its_own_page(world: Any, started: Any) -> None:
+    """`suspended.html` in the tenant's home is the body of its 403; without it, with a link there, ours is."""
+    acme = world.tenant("acme", status=Status.SUSPENDED)
+    home = world.root / acme.home
+    page, secret = home / "suspended.html", world.root / "secret.html"
+    async with client(await started()) as http:
+        assert "closed at the moment" in (await http.get("/")).text
+        page.write_text("<h1>Back on Monday</h1>")
+        own = await http.get("/")
+        assert (own.status_code, own.text) == (403, "<h1>Back on Monday</h1>")
+        assert (await http.get("/", headers={"accept": "application/json"})).json()["code"] == "tenant.not_served"
+        page.unlink()
+        secret.write_text("the platform's own")
+        page.symlink_to(secret)
+        assert "the platform's own" not in (await http.get("/")).text
+
+
+async def test_an_error_of_tenantry_is_answered(world: Any, started: Any) -> None:
+    """An error of ours that an application lets through becomes its status and page, not a 500."""
+    world.tenant("acme")
+    inner = TenantMiddleware(ExceptionMiddleware(limited_app), await started())
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(inner), base_url="http://acme.example.com") as http:
+        answer = await http.get("/limited")
+    assert answer.status_code == 409
+    assert "limit.reached" in answer.text
+
+
+async def limited_app(scope: Any, receive: Any, send: Any) -> None:
+    await limited(scope)
 
 
 async def test_a_failing_handler_leaves_no_tenant(world: Any, started: Any) -> None:

@@ -117,14 +117,16 @@ ORDER = ("0001_one", "0002_two", "0003_three")
         ("0002_two", "0002_two", True),
         ("0003_three", "0002_two", True),
         ("0001_one", "0002_two", False),
-        ("0099_unknown", "0002_two", False),
+        ("0099_newer", "0002_two", True),
+        ("0000_unknown", "0002_two", False),
+        ("8f3c2a", "0002_two", True),
         (None, "0001_one", False),
         ("0002_two", "0099_unknown", False),
         (None, None, True),
     ],
 )
 async def test_schema(world: Any, started: Any, has: str | None, needs: str | None, right: bool) -> None:
-    """A schema that is older than the code needs, or unknown, is refused with both versions; order is the list's."""
+    """A schema that is older than the code needs is refused with both versions; one from newer files is served."""
     acme = world.tenant("acme", places=(Place("db", "sqlite", "db.sqlite", has),))
     await started(needs={("site", "db"): needs}, versions={("site", "db"): ORDER})
     with tenant_context(acme):

@@ -14,30 +14,18 @@ import httpx
 import pytest
 
 import tenantry
-from tenantry import context, runtime
 from tenantry.context import tenant_context
 from tenantry.credentials import Role
 
 PAGES = Path(__file__).parents[3] / "docs" / "howto"
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
-NAMES = (
-    "TenantMiddleware",
-    "WsgiTenantMiddleware",
-    "tenant_cache",
-    "tenant_session",
-    "tenant_storage",
-    "tenant_values",
-)
 
 
 @pytest.fixture
 def run(world: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs all code of a page as one module, connected to the world's platform."""
     made = world.runtime()
-    monkeypatch.setattr(tenantry, "connect", lambda path: made.install(), raising=False)
-    monkeypatch.setattr(tenantry, "current_tenant", context.current_tenant, raising=False)
-    for name in NAMES:
-        monkeypatch.setattr(tenantry, name, getattr(runtime, name), raising=False)
+    monkeypatch.setattr(tenantry, "connect", lambda path: made.install())
 
     def page(name: str) -> ModuleType:
         module = ModuleType(f"howto_{name}")

@@ -16,17 +16,12 @@ if TYPE_CHECKING:
 HEAD: Final = "0001"
 """The newest revision. A test compares it with the files, so that a start need not load Alembic to look."""
 
-UPGRADE_LOCK: Final = 0x7E4A4E55
-"""PostgreSQL advisory lock that lets one process at a time upgrade."""
-
 
 def upgrade(connection: Connection) -> bool:
-    """Apply what is missing, inside the connection's transaction; True when anything was.
+    """Apply what is missing, inside the connection's writing transaction; True when anything was.
 
     Raises `RegistryUnavailable` when the database is newer than this program.
     """
-    if connection.dialect.name == "postgresql":
-        connection.execute(text(f"SELECT pg_advisory_xact_lock({UPGRADE_LOCK})"))
     if current(connection) == HEAD:
         return False
     _run(connection)

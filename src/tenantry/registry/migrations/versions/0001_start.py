@@ -12,6 +12,9 @@ from tenantry.registry import tables
 revision: Final = "0001"
 down_revision: Final = None
 
+SLUG: Final = sa.String(length=63).with_variant(sa.String(length=63, collation="C"), "postgresql")
+COUNT: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
 
 def upgrade() -> None:
     _audit()
@@ -35,7 +38,7 @@ def upgrade() -> None:
 def _audit() -> None:
     op.create_table(
         "audit",
-        sa.Column("seq", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("seq", COUNT, autoincrement=False, nullable=False),
         sa.Column("at", sa.String(length=27), nullable=False),
         sa.Column("actor", sa.String(length=200), nullable=False),
         sa.Column("action", sa.String(length=200), nullable=False),
@@ -50,10 +53,10 @@ def _audit() -> None:
 def _change() -> None:
     op.create_table(
         "change",
-        sa.Column("seq", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("at", tables.Moment(), nullable=False),
         sa.Column("tenant_id", sa.String(length=36), nullable=False),
-        sa.PrimaryKeyConstraint("seq", name=op.f("pk_change")),
+        sa.Column("seq", COUNT, nullable=False),
+        sa.PrimaryKeyConstraint("tenant_id", name=op.f("pk_change")),
+        sa.UniqueConstraint("seq", name=op.f("uq_change_seq")),
     )
 
 
@@ -61,9 +64,9 @@ def _head() -> None:
     op.create_table(
         "head",
         sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("audit_seq", sa.Integer(), nullable=False),
+        sa.Column("audit_seq", COUNT, nullable=False),
         sa.Column("audit_hash", sa.String(length=64), nullable=False),
-        sa.Column("change_seq", sa.Integer(), nullable=False),
+        sa.Column("change_seq", COUNT, nullable=False),
         sa.Column("seal", sa.String(length=64), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_head")),
     )
@@ -109,8 +112,9 @@ def _tenant() -> None:
     op.create_table(
         "tenant",
         sa.Column("id", sa.String(length=36), nullable=False),
-        sa.Column("slug", sa.String(length=63), nullable=False),
+        sa.Column("slug", SLUG, nullable=False),
         sa.Column("name", sa.String(length=200), nullable=False),
+        sa.Column("folded", sa.Text(), nullable=False),
         sa.Column("blueprint", sa.String(length=200), nullable=False),
         sa.Column("plan", sa.String(length=200), nullable=True),
         sa.Column("status", sa.String(length=16), nullable=False),
@@ -166,7 +170,7 @@ def _environment() -> None:
 def _former_slug() -> None:
     op.create_table(
         "former_slug",
-        sa.Column("slug", sa.String(length=63), nullable=False),
+        sa.Column("slug", SLUG, nullable=False),
         sa.Column("tenant_id", sa.String(length=36), nullable=False),
         sa.Column("until", tables.Moment(), nullable=False),
         sa.ForeignKeyConstraint(["tenant_id"], ["tenant.id"], name=op.f("fk_former_slug_tenant_id")),
@@ -251,7 +255,7 @@ def _resource() -> None:
         sa.Column("name", sa.String(length=200), nullable=False),
         sa.Column("kind", sa.String(length=200), nullable=False),
         sa.Column("location", sa.Text(), nullable=False),
-        sa.Column("version", sa.String(length=200), nullable=True),
+        sa.Column("version", sa.Text(), nullable=True),
         sa.ForeignKeyConstraint(["environment_id"], ["environment.id"], name=op.f("fk_resource_environment_id")),
         sa.PrimaryKeyConstraint("environment_id", "name", name=op.f("pk_resource")),
     )

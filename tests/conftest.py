@@ -1,0 +1,26 @@
+"""What tests of every kind share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import servers
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[servers.Postgres]:
+    """A PostgreSQL server, one for each process that runs tests."""
+    try:
+        with servers.postgres() as server:
+            yield server
+    except servers.NoServer as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def postgres_url(postgres: servers.Postgres) -> Iterator[str]:
+    """The address of an empty PostgreSQL database, with the password of a role that owns it and nothing else."""
+    with postgres.database() as url:
+        yield url

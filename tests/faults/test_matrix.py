@@ -1,0 +1,370 @@
+"""Workers killed (SIGKILL) before, inside and after every step: another one ends each operation, and nothing stays."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ground as g
+from ground import SECOND, Ground
+from tenantry.errors import TenantNotFound
+from tenantry.platform import Platform
+from tenantry.registry.journal import Operation
+
+KILLER = Path(__file__).with_name("killer.py")
+AROUND = ("before", "effect", "recorded")
+CLAIMED = ("", "claimed", {"where": "claimed"})
+END = [("end", where, {"where": where, "call": "end"}) for where in ("before", "recorded")]
+
+Moment = tuple[str, str, dict[str, Any]]
+"""Step and moment as they are shown, and the killer's plan."""
+
+
+@dataclass
+class Case:
+    """One worker to be killed: where, while it works on what, and how that has to end."""
+
+    step: str
+    moment: str
+    plan: dict[str, Any]
+    operation: Operation
+    outcome: str = "done"
+    seconds: float | None = None
+
+
+def steps(*names: str, call: str = "perform") -> list[Moment]:
+    """Before, inside and after each of these steps."""
+    shown = "undo " if call == "undo" else ""
+    return [(f"{shown}{name}", w, {"where": w, "step": name, "call": call}) for name in names for w in AROUND]
+
+
+# --- what is killed -----------------------------------------------------------------------------------------------
+
+CREATE = [
+    CLAIMED,
+    *steps("db", "media", "config", "admin", "live"),
+    ("db", "half a file", {"where": "half a file", "step": "db.sqlite"}),
+    ("config", "half a file", {"where": "half a file", "step": "env.json"}),
+    ("admin", "after enrol", {"where": "after enrol"}),
+    *END,
+]
+UNDONE = [
+    ("config", "before", {"where": "before", "step": "config"}),
+    ("config", "failed", {"where": "recorded", "step": "config"}),
+    *steps("config", "media", "db", call="undo"),
+    *END,
+]
+MIGRATE = [
+    CLAIMED,
+    *steps("template", "canary", "wave 1"),
+    ("canary", "after migrate_many", {"where": "after migrate_many"}),
+    *END,
+]
+RENAME = [
+    CLAIMED,
+    *steps("record", "config"),
+    ("config", "half a file", {"where": "half a file", "step": "env.json"}),
+    ("config", "after create", {"where": "after create", "step": "config"}),
+    *END,
+]
+EDIT = [CLAIMED, *steps("record", "config"), ("config", "half a file", RENAME[-4][2]), *END]
+EDIT_UNDONE = [*steps("config", "record", call="undo"), *END]
+DESTROY = [CLAIMED, *steps("withdraw", "config", "media", "db", "directory", "forget"), *END]
+IMPORT = [
+    CLAIMED,
+    *steps("tenants"),
+    ("tenants", "after create_many", {"where": "after create_many"}),
+    ("tenants", "half a file", {"where": "half a file", "step": "env.json"}),
+    ("tenants", "after enrol", {"where": "after enrol"}),
+    *END,
+]
+
+
+async def create(_: Ground, platform: Platform, names: list[str]) -> list[Operation]:
+    return [await platform.tenants.create(name) for name in names]
+
+
+async def create_undone(_: Ground, platform: Platform, names: list[str]) -> list[Operation]:
+    return [await platform.tenants.create(name, settings={"share": 0}) for name in names]
+
+
+async def rename(ground: Ground, platform: Platform, names: list[str]) -> list[Operation]:
+    await populate(ground, platform, names)
+    return [await platform.tenants.rename(name, f"new-{name}") for name in names]
+
+
+async def edit(ground: Ground, platform: Platform, names: list[str]) -> list[Operation]:
+    await populate(ground, platform, names)
+    return [
+        await platform.tenants.edit(name, name="New", settings={"share": 5, "smtp_password": "s"}) for name in names
+    ]
+
+
+async def edit_undone(ground: Ground, platform: Platform, names: list[str]) -> list[Operation]:
+    await populate(ground, platform, names)
+    return [await platform.tenants.edit(name, settings={"share": 0, "smtp_password": "wrong"}) for name in names]
+
+
+async def destroy(ground: Ground, platform: Platform, names: list[str]) -> list[Operation]:
+    await populate(ground, platform, names)
+    return [await platform.tenants.destroy(name) for name in names]
+
+
+async def migrate(ground: Ground, platform: Platform, names: list[str]) -> list[Operation]:
+    await populate(ground, platform, [f"{name}-{i}" for name in names for i in range(3)])
+    ground.migration("0002_body.sql", SECOND)
+    return [await platform.migrations.run(slugs=[f"{name}-{i}" for i in range(3)]) for name in names]
+
+
+async def import_(ground: Ground, platform: Platform, names: list[str]) -> list[Operation]:
+    found = []
+    for name in names:
+        lines = ["slug,name", *(f"{name}-{i},Tenant {i}" for i in range(3))]
+        path = ground.root / f"{name}.csv"
+        path.write_text("\n".join(lines))
+        found.append(await platform.tenants.import_csv(path))
+    return found
+
+
+async def populate(ground: Ground, platform: Platform, names: list[str]) -> None:
+    """Make tenants."""
+    path = ground.root / "names.csv"
+    path.write_text("\n".join(["slug", *names]))
+    done = await platform.operations.finish((await platform.tenants.import_csv(path)).id)
+    assert done.operation.state == "done"
+
+
+# --- killing ------------------------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def halted(ground: Ground, cases: list[Case]) -> AsyncIterator[list[int]]:
+    """Workers that have come to their moments: their process ids."""
+    killer = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(KILLER),
+        str(ground.config),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=ground.environment(),
+    )
+    assert killer.stdin is not None
+    assert killer.stdout is not None
+    for case in cases:
+        killer.stdin.write(json.dumps({**case.plan, "operation": case.operation.id}).encode() + b"\n")
+    killer.stdin.close()
+    missing = {case.operation.id: f"{case.step} {case.moment}" for case in cases}
+    found = []
+    try:
+        async with asyncio.timeout(g.PATIENCE):
+            while missing:
+                line = await killer.stdout.readline()
+                assert line, f"never came to: {', '.join(missing.values())}"
+                told = json.loads(line)
+                del missing[told["operation"]]
+                found.append(told["pid"])
+        yield found
+    finally:
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if missing:
+            killer.kill()
+        await killer.wait()
+
+
+async def taken_up(platform: Platform, cases: list[Case], killed: float) -> None:
+    """Wait until another worker has each operation, and note after how many seconds."""
+    before = {case.operation.id: (await platform.operations.show(case.operation.id)).operation for case in cases}
+    waiting = [case for case in cases if before[case.operation.id].state.live]
+
+    async def all_taken() -> bool:
+        for case in list(waiting):
+            current = (await platform.operations.show(case.operation.id)).operation
+            if current.fence > before[case.operation.id].fence:
+                case.seconds = time.monotonic() - killed
+                waiting.remove(case)
+        return not waiting
+
+    await g.until(all_taken, "another worker")
+
+
+async def ordeal(ground: Ground, platform: Platform, cases: list[Case]) -> None:
+    """Kill a worker at each moment while one fresh worker lives, and wait for the end of every operation."""
+    async with halted(ground, cases) as found:
+        with ground.worker() as fresh:
+            await g.lives(platform, fresh)
+            for pid in found:
+                os.kill(pid, signal.SIGKILL)
+            await taken_up(platform, cases, time.monotonic())
+            for case in cases:
+                case.outcome = (await g.ended(platform, case.operation)).operation.state.value
+            await settled(ground)
+
+
+async def settled(ground: Ground) -> None:
+    """Wait until the fresh worker has cleared away what the dead ones left."""
+
+    async def clear() -> bool:
+        return not list(ground.root.rglob(".tenantry-*"))
+
+    await g.until(clear, "the end of files in the making")
+
+
+Submit = Callable[[Ground, Platform, list[str]], Awaitable[list[Operation]]]
+
+
+async def run(ground: Ground, platform: Platform, moments: list[Moment], submit: Submit) -> list[Case]:
+    names = [f"t{number:02}" for number in range(len(moments))]
+    operations = await submit(ground, platform, names)
+    cases = [Case(*moment, operation) for moment, operation in zip(moments, operations, strict=True)]
+    await ordeal(ground, platform, cases)
+    return cases
+
+
+def note(record: Callable[[str, object], None], verb: str, cases: list[Case], tmp_path: Path) -> None:
+    """Put the cases into the matrix."""
+    lines = [
+        {"verb": verb, "step": c.step, "moment": c.moment, "outcome": c.outcome, "seconds": c.seconds} for c in cases
+    ]
+    for line in lines:
+        record("fault", json.dumps(line))
+    (tmp_path / f"matrix-{verb}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def outcomes(cases: list[Case]) -> set[str]:
+    return {case.outcome for case in cases}
+
+
+# --- what has to be so afterwards ---------------------------------------------------------------------------------
+
+
+async def whole(platform: Platform, cases: list[Case]) -> None:
+    """Each operation that is done has done all of its steps, none of them twice."""
+    for case in cases:
+        details = await platform.operations.show(case.operation.id)
+        assert details.operation.done == details.operation.total, f"{case.step} {case.moment}"
+        assert {step.state.value for step in details.steps} == {"done"}, f"{case.step} {case.moment}"
+
+
+async def test_create(ground: Ground, tmp_path: Path, record_property: Any) -> None:
+    """A create whose worker is killed anywhere is ended by another, once."""
+    async with ground.open() as platform:
+        cases = await run(ground, platform, CREATE, create)
+        note(record_property, "create", cases, tmp_path)
+        assert outcomes(cases) == {"done"}
+        assert await g.faults(ground, platform) == []
+        await whole(platform, cases)
+        for case in cases:
+            assert await platform.tenants.credentials(str(case.operation.tenant_slug)) is not None
+
+
+async def test_create_undone(ground: Ground, tmp_path: Path, record_property: Any) -> None:
+    """A create that fails, and whose worker is killed while it undoes, leaves nothing; the slug is free again."""
+    async with ground.open() as platform:
+        cases = await run(ground, platform, UNDONE, create_undone)
+        note(record_property, "create, undone", cases, tmp_path)
+        assert outcomes(cases) == {"failed"}
+        assert await g.faults(ground, platform) == []
+        assert await platform.tenants.list() == []
+        assert list(ground.data.glob("tenants/*")) == []
+        again = await platform.tenants.create("t00")
+        assert (await platform.operations.finish(again.id)).operation.state == "done"
+
+
+async def test_rename(ground: Ground, tmp_path: Path, record_property: Any) -> None:
+    """A rename whose worker is killed anywhere moves the files and the names, once."""
+    async with ground.open() as platform:
+        cases = await run(ground, platform, RENAME, rename)
+        note(record_property, "rename", cases, tmp_path)
+        assert outcomes(cases) == {"done"}
+        assert await g.faults(ground, platform) == []
+        await whole(platform, cases)
+        for case in cases:
+            slug = str(case.operation.tenant_slug)
+            told = json.loads(ground.rendered(f"new-{slug}").read_text())
+            assert told["host"] == f"new-{slug}.localhost"
+            assert (await platform.tenants.show(f"new-{slug}")).tenant.former == (slug,)
+
+
+async def test_edit(ground: Ground, tmp_path: Path, record_property: Any) -> None:
+    """An edit whose worker is killed anywhere is recorded and rendered."""
+    async with ground.open() as platform:
+        cases = await run(ground, platform, EDIT, edit)
+        note(record_property, "edit", cases, tmp_path)
+        assert outcomes(cases) == {"done"}
+        assert await g.faults(ground, platform) == []
+        await whole(platform, cases)
+        for case in cases:
+            told = json.loads(ground.rendered(str(case.operation.tenant_slug)).read_text())
+            assert (told["name"], told["share"], told["smtp"]) == ("New", 20, "s")
+
+
+async def test_edit_undone(ground: Ground, tmp_path: Path, record_property: Any) -> None:
+    """An edit that fails, and whose worker is killed while it undoes, leaves registry and files as they were."""
+    async with ground.open() as platform:
+        cases = await run(ground, platform, EDIT_UNDONE, edit_undone)
+        note(record_property, "edit, undone", cases, tmp_path)
+        assert outcomes(cases) == {"failed"}
+        assert await g.faults(ground, platform) == []
+        for case in cases:
+            told = json.loads(ground.rendered(str(case.operation.tenant_slug)).read_text())
+            assert (told["share"], told["smtp"]) == (100, "")
+
+
+async def test_destroy(ground: Ground, tmp_path: Path, record_property: Any) -> None:
+    """A destroy whose worker is killed anywhere leaves nothing, and the slug can be used again."""
+    async with ground.open() as platform:
+        cases = await run(ground, platform, DESTROY, destroy)
+        note(record_property, "destroy", cases, tmp_path)
+        assert outcomes(cases) == {"done"}
+        assert await g.faults(ground, platform) == []
+        await whole(platform, cases)
+        assert await platform.tenants.list() == []
+        assert list(ground.data.glob("tenants/*")) == []
+        async with g.working(platform):
+            for case in cases:
+                slug = str(case.operation.tenant_slug)
+                assert await platform.tenants.leftovers(slug) == []
+                with pytest.raises(TenantNotFound):
+                    await platform.tenants.show(slug)
+                await platform.operations.finish((await platform.tenants.create(slug)).id)
+        assert len(await platform.tenants.list()) == len(cases)
+        assert await g.faults(ground, platform) == []
+
+
+async def test_migrate(ground: Ground, tmp_path: Path, record_property: Any) -> None:
+    """A migration whose worker is killed anywhere brings each tenant to the newest schema."""
+    async with ground.open() as platform:
+        cases = await run(ground, platform, MIGRATE, migrate)
+        note(record_property, "migrate", cases, tmp_path)
+        assert outcomes(cases) == {"done"}
+        assert await g.faults(ground, platform) == []
+        await whole(platform, cases)
+        (fleet,) = await platform.migrations.status()
+        assert fleet.versions == {"0002_body": 3 * len(cases)}
+
+
+async def test_import(ground: Ground, tmp_path: Path, record_property: Any) -> None:
+    """An import whose worker is killed anywhere makes each tenant exactly once."""
+    async with ground.open() as platform:
+        cases = await run(ground, platform, IMPORT, import_)
+        note(record_property, "import", cases, tmp_path)
+        assert outcomes(cases) == {"done"}
+        assert await g.faults(ground, platform) == []
+        await whole(platform, cases)
+        assert len(await platform.tenants.list(limit=1000)) == 3 * len(cases)
+        made = [entry for entry in await platform.audit.list(limit=1000) if entry.action == "tenant.create"]
+        assert len(made) == 3 * len(cases)

@@ -1,0 +1,198 @@
+"""Real servers that the tests start for themselves, and end again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+from sqlalchemy.engine import URL, make_url
+
+SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "password_encryption": "scram-sha-256",
+    "timezone": "America/New_York",  # nothing may rely on the server's own
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "autovacuum": "off",
+    "shared_buffers": "16MB",
+    "max_connections": "100",
+    "log_min_messages": "fatal",
+    "logging_collector": "off",
+}
+START_SECONDS = 60
+ODD = "@:/?#%&='ä"
+"""Passwords end so: addresses are to be put together with care."""
+
+
+class NoServer(Exception):
+    """Why there can be no server here."""
+
+
+def postgres_programs() -> Path:
+    """The directory with the newest `postgres` and `initdb`. Raises `NoServer`."""
+    on_path = shutil.which("postgres")
+    places = [Path(on_path).resolve().parent] if on_path else []
+    for pattern in ("lib/postgresql/*/bin", "pgsql-*/bin", "local/pgsql/bin"):
+        places += sorted(Path("/usr").glob(pattern), key=lambda place: (len(str(place)), str(place)), reverse=True)
+    for place in places:
+        if (place / "postgres").exists() and (place / "initdb").exists():
+            return place
+    raise NoServer("no PostgreSQL server is installed; run scripts/servers")
+
+
+def free_port() -> int:
+    """A TCP port on which nothing listens now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _unprivileged() -> pwd.struct_passwd | None:
+    """As whom PostgreSQL runs, which refuses to run as root; None: as the user who runs the tests."""
+    if os.geteuid() != 0:
+        return None
+    for name in ("postgres", "nobody"):
+        with contextlib.suppress(KeyError):
+            return pwd.getpwnam(name)
+    raise NoServer("PostgreSQL does not run as root, and there is no user postgres or nobody")
+
+
+@dataclass(frozen=True)
+class Postgres:
+    """A running PostgreSQL server."""
+
+    port: int
+    password: str
+    process: subprocess.Popen[bytes]
+    version: int  # 15
+
+    def url(self, database: str = "postgres", user: str = "postgres", password: str | None = None) -> str:
+        """The address of a database."""
+        made = URL.create("postgresql", user, password or self.password, "127.0.0.1", self.port, database)
+        return made.render_as_string(hide_password=False)
+
+    def run(self, *statements: sql.Composed | str) -> None:
+        """Run statements as the superuser."""
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            for statement in statements:
+                connection.execute(sql.SQL(statement) if isinstance(statement, str) else statement)
+
+    @contextlib.contextmanager
+    def database(self) -> Iterator[str]:
+        """The address of an empty database for its owner, who may do nothing else on the server.
+
+        It orders text as English readers do, where the server can: nothing may rely on the order of bytes.
+        """
+        name, password = f"t_{secrets.token_hex(6)}", secrets.token_urlsafe(12) + ODD
+        role = sql.Identifier(name)
+        language = " TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en'" if self.version >= 15 else ""
+        self.run(
+            sql.SQL("CREATE ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD {}").format(role, password),
+            sql.SQL("CREATE DATABASE {} OWNER {}" + language).format(role, role),
+            sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(role),
+        )
+        try:
+            yield self.url(name, name, password)
+        finally:
+            self.run(
+                sql.SQL("DROP DATABASE {} WITH (FORCE)").format(role),
+                sql.SQL("DROP ROLE {}").format(role),
+            )
+
+    def close(self, url: str) -> None:
+        """Break off all connections to a database and let nobody in again."""
+        name = str(make_url(url).database)
+        self.run(
+            sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(sql.Identifier(name)),
+            sql.SQL("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = {}").format(name),
+        )
+
+
+@contextlib.contextmanager
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server on a free port, with its files in a temporary directory. Raises `NoServer`."""
+    programs, user = postgres_programs(), _unprivileged()
+    home = Path(tempfile.mkdtemp(prefix="tenantry-postgres-", dir="/tmp"))
+    try:
+        if user:
+            os.chown(home, user.pw_uid, user.pw_gid)
+        password = secrets.token_urlsafe(12)
+        _initialise(programs, home, password, user)
+        server = _start(programs, home, password, user)
+        try:
+            yield server
+        finally:
+            _end(server.process)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _as(user: pwd.struct_passwd | None) -> dict[str, object]:
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
+
+
+def _initialise(programs: Path, home: Path, password: str, user: pwd.struct_passwd | None) -> None:
+    secret = home / "password"
+    secret.write_text(password)
+    if user:
+        os.chown(secret, user.pw_uid, user.pw_gid)
+    command: Sequence[str | Path] = (
+        *(programs / "initdb", "--pgdata", home / "data", "--username", "postgres", "--pwfile", secret),
+        *("--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync", "--no-instructions"),
+    )
+    done = subprocess.run(command, cwd=home, capture_output=True, text=True, **_as(user))  # type: ignore[call-overload]
+    assert done.returncode == 0, done.stdout + done.stderr
+    secret.unlink()
+
+
+def _start(programs: Path, home: Path, password: str, user: pwd.struct_passwd | None) -> Postgres:
+    port = free_port()
+    version = int((home / "data" / "PG_VERSION").read_text())
+    options = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
+    command: list[str | Path] = [programs / "postgres", "-D", home / "data", "-p", str(port), *options]
+    if shutil.which("setpriv"):  # so that the server ends with the tests even where these are killed
+        command = ["setpriv", "--pdeathsig", "INT", *_switched(user), *command]
+        user = None
+    with (home / "log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=home, stdout=log, stderr=log, **_as(user))  # type: ignore[call-overload]
+    server = Postgres(port, password, process, version)
+    until = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            psycopg.connect(server.url()).close()
+            return server
+        except psycopg.OperationalError as error:
+            if process.poll() is not None or time.monotonic() > until:
+                _end(process)
+                raise AssertionError(f"PostgreSQL does not start: {(home / 'log').read_text()}") from error
+            time.sleep(0.02)
+
+
+def _switched(user: pwd.struct_passwd | None) -> list[str]:
+    return [f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"] if user else []
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the server, breaking off its connections ("fast shutdown")."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
