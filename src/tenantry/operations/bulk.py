@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
@@ -16,8 +15,6 @@ from tenantry.resources import Resource
 STEP: Final = "tenants"
 REFUSED: Final = -1
 """The step of items that were refused as the list was read."""
-
-ADMINS_AT_ONCE: Final = 4
 
 
 class Import(Verb):
@@ -49,6 +46,7 @@ class _Run:
     async def make(self, items: Sequence[journal.Item]) -> list[fleet.Result]:
         """Reserve, make and enrol a batch."""
         watch = fleet.Stopwatch()
+        self.secrets = []
         errors: dict[str, TenantryError] = {}
         environments = await self._reserve(items, errors)
         by_blueprint: dict[str, list[Environment]] = {}
@@ -57,7 +55,7 @@ class _Run:
         for blueprint, some in by_blueprint.items():
             for resource in self.tools.resources[blueprint]:
                 await self._create(resource, some, errors)
-        self.secrets = await self._enrol(environments, errors)
+            self.secrets += await self._enrol(some, errors)
         await self._clear(environments, errors)
         each = watch.seconds / len(items)
         return [fleet.Result(item, errors.get(item.arguments["id"]), seconds=each) for item in items]
@@ -114,22 +112,12 @@ class _Run:
     async def _enrol(
         self, environments: list[Environment], errors: dict[str, TenantryError]
     ) -> list[tuple[str, str, bytes]]:
-        by_tenant: dict[str, list[Environment]] = {}
-        for environment in environments:
-            if environment.tenant.id not in errors:
-                by_tenant.setdefault(environment.tenant.id, []).append(environment)
-        gate = asyncio.Semaphore(ADMINS_AT_ONCE)
-
-        async def one(tenant_id: str, some: list[Environment]) -> tuple[str, str, bytes] | None:
-            async with gate:
-                try:
-                    return await self.tools.enrol_admin(some)
-                except TenantryError as error:
-                    errors[tenant_id] = error
-                    return None
-
-        made = await asyncio.gather(*(one(tenant_id, some) for tenant_id, some in by_tenant.items()))
-        return [secret for secret in made if secret is not None]
+        wanted = [environment for environment in environments if environment.tenant.id not in errors]
+        if not wanted:
+            return []
+        made, failed = await self.tools.enrol_admins(wanted)
+        errors.update(failed)
+        return made
 
     async def _clear(self, environments: list[Environment], errors: Mapping[str, TenantryError]) -> None:
         """Remove what was made of tenants that failed."""

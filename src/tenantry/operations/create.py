@@ -116,11 +116,13 @@ class Create(Verb):
         return version
 
     async def _admin(self, work: Work) -> str:
-        secret = await work.tools.enrol_admin(await work.environments())
-        if secret is None:
+        made, errors = await work.tools.enrol_admins(await work.environments())
+        for error in errors.values():
+            raise error
+        if not made:
             return ""
         async with work.write() as tx:
-            await tenants.put_secrets(tx, [secret])
+            await tenants.put_secrets(tx, made)
         return "password waits to be shown once"
 
     async def _live(self, work: Work) -> str:

@@ -25,6 +25,11 @@ VERSION: Final = "1"
 """Fixed: DBOS leaves the work of another version pending for ever."""
 
 BUSY_SECONDS: Final = 30
+"""How long the engine waits for another writer, on SQLite."""
+
+LISTENER_POLL: Final = 0.05
+"""Seconds the engine sleeps between two looks at messages, which nobody sends here; `stop` waits that long for it."""
+
 SCHEMA: Final = "tenantry_engine"
 
 Outcome = dict[str, Any]
@@ -99,6 +104,7 @@ class Engine:
             "log_level": "ERROR",
             "enable_otlp": False,
             "use_listen_notify": False,
+            "notification_listener_polling_interval_sec": LISTENER_POLL,
         }
         DBOS(config=config)
         logging.getLogger("dbos").setLevel(logging.CRITICAL)
