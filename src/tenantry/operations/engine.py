@@ -30,6 +30,10 @@ BUSY_SECONDS: Final = 30
 LISTENER_POLL: Final = 0.05
 """Seconds the engine sleeps between two looks at messages, which nobody sends here; `stop` waits that long for it."""
 
+OVER: Final = ["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
+CLEARED: Final = 1000
+"""Notes cleared at a time."""
+
 SCHEMA: Final = "tenantry_engine"
 
 Outcome = dict[str, Any]
@@ -129,6 +133,14 @@ class Engine:
             await DBOS.resume_workflow_async(_workflow_id(operation_id, attempt))
         except DBOSNonExistentWorkflowError:
             await self.run(operation_id, attempt)
+
+
+    async def forget_ended(self) -> int:
+        """Clear the notes of what is over, which the registry keeps as a record; how many there were."""
+        ended = await DBOS.list_workflows_async(status=OVER, load_input=False, load_output=False, limit=CLEARED)
+        if ended:
+            await DBOS.delete_workflows_async([workflow.workflow_id for workflow in ended])
+        return len(ended)
 
 
 def _keep_a_log(url: str) -> None:

@@ -176,6 +176,8 @@ class Worker:
         async with self.registry.write() as tx:
             await journal.bury(tx, self.settings.dead_after)
             await tenants.forget_former(tx)
+        while await self.engine.forget_ended():
+            pass
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.dead_after * TIDY_EVERY):
                 await self._untidy.wait()
