@@ -490,6 +490,7 @@ async def hostnames(tx: Transaction, slug: str | None = None) -> list[HostnameRo
 
 async def hosts_taken(tx: Transaction, names: Sequence[str]) -> set[str]:
     """Which of these hostnames lead to a tenant already."""
+    await forget_former(tx)  # redirects whose time is over hold nothing
     found: set[str] = set()
     for some in chunks(names, IN_LIMIT):
         found.update(
