@@ -30,9 +30,8 @@ BUSY_SECONDS: Final = 30
 LISTENER_POLL: Final = 0.05
 """Seconds the engine sleeps between two looks at messages, which nobody sends here; `stop` waits that long for it."""
 
-OVER: Final = ["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
-CLEARED: Final = 1000
-"""Notes cleared at a time."""
+NOTES: Final = 1000
+"""Notes of the engine that are looked through at a time."""
 
 SCHEMA: Final = "tenantry_engine"
 
@@ -134,13 +133,14 @@ class Engine:
         except DBOSNonExistentWorkflowError:
             await self.run(operation_id, attempt)
 
+    async def notes(self) -> dict[str, str]:
+        """The oldest notes that are kept: workflow id → operation id."""
+        found = await DBOS.list_workflows_async(load_input=False, load_output=False, limit=NOTES)
+        return {workflow.workflow_id: workflow.workflow_id.partition(":")[0] for workflow in found}
 
-    async def forget_ended(self) -> int:
-        """Clear the notes of what is over, which the registry keeps as a record; how many there were."""
-        ended = await DBOS.list_workflows_async(status=OVER, load_input=False, load_output=False, limit=CLEARED)
-        if ended:
-            await DBOS.delete_workflows_async([workflow.workflow_id for workflow in ended])
-        return len(ended)
+    async def forget(self, workflow_ids: list[str]) -> None:
+        """Clear notes of operations that are over; the registry keeps the record."""
+        await DBOS.delete_workflows_async(workflow_ids)
 
 
 def _keep_a_log(url: str) -> None:

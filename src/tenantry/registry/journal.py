@@ -276,6 +276,16 @@ async def items(
     return [Item(**{**row._mapping, "state": StepState(row.state)}) for row in rows]
 
 
+async def live_or_fresh(tx: Transaction, ids: Sequence[str], seconds: float) -> set[str]:
+    """Which of these operations are not over, or were not so long ago."""
+    table = tables.operation
+    fresh = or_(table.c.state.in_(_LIVE), table.c.ended > now() - timedelta(seconds=seconds))
+    found: set[str] = set()
+    for some in chunks(ids, 500):
+        found.update(row.id for row in await tx.all(select(table.c.id).where(table.c.id.in_(some), fresh)))
+    return found
+
+
 # --- working ------------------------------------------------------------------------------------------------------
 
 
