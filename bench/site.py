@@ -34,6 +34,7 @@ app = "answer:app"
 TEMPLATE = '{"tenant": {{ slug | json }}, "hostname": {{ hostname | json }}}\n'
 APPLICATION = """
 async def app(scope, receive, send):
+    assert scope["type"] == "http"
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b"here"})
 """

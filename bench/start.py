@@ -24,11 +24,13 @@ async def enter(place: Site, count: int) -> None:
     """Fill the registry with tenants that need no files."""
     async with place.platform() as platform:
         vault = platform.registry.vault
+        versions = {resource.name: resource.newest for resource in platform.tools.resources["site"]}
         for numbers in chunks(range(count), BATCH):
             drafted = [e for n in numbers for e in platform.tools.draft(f"tenant-{n}", f"Tenant {n}", "site", None, {})]
             keys = {environment.tenant.id: vault.new_data_key(environment.tenant.id) for environment in drafted}
             async with platform.registry.write() as tx:
                 await tenants.insert_many(tx, drafted, keys)
+                await tenants.set_versions(tx, [(e.id, name, to) for e in drafted for name, to in versions.items()])
                 await tenants.set_status(tx, list(keys), Status.ACTIVE)
 
 
@@ -45,7 +47,9 @@ def answered(place: Site, slug: str) -> float:
                 with urllib.request.urlopen(request, timeout=30) as answer:
                     assert answer.read() == b"here"
                     return time.perf_counter() - start
-            except urllib.error.URLError:
+            except urllib.error.HTTPError as error:
+                raise AssertionError(f"it answers {error.code}: {error.read()[-300:]!r}") from error
+            except urllib.error.URLError:  # it does not listen yet
                 assert process.poll() is None, "serve ended"
                 time.sleep(0.005)
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
-from tenantry.errors import TenantryError
+from tenantry.errors import HostTaken, SlugTaken, TenantryError
 from tenantry.model import Environment, Status
 from tenantry.operations import create, fleet
 from tenantry.operations.verb import Verb, Work
@@ -16,8 +15,6 @@ from tenantry.resources import Resource
 STEP: Final = "tenants"
 REFUSED: Final = -1
 """The step of items that were refused as the list was read."""
-
-ADMINS_AT_ONCE: Final = 4
 
 
 class Import(Verb):
@@ -49,6 +46,7 @@ class _Run:
     async def make(self, items: Sequence[journal.Item]) -> list[fleet.Result]:
         """Reserve, make and enrol a batch."""
         watch = fleet.Stopwatch()
+        self.secrets = []
         errors: dict[str, TenantryError] = {}
         environments = await self._reserve(items, errors)
         by_blueprint: dict[str, list[Environment]] = {}
@@ -57,7 +55,7 @@ class _Run:
         for blueprint, some in by_blueprint.items():
             for resource in self.tools.resources[blueprint]:
                 await self._create(resource, some, errors)
-        self.secrets = await self._enrol(environments, errors)
+            self.secrets += await self._enrol(some, errors)
         await self._clear(environments, errors)
         each = watch.seconds / len(items)
         return [fleet.Result(item, errors.get(item.arguments["id"]), seconds=each) for item in items]
@@ -69,12 +67,8 @@ class _Run:
             found = await tenants.environments(tx, ids)
             there = {environment.tenant.id for environment in found}
             fresh = [item for item in items if item.arguments["id"] not in there]
-            drafts = {item.arguments["id"]: create.again(self.tools, item.arguments) for item in fresh}
-            taken = await tenants.taken(tx, [item.subject for item in fresh])
-            for item in fresh:
-                if item.subject in taken:
-                    errors[item.arguments["id"]] = TenantryError(f"'{item.subject}' is {taken[item.subject]}.")
-                    del drafts[item.arguments["id"]]
+            drafted = {str(item.arguments["id"]): create.again(self.tools, item.arguments) for item in fresh}
+            drafts = await self._fitting(tx, drafted, errors)
             entered = [environment for some in drafts.values() for environment in some]
             if entered:
                 vault = self.tools.registry.vault
@@ -82,6 +76,30 @@ class _Run:
                 await create.reserve(tx, self.tools, entered, keys=keys)
                 found += await tenants.environments(tx, drafts)
         return found
+
+    async def _fitting(
+        self, tx: Transaction, drafts: Mapping[str, list[Environment]], errors: dict[str, TenantryError]
+    ) -> dict[str, list[Environment]]:
+        """The drafts that can be entered together; why the others cannot goes to `errors`."""
+        slugs = await tenants.taken(tx, [draft[0].tenant.slug for draft in drafts.values()])
+        hosts = await tenants.hosts_taken(
+            tx, [host for draft in drafts.values() for e in draft for host in e.hostnames]
+        )
+        room = await create.room(tx, self.tools)
+        fitting: dict[str, list[Environment]] = {}
+        for tenant_id, draft in drafts.items():
+            slug, names = draft[0].tenant.slug, [host for e in draft for host in e.hostnames]
+            clash = next((host for host in names if host in hosts), None)
+            if slug in slugs:
+                errors[tenant_id] = SlugTaken(f"'{slug}' is {slugs[slug]}.")
+            elif clash is not None:
+                errors[tenant_id] = HostTaken(host=clash)
+            elif len(fitting) >= room:
+                errors[tenant_id] = create.full(self.tools)
+            else:
+                fitting[tenant_id] = draft
+                hosts.update(names)
+        return fitting
 
     async def _create(
         self, resource: Resource, environments: list[Environment], errors: dict[str, TenantryError]
@@ -94,22 +112,12 @@ class _Run:
     async def _enrol(
         self, environments: list[Environment], errors: dict[str, TenantryError]
     ) -> list[tuple[str, str, bytes]]:
-        by_tenant: dict[str, list[Environment]] = {}
-        for environment in environments:
-            if environment.tenant.id not in errors:
-                by_tenant.setdefault(environment.tenant.id, []).append(environment)
-        gate = asyncio.Semaphore(ADMINS_AT_ONCE)
-
-        async def one(tenant_id: str, some: list[Environment]) -> tuple[str, str, bytes] | None:
-            async with gate:
-                try:
-                    return await self.tools.enrol_admin(some)
-                except TenantryError as error:
-                    errors[tenant_id] = error
-                    return None
-
-        made = await asyncio.gather(*(one(tenant_id, some) for tenant_id, some in by_tenant.items()))
-        return [secret for secret in made if secret is not None]
+        wanted = [environment for environment in environments if environment.tenant.id not in errors]
+        if not wanted:
+            return []
+        made, failed = await self.tools.enrol_admins(wanted)
+        errors.update(failed)
+        return made
 
     async def _clear(self, environments: list[Environment], errors: Mapping[str, TenantryError]) -> None:
         """Remove what was made of tenants that failed."""

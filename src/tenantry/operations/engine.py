@@ -8,7 +8,9 @@ outcomes reach the engine's tables, as JSON; secrets never do.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import sqlite3
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Protocol
@@ -22,7 +24,15 @@ APPLICATION: Final = "tenantry"
 VERSION: Final = "1"
 """Fixed: DBOS leaves the work of another version pending for ever."""
 
-QUEUE_POLL: Final = 0.2
+BUSY_SECONDS: Final = 30
+"""How long the engine waits for another writer, on SQLite."""
+
+LISTENER_POLL: Final = 0.05
+"""Seconds the engine sleeps between two looks at messages, which nobody sends here; `stop` waits that long for it."""
+
+NOTES: Final = 1000
+"""Notes of the engine that are looked through at a time."""
+
 SCHEMA: Final = "tenantry_engine"
 
 Outcome = dict[str, Any]
@@ -80,6 +90,7 @@ class Engine:
     def __init__(self, url: str, executor_id: str, drive: Drive) -> None:
         self._url = _engine_url(url)
         self._executor_id = executor_id
+        _keep_a_log(self._url)
         self._drive = drive
 
     def start(self) -> None:
@@ -96,6 +107,7 @@ class Engine:
             "log_level": "ERROR",
             "enable_otlp": False,
             "use_listen_notify": False,
+            "notification_listener_polling_interval_sec": LISTENER_POLL,
         }
         DBOS(config=config)
         logging.getLogger("dbos").setLevel(logging.CRITICAL)
@@ -120,6 +132,23 @@ class Engine:
             await DBOS.resume_workflow_async(_workflow_id(operation_id, attempt))
         except DBOSNonExistentWorkflowError:
             await self.run(operation_id, attempt)
+
+    async def notes(self) -> dict[str, str]:
+        """The oldest notes that are kept: workflow id → operation id."""
+        found = await DBOS.list_workflows_async(load_input=False, load_output=False, limit=NOTES)
+        return {workflow.workflow_id: workflow.workflow_id.partition(":")[0] for workflow in found}
+
+    async def forget(self, workflow_ids: list[str]) -> None:
+        """Clear notes of operations that are over; the registry keeps the record."""
+        await DBOS.delete_workflows_async(workflow_ids)
+
+
+def _keep_a_log(url: str) -> None:
+    """Put the engine's file into WAL mode, which it keeps: its many readers then hold up no writer."""
+    file = make_url(url).database if url.startswith("sqlite") else None
+    if file:
+        with contextlib.closing(sqlite3.connect(file, timeout=BUSY_SECONDS)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
 
 
 def _engine_url(url: str) -> str:

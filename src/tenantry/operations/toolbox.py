@@ -10,6 +10,7 @@ from typing import Any
 
 from tenantry import credentials, paths
 from tenantry.config import Config
+from tenantry.errors import TenantryError
 from tenantry.model import (
     Environment,
     Status,
@@ -90,22 +91,35 @@ class Toolbox(Blueprints):
 
     # --- the first admin ----------------------------------------------------------------------------------------
 
-    async def enrol_admin(self, environments: Sequence[Environment]) -> tuple[str, str, bytes] | None:
-        """Make the first admin in each environment of one tenant, with a fresh password.
+    async def enrol_admins(
+        self, environments: Sequence[Environment], parallel: int = 2
+    ) -> tuple[list[tuple[str, str, bytes]], dict[str, TenantryError]]:
+        """Make the first admin in environments of one blueprint, a tenant's own with one fresh password.
 
-        Returns the secret to keep (tenant id, field, sealed), or None where the blueprint has no users.
+        Returns the secrets to keep (tenant id, field, sealed), and the error of each tenant id that failed.
         """
-        first = environments[0]
-        tenant = first.tenant
-        resource = self.users_resource(tenant.blueprint)
-        admin = self.blueprint(tenant.blueprint).admin
+        blueprint = environments[0].tenant.blueprint
+        resource, admin = self.users_resource(blueprint), self.blueprint(blueprint).admin
         if resource is None or admin is None:
-            return None
-        login = expand(admin, facts_of(tenant, first.name, self.config.platform.domain))
-        password = credentials.new_password()
-        data_key = self.registry.vault.open_data_key(tenant.id, first.sealed_key)
-        stored = credentials.hash_generated(password, credentials.derive_key(data_key, "password"))
+            return [], {}
+        passwords: dict[str, str] = {}  # stored forms, by tenant
+        secrets: dict[str, bytes] = {}
+        users = []
         for environment in environments:
-            await resource.enrol(environment, login, stored, credentials.Role.ADMIN)
+            tenant = environment.tenant
+            login = expand(admin, facts_of(tenant, environment.name, self.config.platform.domain))
+            if tenant.id not in secrets:
+                passwords[tenant.id], secrets[tenant.id] = self._new_password(environment, login)
+            users.append((environment, login, passwords[tenant.id], credentials.Role.ADMIN.value))
+        outcomes = await resource.enrol_many(users, parallel)
+        errors = {e.tenant.id: error for e, error in zip(environments, outcomes, strict=True) if error is not None}
+        return [(tenant, ADMIN, sealed) for tenant, sealed in secrets.items() if tenant not in errors], errors
+
+    def _new_password(self, environment: Environment, login: str) -> tuple[str, bytes]:
+        """A fresh password for a tenant's first admin: its stored form, and login and password sealed to be shown."""
+        vault, tenant = self.registry.vault, environment.tenant
+        password = credentials.new_password()
+        data_key = vault.open_data_key(tenant.id, environment.sealed_key)
+        stored = credentials.hash_generated(password, credentials.derive_key(data_key, "password"))
         shown = json.dumps({"login": login, "password": password})
-        return tenant.id, ADMIN, self.registry.vault.seal(tenant.id, first.sealed_key, ADMIN, shown)
+        return stored, vault.seal(tenant.id, environment.sealed_key, ADMIN, shown)

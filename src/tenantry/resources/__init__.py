@@ -179,14 +179,22 @@ class Resource:
 
     async def create_many(self, envs: Sequence[Environment], parallel: int = 2) -> list[TenantryError | None]:
         """`create` for a batch, in order; an environment that fails has its error in its place."""
-        return await self._many(envs, "create", self._create, parallel=parallel)
+        return await self._many([(env,) for env in envs], "create", self._create, parallel)
 
     async def migrate_many(
         self, envs: Sequence[Environment], to: str | None = None, parallel: int = 2
     ) -> list[Migrated | TenantryError]:
         """`migrate` for a batch, in order; an environment that fails has its error in its place."""
         target = await asyncio.to_thread(self._target, to)
-        return await self._many(envs, "migrate", self._migrate, target, parallel=parallel)
+        return await self._many([(env, target) for env in envs], "migrate", self._migrate, parallel)
+
+    async def enrol_many(
+        self, users: Sequence[tuple[Environment, str, str, str]], parallel: int = 2
+    ) -> list[TenantryError | None]:
+        """`enrol` for a batch, in order: (environment, login, password hash, role); a failure has its error there."""
+        if not (self.has_users and self.setting.users):
+            raise self._error(None, "it carries no users' table")
+        return await self._many(users, "enrol", self._enrol, parallel)
 
     # --- dispatch ---
 
@@ -203,36 +211,32 @@ class Resource:
             return await asyncio.to_thread(method)  # type: ignore[arg-type]
 
     async def _many(
-        self, envs: Sequence[Environment], verb: str, method: Callable[..., Answer[T]], *args: Any, parallel: int
+        self, calls: Sequence[tuple[Any, ...]], verb: str, method: Callable[..., Answer[T]], parallel: int
     ) -> list[T | TenantryError]:
-        """One hop to a worker thread for each share of the batch; every n-th environment makes a share."""
-        shares = max(1, min(parallel, PARALLEL, len(envs)))
-        done: list[Any] = [None] * len(envs)
-        results = await asyncio.gather(
-            *(self._share(envs[first::shares], verb, method, args) for first in range(shares))
-        )
+        """One hop to a worker thread for each share of the calls; every n-th one makes a share."""
+        shares = max(1, min(parallel, PARALLEL, len(calls)))
+        done: list[Any] = [None] * len(calls)
+        results = await asyncio.gather(*(self._share(calls[first::shares], verb, method) for first in range(shares)))
         for first, result in enumerate(results):
             done[first::shares] = result
         return done
 
-    async def _share(
-        self, envs: Sequence[Environment], verb: str, method: Callable[..., Any], args: tuple[Any, ...]
-    ) -> list[Any]:
+    async def _share(self, calls: Sequence[tuple[Any, ...]], verb: str, method: Callable[..., Any]) -> list[Any]:
         if inspect.iscoroutinefunction(method):
-            return [await self._settled(env, verb, method, args) for env in envs]
-        return await asyncio.to_thread(lambda: [self._settle(env, verb, method, args) for env in envs])
+            return [await self._settled(call, verb, method) for call in calls]
+        return await asyncio.to_thread(lambda: [self._settle(call, verb, method) for call in calls])
 
-    async def _settled(self, env: Environment, verb: str, method: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    async def _settled(self, call: tuple[Any, ...], verb: str, method: Callable[..., Any]) -> Any:
         try:
-            with self._told(env, verb):
-                return await method(env, *args)
+            with self._told(call[0], verb):
+                return await method(*call)
         except TenantryError as error:
             return error
 
-    def _settle(self, env: Environment, verb: str, method: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    def _settle(self, call: tuple[Any, ...], verb: str, method: Callable[..., Any]) -> Any:
         try:
-            with self._told(env, verb):
-                return method(env, *args)
+            with self._told(call[0], verb):
+                return method(*call)
         except TenantryError as error:
             return error
 

@@ -95,8 +95,9 @@ class Follower:
             wait = min(2 * wait, WAIT[1])
 
     async def _load(self) -> None:
-        loaded = await self._source.load()
-        table = await asyncio.to_thread(self._resolver.build, loaded)  # a million take seconds
+        with _uncollected():
+            loaded = await self._source.load()
+            table = await asyncio.to_thread(self._resolver.build, loaded)  # a million take seconds
         async with self.applying:
             self._resolver.table = table
             await self._changed(None)
