@@ -132,7 +132,7 @@ class Engine:
 
 
 def _begin_log(url: str) -> None:
-    """Give the engine's SQLite file a write-ahead log, which it keeps: a commit then waits for the disk once, not thrice."""
+    """Give the engine a write-ahead log on SQLite, kept by its file: a commit waits for the disk once, not thrice."""
     path = make_url(url)
     if path.get_backend_name() == "sqlite":
         with contextlib.closing(sqlite3.connect(str(path.database), timeout=BUSY_SECONDS)) as connection:
