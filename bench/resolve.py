@@ -19,8 +19,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 from report import Report
-from tenantry.model import Environment, Place, Status, Tenant, new_id
-from tenantry.runtime import Changes, Loaded, Runtime, Settings, TenantMiddleware
+from tenantry.model import Changes, Environment, Loaded, Place, Status, Tenant, new_id
+from tenantry.runtime import Runtime, Settings, TenantMiddleware
 from tenantry.runtime.table import Table
 
 SIZES = (100, 100_000, 1_000_000)

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 import servers
+
+settings.register_profile("tenantry", deadline=None)  # a busy machine is no fault
+settings.load_profile("tenantry")
 
 
 @pytest.fixture(scope="session")

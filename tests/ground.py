@@ -55,7 +55,7 @@ TEMPLATE = (
 FIRST = "CREATE TABLE page (id INTEGER PRIMARY KEY, title TEXT NOT NULL);\n-- down\nDROP TABLE page;\n"
 SECOND = "ALTER TABLE page ADD COLUMN body TEXT NOT NULL DEFAULT '';\n-- down\nALTER TABLE page DROP COLUMN body;\n"
 
-PATIENCE = 25.0
+PATIENCE = 60.0
 """Seconds until a test gives up on something that never comes; nothing is measured by it."""
 
 
@@ -257,5 +257,5 @@ def _files(ground: Ground, platform: Platform, details: list[Any]) -> list[str]:
     return found + [
         f"orphan {path}"
         for path in ground.data.iterdir()
-        if path.name.removesuffix("-wal").removesuffix("-shm") not in known
+        if path.name.removesuffix("-wal").removesuffix("-shm").removesuffix("-journal") not in known
     ]

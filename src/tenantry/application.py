@@ -17,11 +17,11 @@ from urllib.request import urlopen
 
 from tenantry.config import FILE, Config, secret_keys
 from tenantry.errors import ConfigError, RegistryUnavailable, TenantryError
-from tenantry.model import Environment
+from tenantry.model import Changes, Environment, Loaded
 from tenantry.operations.blueprints import Blueprints, read_config
 from tenantry.registry import Feed, Registry, Vault
 from tenantry.registry.database import Database
-from tenantry.runtime import Changes, Loaded, Runtime, Settings
+from tenantry.runtime import Runtime, Settings
 from tenantry.runtime.resolver import Request, Resolver
 from tenantry.runtime.settings import Jwt
 
@@ -111,10 +111,9 @@ class RegistrySource:
         """All tenants. Raises `RegistryUnavailable`."""
         database = self._open()
         try:
-            loaded = await Feed(database).load()
+            return await Feed(database).load()
         finally:
             await database.close()
-        return Loaded(loaded.seq, loaded.environments)
 
     async def follow(self, since: int) -> AsyncIterator[Changes]:
         """Changes after `since`. Raises `RegistryUnavailable` when the control database goes."""
@@ -122,7 +121,7 @@ class RegistrySource:
         try:
             async with aclosing(Feed(database).follow(since)) as changes:
                 async for change in changes:
-                    yield Changes(change.seq, change.tenants, change.environments)
+                    yield change
         finally:
             await database.close()
 
@@ -138,8 +137,7 @@ async def why(config: Config, registry: Registry, url: str) -> list[str]:
     parts = urlsplit(url if "//" in url else f"//{url}")
     known = settings(config)
     resolver = Resolver(known)
-    loaded = await registry.feed.load()
-    resolver.table = resolver.build(Loaded(loaded.seq, loaded.environments))
+    resolver.table = resolver.build(await registry.feed.load())
     asked = Request(hosts=(parts.netloc.encode(),), path=unquote(parts.path) or "/")
     lines = [f"host {parts.netloc or '(none)'}, path {asked.path}; rules in order: {', then '.join(known.by)}"]
     try:

@@ -395,6 +395,14 @@ class RegistryUnavailable(TenantryError):
     status = 503
 
 
+class RegistryMissing(TenantryError):
+    """There is no control database '{path}', but there are tenants in '{tenants}'."""
+
+    code = "registry.missing"
+    remedy = "Put the control database back from a backup. To begin anew without these tenants, move '{tenants}' away."
+    exit_code = 4
+
+
 class ProcessFailed(TenantryError):
     """`{program}` ended with {status}: {output}"""
 

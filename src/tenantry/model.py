@@ -116,6 +116,23 @@ class Environment:
 
 
 @dataclass(frozen=True, slots=True)
+class Loaded:
+    """All environments of the platform, as they were at change `seq`."""
+
+    seq: int
+    environments: Collection[Environment]
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What changed up to `seq`: forget everything of these tenants (ids), then take in these environments."""
+
+    seq: int
+    tenants: frozenset[str]
+    environments: Collection[Environment]
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """One thing a check found about a resource. A finding that is not `ok` says what to do."""
 

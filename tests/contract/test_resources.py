@@ -545,16 +545,18 @@ def test_two_processes_prepare_one_template(sqlite_world: World) -> None:
 
 
 async def test_templates_of_older_blueprints_are_tidied(sqlite_world: World) -> None:
-    """A changed schema has a template of its own, and the one before goes with the next tidy."""
+    """A changed schema has a template of its own, with which the one before goes, and halves of one with any tidy."""
     sqlite_world.migration("0001_pages.sql", FIRST)
     resource = sqlite_world.resource()
     await resource.prepare()
     (old,) = (sqlite_world.root / "var" / "templates").iterdir()
     sqlite_world.migration("0002_bodies.sql", SECOND)
-    (old.parent / f"{paths.TEMPORARY}dead-wal").write_text("half")
     await resource.prepare()
-    assert await resource.tidy() == [f"templates/{paths.TEMPORARY}dead-wal", f"templates/{old.name}"]
-    assert len(list(old.parent.iterdir())) == 1
+    (new,) = old.parent.iterdir()
+    assert new.name != old.name
+    (old.parent / f"{paths.TEMPORARY}dead-wal").write_text("half")
+    assert await resource.tidy() == [f"templates/{paths.TEMPORARY}dead-wal"]
+    assert list(old.parent.iterdir()) == [new]
 
 
 async def test_an_open_connection_sees_what_is_loaded(sqlite_world: World, tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def storyfront(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storyfront]
         yield found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # Playwright keeps an event loop running: tests with a loop of their own need it gone
 def browser() -> Iterator[Browser]:
     """Chromium itself."""
     if not CHROMIUM.exists():

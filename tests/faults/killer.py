@@ -16,15 +16,21 @@ import time
 from typing import Any
 
 from tenantry import paths
-from tenantry.operations import engine, runner  # noqa: F401 imported once, before the fork
+from tenantry.operations import engine
 from tenantry.operations.runner import VERBS, Runner
 from tenantry.operations.worker import Worker
 from tenantry.platform import Platform
 from tenantry.registry import journal
+from tenantry.resources.sqlite import Sqlite
+
+_told: set[str] = set()
 
 
 def halted(operation: str) -> None:
-    """Tell that the moment has come."""
+    """Tell that the moment has come; a batch may come to it several times at once."""
+    if operation in _told:
+        return
+    _told.add(operation)
     line = json.dumps({"operation": operation, "pid": os.getpid()}) + "\n"
     os.write(1, line.encode())
 
@@ -43,7 +49,7 @@ def arm(plan: dict[str, Any]) -> None:
         async def begin(*_: Any) -> None:
             await halt(operation)
 
-        engine.Engine.run = begin  # type: ignore[method-assign]
+        engine.Engine.run = begin
     elif where in ("before", "effect", "recorded"):
         call = plan.get("call", "perform")
         _around(operation, where, step, call)
@@ -85,6 +91,16 @@ def _after_effect(verb: Any, call: str, operation: str, step: str | None) -> Non
 
 def _inside(operation: str, where: str, step: str | None) -> None:
     """Halt inside a step's effect: before a file in the making gets its name, or around one of the verb's own calls."""
+    if where == "half a template":
+        fill = Sqlite._fill
+
+        def halting_fill(self: Sqlite, connection: Any) -> None:
+            fill(self, connection)
+            halted(operation)
+            time.sleep(3600)
+
+        Sqlite._fill = halting_fill  # type: ignore[method-assign]
+        return
     if where == "half a file":
         rename = os.rename
 
@@ -100,7 +116,7 @@ def _inside(operation: str, where: str, step: str | None) -> None:
         "after create_many": ("tenantry.resources.Resource", "create_many"),
         "after migrate_many": ("tenantry.resources.Resource", "migrate_many"),
         "after create": ("tenantry.resources.Resource", "create"),
-        "after enrol": ("tenantry.operations.toolbox.Toolbox", "enrol_admin"),
+        "after enrol": ("tenantry.operations.toolbox.Toolbox", "enrol_admins"),
     }[where]
     module, _, cls = owner.rpartition(".")
     holder = getattr(sys.modules[module], cls)

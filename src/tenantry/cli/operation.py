@@ -48,10 +48,10 @@ async def show(operation: Id, /, *, common: Common = COMMON) -> None:
 
 @app.command(name="watch")
 async def watch_(operation: Id, /, *, common: Common = COMMON) -> None:
-    """Follow an operation to its end; the exit status is its own."""
+    """Follow an operation to its end, and run it here where no worker lives; the exit status is its own."""
     async with common.platform() as platform:
         details = await platform.operations.show(operation)
-        ended = await watch(platform, details.operation, common.out)
+        ended = await watch(platform, details.operation, common.out, finish=True)
     if common.json:
         common.out.data(ended)
 

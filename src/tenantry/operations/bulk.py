@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
-from tenantry.errors import TenantryError
+from tenantry.errors import HostTaken, SlugTaken, TenantryError
 from tenantry.model import Environment, Status
 from tenantry.operations import create, fleet
 from tenantry.operations.verb import Verb, Work
@@ -70,12 +70,8 @@ class _Run:
             found = await tenants.environments(tx, ids)
             there = {environment.tenant.id for environment in found}
             fresh = [item for item in items if item.arguments["id"] not in there]
-            drafts = {item.arguments["id"]: create.again(self.tools, item.arguments) for item in fresh}
-            taken = await tenants.taken(tx, [item.subject for item in fresh])
-            for item in fresh:
-                if item.subject in taken:
-                    errors[item.arguments["id"]] = TenantryError(f"'{item.subject}' is {taken[item.subject]}.")
-                    del drafts[item.arguments["id"]]
+            drafted = {str(item.arguments["id"]): create.again(self.tools, item.arguments) for item in fresh}
+            drafts = await self._fitting(tx, drafted, errors)
             entered = [environment for some in drafts.values() for environment in some]
             if entered:
                 vault = self.tools.registry.vault
@@ -83,6 +79,30 @@ class _Run:
                 await create.reserve(tx, self.tools, entered, keys=keys)
                 found += await tenants.environments(tx, drafts)
         return found
+
+    async def _fitting(
+        self, tx: Transaction, drafts: Mapping[str, list[Environment]], errors: dict[str, TenantryError]
+    ) -> dict[str, list[Environment]]:
+        """The drafts that can be entered together; why the others cannot goes to `errors`."""
+        slugs = await tenants.taken(tx, [draft[0].tenant.slug for draft in drafts.values()])
+        hosts = await tenants.hosts_taken(
+            tx, [host for draft in drafts.values() for e in draft for host in e.hostnames]
+        )
+        room = await create.room(tx, self.tools)
+        fitting: dict[str, list[Environment]] = {}
+        for tenant_id, draft in drafts.items():
+            slug, names = draft[0].tenant.slug, [host for e in draft for host in e.hostnames]
+            clash = next((host for host in names if host in hosts), None)
+            if slug in slugs:
+                errors[tenant_id] = SlugTaken(f"'{slug}' is {slugs[slug]}.")
+            elif clash is not None:
+                errors[tenant_id] = HostTaken(host=clash)
+            elif len(fitting) >= room:
+                errors[tenant_id] = create.full(self.tools)
+            else:
+                fitting[tenant_id] = draft
+                hosts.update(names)
+        return fitting
 
     async def _create(
         self, resource: Resource, environments: list[Environment], errors: dict[str, TenantryError]

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from tenantry.errors import TenantNotFound
 from tenantry.model import Environment, Status, check_move
-from tenantry.operations.toolbox import Toolbox
+from tenantry.operations.toolbox import VALUE, Toolbox
 from tenantry.operations.verb import Verb, Work, resource_steps
 from tenantry.registry import journal, tenants
 from tenantry.resources import Resource
@@ -37,9 +37,10 @@ async def _restore(work: Work, step: journal.Step) -> None:
     """Make a dependent resource as it was before; the registry is still at the new values."""
     resource, environment = await work.parts(step)
     before = _as_before(environment, work.operation.arguments.get("before", {}))
+    secrets = _secrets_before(work.tools, environment, work.operation.arguments.get("secrets_before", {}))
     if resource.place(before) != resource.place(environment):
         await resource.drop(environment)
-    await resource.create(before)
+    await resource.create(dataclasses.replace(before, secrets=secrets))
     await _record_place(work, resource, before)
 
 
@@ -57,6 +58,13 @@ def _as_before(environment: Environment, before: Mapping[str, Any]) -> Environme
     return dataclasses.replace(
         environment, tenant=dataclasses.replace(environment.tenant, **known), hostnames=hostnames
     )
+
+
+def _secrets_before(tools: Toolbox, environment: Environment, packed: Mapping[str, str | None]) -> dict[str, Any]:
+    """The secret values, those that this operation touched as they were before it."""
+    untouched = {name: value for name, value in environment.secrets.items() if VALUE + name not in packed}
+    sealed = {field: base64.b64decode(value) for field, value in packed.items() if value is not None}
+    return untouched | tools.open_values(environment, sealed)
 
 
 def pack(sealed: bytes | None) -> str | None:

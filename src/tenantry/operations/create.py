@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from tenantry.errors import OperationRefused
+from tenantry.errors import LimitReached, OperationRefused, SlugTaken
 from tenantry.model import Environment, Status
 from tenantry.operations.toolbox import VALUE, Toolbox
 from tenantry.operations.verb import Verb, Work, resource_steps
 from tenantry.registry import Transaction, journal, tenants
+from tenantry.resources import Resource
 
 ADMIN_STEP = "admin"
 LIVE_STEP = "live"
@@ -21,6 +23,30 @@ def steps(tools: Toolbox, environments: Sequence[Environment]) -> list[tuple[str
     if tools.users_resource(environments[0].tenant.blueprint) is not None:
         planned.append((ADMIN_STEP, ""))
     return [*planned, (LIVE_STEP, "")]
+
+
+async def room(tx: Transaction, tools: Toolbox) -> float:
+    """How many tenants more the platform may have."""
+    limit = tools.config.platform.max_tenants
+    return math.inf if limit is None else limit - await tenants.count(tx)
+
+
+def full(tools: Toolbox) -> LimitReached:
+    """The error where there is no room."""
+    return LimitReached(limit="platform.max_tenants", value=tools.config.platform.max_tenants)
+
+
+async def refuse_full(tx: Transaction, tools: Toolbox, more: int) -> None:
+    """Raise `LimitReached` where the platform has no room for so many tenants more."""
+    if more > await room(tx, tools):
+        raise full(tools)
+
+
+async def refuse_taken(tx: Transaction, slug: str) -> None:
+    """Raise `SlugTaken`, with the reason, for a slug that cannot be had."""
+    why = (await tenants.taken(tx, [slug])).get(slug)
+    if why:
+        raise SlugTaken(f"'{slug}' is {why}.")
 
 
 async def reserve(
@@ -75,14 +101,19 @@ class Create(Verb):
 
     async def _make(self, work: Work, step: journal.Step) -> str:
         resource, environment = await work.parts(step)
+        version = await self._settle(work, resource, environment)
+        return (
+            f"schema {version}" if version else str(work.tools.home(environment) / resource.place(environment).location)
+        )
+
+    async def _settle(self, work: Work, resource: Resource, environment: Environment) -> str | None:
+        """Make a resource at its newest schema, and record that."""
         await resource.create(environment)
         version = resource.newest
         if resource.has_schema:
             async with work.write() as tx:
                 await tenants.set_versions(tx, [(environment.id, resource.name, version)])
-        return (
-            f"schema {version}" if version else str(work.tools.home(environment) / resource.place(environment).location)
-        )
+        return version
 
     async def _admin(self, work: Work) -> str:
         made, errors = await work.tools.enrol_admins(await work.environments())
@@ -97,6 +128,11 @@ class Create(Verb):
     async def _live(self, work: Work) -> str:
         environments = await work.environments()
         tenant = environments[0].tenant
+        for environment in environments:  # a release may have come since their first step; no migration saw them
+            for resource in work.tools.resources[tenant.blueprint]:
+                place = environment.place(resource.name)
+                if resource.has_schema and place is not None and place.version != resource.newest:
+                    await self._settle(work, resource, environment)
         async with work.write() as tx:
             await tenants.set_status(tx, [tenant.id], Status.ACTIVE)
             tx.audit("tenant.create", tenant.slug, id=tenant.id, blueprint=tenant.blueprint, plan=tenant.plan)
@@ -123,4 +159,6 @@ class Create(Verb):
                 remedy=f"Create '{operation.tenant_slug}' again.",
                 operation=operation.id,
             )
+        await refuse_full(tx, tools, 1)
+        await refuse_taken(tx, str(operation.tenant_slug))
         await reserve(tx, tools, again(tools, operation.arguments))

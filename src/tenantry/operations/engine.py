@@ -24,11 +24,14 @@ APPLICATION: Final = "tenantry"
 VERSION: Final = "1"
 """Fixed: DBOS leaves the work of another version pending for ever."""
 
+BUSY_SECONDS: Final = 30
+"""How long the engine waits for another writer, on SQLite."""
+
 LISTENER_POLL: Final = 0.05
 """Seconds the engine sleeps between two looks at messages, which nobody sends here; `stop` waits that long for it."""
 
-BUSY_SECONDS: Final = 30
-"""How long a start waits for another one that begins the engine's file."""
+NOTES: Final = 1000
+"""Notes of the engine that are looked through at a time."""
 
 SCHEMA: Final = "tenantry_engine"
 
@@ -87,6 +90,7 @@ class Engine:
     def __init__(self, url: str, executor_id: str, drive: Drive) -> None:
         self._url = _engine_url(url)
         self._executor_id = executor_id
+        _keep_a_log(self._url)
         self._drive = drive
 
     def start(self) -> None:
@@ -105,7 +109,6 @@ class Engine:
             "use_listen_notify": False,
             "notification_listener_polling_interval_sec": LISTENER_POLL,
         }
-        _begin_log(self._url)
         DBOS(config=config)
         logging.getLogger("dbos").setLevel(logging.CRITICAL)
         DBOS.launch()
@@ -130,12 +133,21 @@ class Engine:
         except DBOSNonExistentWorkflowError:
             await self.run(operation_id, attempt)
 
+    async def notes(self) -> dict[str, str]:
+        """The oldest notes that are kept: workflow id → operation id."""
+        found = await DBOS.list_workflows_async(load_input=False, load_output=False, limit=NOTES)
+        return {workflow.workflow_id: workflow.workflow_id.partition(":")[0] for workflow in found}
 
-def _begin_log(url: str) -> None:
-    """Give the engine a write-ahead log on SQLite, kept by its file: a commit waits for the disk once, not thrice."""
-    path = make_url(url)
-    if path.get_backend_name() == "sqlite":
-        with contextlib.closing(sqlite3.connect(str(path.database), timeout=BUSY_SECONDS)) as connection:
+    async def forget(self, workflow_ids: list[str]) -> None:
+        """Clear notes of operations that are over; the registry keeps the record."""
+        await DBOS.delete_workflows_async(workflow_ids)
+
+
+def _keep_a_log(url: str) -> None:
+    """Put the engine's file into WAL mode, which it keeps: its many readers then hold up no writer."""
+    file = make_url(url).database if url.startswith("sqlite") else None
+    if file:
+        with contextlib.closing(sqlite3.connect(file, timeout=BUSY_SECONDS)) as connection:
             connection.execute("PRAGMA journal_mode = WAL")
 
 

@@ -8,15 +8,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
-from tenantry.errors import ConfigError, TenantryError
+from tenantry.errors import ConfigError, MigrationInvalid, TenantryError
 from tenantry.model import Environment, Migrated
 from tenantry.operations import fleet
 from tenantry.operations.toolbox import Toolbox
 from tenantry.operations.verb import Verb, Work
 from tenantry.registry import Transaction, journal, tenants
+from tenantry.resources import Resource
 
 TEMPLATE: Final = "template"
 CANARY: Final = "canary"
+SAMPLES: Final = 3
+"""Tenants of each version that are asked before a run whether the files are still what was applied."""
+
 CANARY_RULE: Final = "a canary failed"
 
 
@@ -72,6 +76,34 @@ async def due(
         rows = await tenants.not_at(tx, name, part, target, slugs)
         found += [Due(*row, blueprint=name, resource=part, target=target) for row in rows]
     return found
+
+
+async def refuse_edited(tx: Transaction, tools: Toolbox, found: Sequence[Due]) -> None:
+    """Raise `MigrationInvalid` where the files contradict what is applied, before anything is made out of them.
+
+    One tenant at fault may be at fault itself, so that a few of each version are asked, and all have to say so.
+    """
+    samples: dict[tuple[str, str, str | None], list[Due]] = {}
+    for one in found:
+        some = samples.setdefault((one.blueprint, one.resource, one.version), [])
+        if len(some) < SAMPLES:
+            some.append(one)
+    for (blueprint, name, _), some in samples.items():
+        resource = tools.resource(blueprint, name)
+        environments = {e.id: e for e in await tenants.environments(tx, list({one.tenant_id for one in some}))}
+        faults = [await _contradiction(resource, environments[one.environment_id]) for one in some]
+        if faults[0] is not None and all(faults):
+            raise faults[0]
+
+
+async def _contradiction(resource: Resource, environment: Environment) -> MigrationInvalid | None:
+    try:
+        await resource.version(environment)
+    except MigrationInvalid as error:
+        return error
+    except TenantryError:  # it cannot be asked; the run names it
+        return None
+    return None
 
 
 def waves(found: Sequence[Due], canary: int, percents: Sequence[float]) -> list[tuple[str, Sequence[Due]]]:

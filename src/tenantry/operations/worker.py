@@ -29,6 +29,9 @@ AFTER_FAULT: Final = 0.5
 TIDY_EVERY: Final = 10
 """How often a worker tidies up, in multiples of `worker.dead_after`."""
 
+FRESH: Final = 60.0
+"""Seconds for which the engine's notes of an operation that is over are kept: whoever ran it may be about to write."""
+
 STALLED: Final = 0.75
 """The share of `worker.dead_after` after which a worker that could not say it lives stops judging others by that."""
 
@@ -176,9 +179,19 @@ class Worker:
         async with self.registry.write() as tx:
             await journal.bury(tx, self.settings.dead_after)
             await tenants.forget_former(tx)
+        await self._forget_ended()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.dead_after * TIDY_EVERY):
                 await self._untidy.wait()
+
+    async def _forget_ended(self) -> None:
+        """Clear the engine's notes of operations that have been over for a while."""
+        notes = await self.engine.notes()
+        async with self.registry.read() as tx:
+            live = await journal.live_or_fresh(tx, sorted(set(notes.values())), FRESH)
+        gone = [workflow for workflow, operation in notes.items() if operation not in live]
+        if gone:
+            await self.engine.forget(gone)
 
     async def _drain(self) -> None:
         with contextlib.suppress(TimeoutError):

@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from tenantry.config import FILE, Config, secret_keys
+from tenantry.errors import RegistryMissing
 from tenantry.operations.blueprints import read_config
 from tenantry.operations.toolbox import Toolbox
 from tenantry.platform.fleet import Migrations
 from tenantry.platform.operations import Operations
 from tenantry.platform.tenants import Credentials, Hostnames, PlannedStep, TenantDetails, Tenants
 from tenantry.registry import AuditReport, Entry, Registry, Vault, journal, tenants
+from tenantry.registry.database import file_of
 
 __all__ = ["Credentials", "PlannedStep", "Platform", "TenantDetails"]
 
@@ -45,11 +47,12 @@ class Platform:
     async def open(cls, config: Config | Path | str = FILE, *, actor: str | None = None) -> AsyncIterator[Platform]:
         """Read the configuration, check the platform key, and open the control database at its newest schema.
 
-        Raises `ConfigError`, `SecretKeyError` or `RegistryUnavailable`.
+        Raises `ConfigError`, `SecretKeyError`, `RegistryMissing` or `RegistryUnavailable`.
         """
         if not isinstance(config, Config):
             config = read_config(Path(config))
         vault = Vault(*secret_keys(config.root))
+        _refuse_to_begin_anew(config)
         config.data.mkdir(parents=True, exist_ok=True, mode=0o750)
         async with Registry.open(config.control_url, vault, actor=actor or default_actor()) as registry:
             yield cls(config, registry)
@@ -107,6 +110,13 @@ class Secrets:
     async def rotate(self) -> int:
         """Seal every tenant's data key with the current platform key; how many there were."""
         return await self._registry.rotate()
+
+
+def _refuse_to_begin_anew(config: Config) -> None:
+    """A control database that was lost must not be replaced by an empty one, which knows none of the tenants."""
+    file, homes = file_of(config.control_url), config.data / "tenants"
+    if file is not None and not file.exists() and homes.is_dir() and next(homes.iterdir(), None) is not None:
+        raise RegistryMissing(path=file, tenants=homes)
 
 
 def default_actor() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,18 +47,21 @@ def read(path: Path) -> list[Row]:
     except UnicodeDecodeError as error:
         line = path.read_bytes()[: error.start].count(b"\n") + 1
         raise ConfigError(f"{path}, line {line}: this is not UTF-8.", remedy="Save the file as UTF-8.") from error
-    reader = csv.DictReader(text.splitlines(keepends=True), restkey="", strict=True)
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     heading = [name.strip() for name in reader.fieldnames or []]
     if not {"slug", "name"} & set(heading):
         raise ConfigError(
             f"{path}, line 1: the heading has neither 'slug' nor 'name', but: {', '.join(heading) or 'nothing'}.",
             remedy="Name the columns slug, name, plan, blueprint, and any value of the blueprint.",
         )
+    twice = next((name for name in heading if name and heading.count(name) > 1), None)
+    if twice:
+        raise ConfigError(f"{path}, line 1: the heading has '{twice}' twice.", remedy="Name each column once.")
     reader.fieldnames = heading
     try:
         rows = [_row(reader.line_num, cells) for cells in reader]
     except csv.Error as error:
-        raise ConfigError(f"{path}, line {reader.line_num}: {error}.", remedy="Correct the quotes.") from error
+        raise ConfigError(f"{path}, line {reader.line_num + 1}: {error}.", remedy="Correct the quotes.") from error
     if len(rows) > MAX_ROWS:
         raise ConfigError(f"'{path}' has {len(rows):,} rows.", remedy=f"Import at most {MAX_ROWS:,} at a time.")
     return rows
@@ -67,7 +71,7 @@ def _row(line: int, cells: Mapping[str, Any]) -> Row:
     known = {name: (cells.get(name) or "").strip() for name in COLUMNS}
     settings = {key: value.strip() for key, value in cells.items() if key and key not in COLUMNS and value}
     slug = known["slug"] or slugify(known["name"], max_length=SLUG_LENGTH, word_boundary=True)
-    fault = "it has more cells than the heading" if "" in cells else None
+    fault = "it has more cells than the heading" if any(cells.get(None) or ()) else None  # type: ignore[call-overload]
     return Row(line, slug, known["name"] or None, known["plan"] or None, known["blueprint"] or None, settings, fault)
 
 

@@ -50,10 +50,13 @@ class Migrations:
         """Queue a migration of everything that is not at its schema: a canary first, then waves.
 
         `waves` are rising percentages of what follows the canary. `stop_after` is a number of failures ("3") or a share
-        of the tenants tried ("1%"). Raises `ConfigError` or `TenantNotFound`.
+        of the tenants tried ("1%"). Raises `ConfigError`, `TenantNotFound`, or
+        `MigrationInvalid` for a migration that was edited after it had been applied.
         """
         migrate.parse_stop(stop_after)
         percents = migrate.parse_percents(waves)
+        async with self._registry.read() as tx:
+            await migrate.refuse_edited(tx, self._tools, await migrate.due(tx, self._tools, blueprint=blueprint, to=to))
         async with self._registry.write() as tx:
             for slug in slugs:
                 await tenants.find(tx, slug)

@@ -115,10 +115,8 @@ class Operations:
             operation = await journal.get(tx, operation_id)
             if operation.state not in (State.QUEUED, State.RUNNING):
                 raise OperationRefused(state=operation.state.value, action="cancelled", operation=operation.id)
-            if operation.verb == "destroy" and operation.done:
-                raise OperationRefused(
-                    state="destroying", action="cancelled: part of the tenant is gone", operation=operation.id
-                )
+            if operation.verb == "destroy" and operation.state is not State.QUEUED:
+                raise OperationRefused(state="running", action="cancelled: the tenant is going", operation=operation.id)
             await journal.set_state(tx, operation.id, State.CANCELLING)
             tx.audit("operation.cancel", operation.id, verb=operation.verb, tenant=operation.tenant_slug)
             return await journal.get(tx, operation.id)

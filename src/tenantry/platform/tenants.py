@@ -11,8 +11,7 @@ from typing import Any, Final
 from tenantry.errors import (
     ConfigError,
     InvalidHost,
-    LimitReached,
-    SlugTaken,
+    MoveRefused,
     TenantNotFound,
     UnknownHost,
 )
@@ -198,8 +197,8 @@ class Tenants:
         key = self._registry.vault.new_data_key(tenant.id)
         sealed = {name: self._seal(tenant.id, key, name, value) for name, value in secret.items()}
         async with self._registry.write() as tx:
-            await self._refuse_full(tx, 1)
-            await self._refuse_taken(tx, slug)
+            await create.refuse_full(tx, self._tools, 1)
+            await create.refuse_taken(tx, slug)
             await create.reserve(tx, self._tools, environments, {tenant.id: sealed}, {tenant.id: key})
             steps = create.steps(self._tools, environments)
             arguments = {**create.describe(environments[0]), "secrets": sorted(secret)}
@@ -258,16 +257,6 @@ class Tenants:
     def _seal(self, tenant_id: str, sealed_key: bytes, name: str, value: Any) -> bytes:
         return self._registry.vault.seal(tenant_id, sealed_key, VALUE + name, json.dumps(value))
 
-    async def _refuse_full(self, tx: Transaction, more: int) -> None:
-        limit = self._config.platform.max_tenants
-        if limit is not None and await tenants.count(tx) + more > limit:
-            raise LimitReached(limit="platform.max_tenants", value=limit)
-
-    async def _refuse_taken(self, tx: Transaction, slug: str) -> None:
-        why = (await tenants.taken(tx, [slug])).get(slug)
-        if why:
-            raise SlugTaken(f"'{slug}' is {why}.")
-
     async def import_csv(
         self, path: Path | str, blueprint: str | None = None, plan: str | None = None
     ) -> journal.Operation:
@@ -287,7 +276,7 @@ class Tenants:
                 if item.error is None:
                     good.append(row)
                     used[row.slug] = f"on line {row.line} as well"
-            await self._refuse_full(tx, len(good))
+            await create.refuse_full(tx, self._tools, len(good))
             operation_id = new_id()
             arguments = {"file": str(path), "rows": len(rows)}
             await journal.submit(tx, operation_id, "import", [("tenants", "")], arguments=arguments, items=items)
@@ -345,7 +334,7 @@ class Tenants:
             row = await tenants.find(tx, slug)
             environments = await tenants.environments(tx, [row.id])
             if to not in environments[0].tenant.former:
-                await self._refuse_taken(tx, to)
+                await create.refuse_taken(tx, to)
             before = {"slug": slug, "hostnames": {e.id: list(e.hostnames) for e in environments}}
             return await self._submit(tx, "rename", row, environments, {"to": to, "before": before})
 
@@ -390,6 +379,8 @@ class Tenants:
         environments: Sequence[Environment],
         arguments: Mapping[str, Any],
     ) -> journal.Operation:
+        if verb != "destroy" and row.status == Status.DESTROYING:
+            raise MoveRefused(slug=row.slug, status=row.status, target="changed")
         if verb == "destroy":
             steps = destroy.steps(self._tools, environments)
         else:

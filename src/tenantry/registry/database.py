@@ -52,6 +52,12 @@ def head_content(audit_seq: int, audit_hash: str) -> str:
     return f"{audit_seq}:{audit_hash}"
 
 
+def file_of(url: str) -> Path | None:
+    """The file an SQLite control database lies in; None for a server's."""
+    parsed = make_url(url)
+    return Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None
+
+
 class Transaction:
     """One transaction on the control database. Entries noted in it are written, numbered and chained, as it commits."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -13,7 +12,7 @@ from urllib.parse import quote
 from sqlalchemy import select
 
 from tenantry.errors import RegistryUnavailable
-from tenantry.model import Environment
+from tenantry.model import Changes, Loaded
 from tenantry.registry import tables, tenants
 from tenantry.registry.database import Database
 
@@ -25,23 +24,6 @@ SERVER_POLL: Final = 0.2
 
 MANY: Final = 5000
 """From so many changed tenants on, reading all environments is quicker than asking for some."""
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """All environments as they were at change `seq`."""
-
-    seq: int
-    environments: list[Environment]
-
-
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """What changed up to `seq`: forget everything of these tenants, then take these environments."""
-
-    seq: int
-    tenants: frozenset[str]
-    environments: list[Environment]
 
 
 class Feed:

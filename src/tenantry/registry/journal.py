@@ -199,7 +199,7 @@ async def hold(tx: Transaction, operation_id: str, tenant_ids: Sequence[str]) ->
     for some in chunks(tenant_ids, IN_LIMIT):
         query = select(tables.tenant_lock).where(tables.tenant_lock.c.tenant_id.in_(some))
         held.update({row.tenant_id: row.operation_id for row in await tx.all(query)})
-    fresh = [tenant_id for tenant_id in tenant_ids if tenant_id not in held]
+    fresh = [tenant_id for tenant_id in dict.fromkeys(tenant_ids) if tenant_id not in held]
     try:
         await tx.insert(tables.tenant_lock, [{"tenant_id": t, "operation_id": operation_id} for t in fresh])
     except IntegrityError as error:
@@ -274,6 +274,16 @@ async def items(
         query = query.where(table.c.state.in_([state.value for state in states]))
     rows = await tx.all(query.order_by(table.c.position).limit(limit))
     return [Item(**{**row._mapping, "state": StepState(row.state)}) for row in rows]
+
+
+async def live_or_fresh(tx: Transaction, ids: Sequence[str], seconds: float) -> set[str]:
+    """Which of these operations are not over, or were not so long ago."""
+    table = tables.operation
+    fresh = or_(table.c.state.in_(_LIVE), table.c.ended > now() - timedelta(seconds=seconds))
+    found: set[str] = set()
+    for some in chunks(ids, 500):
+        found.update(row.id for row in await tx.all(select(table.c.id).where(table.c.id.in_(some), fresh)))
+    return found
 
 
 # --- working ------------------------------------------------------------------------------------------------------

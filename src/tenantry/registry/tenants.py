@@ -316,13 +316,10 @@ async def insert_many(tx: Transaction, environments: Sequence[Environment], seal
 async def add_hostnames(tx: Transaction, rows: Sequence[tuple[str, str, int]], *, custom: bool = False) -> None:
     """Let names lead to environments: (environment id, name, position). Raises `HostTaken`."""
     names = [name for _, name, _ in rows]
-    for some in chunks(names, IN_LIMIT):
-        clash = await tx.scalar(select(tables.hostname.c.name).where(tables.hostname.c.name.in_(some)).limit(1))
-        if clash:
-            raise HostTaken(host=clash)
     twice = next((name for name, number in Counter(names).items() if number > 1), None)
-    if twice:
-        raise HostTaken(host=twice)
+    clash = twice or min(await hosts_taken(tx, names), default=None)
+    if clash:
+        raise HostTaken(host=clash)
     await tx.insert(
         tables.hostname,
         [{"environment_id": e, "name": n, "position": p, "custom": custom, "former_until": None} for e, n, p in rows],
@@ -489,6 +486,17 @@ async def hostnames(tx: Transaction, slug: str | None = None) -> list[HostnameRo
     if slug is not None:
         query = query.where(tenant.c.slug == slug)
     return [HostnameRow(*row) for row in await tx.all(query)]
+
+
+async def hosts_taken(tx: Transaction, names: Sequence[str]) -> set[str]:
+    """Which of these hostnames lead to a tenant already."""
+    await forget_former(tx)  # redirects whose time is over hold nothing
+    found: set[str] = set()
+    for some in chunks(names, IN_LIMIT):
+        found.update(
+            row[0] for row in await tx.all(select(tables.hostname.c.name).where(tables.hostname.c.name.in_(some)))
+        )
+    return found
 
 
 async def remove_hostname(tx: Transaction, name: str) -> None:

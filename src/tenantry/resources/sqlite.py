@@ -28,6 +28,7 @@ BESIDE: Final = ("-wal", "-shm", "-journal")
 """What SQLite may leave beside a database. It goes first: a new database would take an old log for its own."""
 
 TEMPLATES: Final = "templates"
+TRIES: Final = 5
 
 
 class Options(database.Options):
@@ -90,7 +91,15 @@ class Sqlite(Filed, database.Database):
             with self._template_folder() as folder:  # whoever waited here finds it made
                 if not path.exists():
                     self._make_template(path, folder)
+                    self._clear_templates(folder)
         return path
+
+    def _open_golden(self) -> IO[bytes]:
+        """The golden template to copy; made again where another process, which knows a newer schema, removed it."""
+        for _ in range(TRIES):
+            with suppress(FileNotFoundError):
+                return self._template().open("rb")
+        raise self._error(None, f"the template {self._template_name} does not stay")
 
     @contextmanager
     def _template_folder(self) -> Iterator[int]:
@@ -130,20 +139,22 @@ class Sqlite(Filed, database.Database):
 
     def _tidy_templates(self) -> list[str]:
         """Templates of older blueprints, and halves of one: while we hold the folder, nobody makes any."""
+        with self._template_folder() as folder:
+            return self._clear_templates(folder)
+
+    def _clear_templates(self, folder: int) -> list[str]:
         mine = re.compile(rf"{re.escape(self.setting.blueprint)}\.{re.escape(self.name)}\.[0-9a-f]{{16}}\.sqlite")
         current, removed = self._template_name, []
-        with self._template_folder() as folder:
-            for name in os.listdir(folder):  # noqa: PTH208
-                if name.startswith(paths.TEMPORARY) or (mine.fullmatch(name) and name != current):
-                    os.unlink(name, dir_fd=folder)
-                    removed.append(f"{TEMPLATES}/{name}")
+        for name in os.listdir(folder):
+            if name.startswith(paths.TEMPORARY) or (mine.fullmatch(name) and name != current):
+                os.unlink(name, dir_fd=folder)
+                removed.append(f"{TEMPLATES}/{name}")
         return sorted(removed)
 
     # --- life ---
 
     def _create(self, env: Environment) -> None:
-        template = self._template()
-        with self._folder(env) as (folder, name):
+        with self._open_golden() as template, self._folder(env) as (folder, name):
             made = not _is_there(folder, name)
             if made:
                 self._put(folder, name, template)
@@ -159,11 +170,10 @@ class Sqlite(Filed, database.Database):
             fcntl.flock(folder, fcntl.LOCK_EX)
             yield folder, name
 
-    def _put(self, folder: int, name: str, source: Path) -> None:
+    def _put(self, folder: int, name: str, source: IO[bytes]) -> None:
         """Let a copy of a file take the database's name, without any log of the one before."""
         with paths.new_file(folder, name) as file:
-            with source.open("rb") as original:
-                _copy(original, file)
+            _copy(source, file)
             _remove_beside(folder, name)
 
     def _drop(self, env: Environment) -> None:
@@ -196,8 +206,8 @@ class Sqlite(Filed, database.Database):
             if faults:
                 raise self._error(env, f"the copy {copy.name} is not loaded, since {faults[0].what}")
             if not self._overwrite(env, connection):
-                with self._folder(env) as (folder, name):
-                    self._put(folder, name, copy)
+                with self._folder(env) as (folder, name), copy.open("rb") as file:
+                    self._put(folder, name, file)
 
     def _overwrite(self, env: Environment, source: Connection) -> bool:
         """Copy into the database that is there; False where there is none or it is beyond reading."""

@@ -2,14 +2,13 @@
 
 from tenantry.runtime.asgi import TenantMiddleware
 from tenantry.runtime.runtime import Runtime, tenant_cache, tenant_session, tenant_storage, tenant_values
-from tenantry.runtime.settings import Changes, Loaded, Settings
+from tenantry.runtime.settings import Settings, Source
 from tenantry.runtime.wsgi import WsgiTenantMiddleware
 
 __all__ = [
-    "Changes",
-    "Loaded",
     "Runtime",
     "Settings",
+    "Source",
     "TenantMiddleware",
     "WsgiTenantMiddleware",
     "tenant_cache",

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from tenantry.errors import RegistryUnavailable
-from tenantry.model import Environment, Place, Status, Tenant
+from tenantry.model import Environment, Loaded, Place, Status, Tenant
 from tenantry.runtime.resolver import Resolver
-from tenantry.runtime.settings import Loaded, Source
+from tenantry.runtime.settings import Source
 from tenantry.runtime.table import Table
 
 log: Final = logging.getLogger("tenantry.runtime")

@@ -9,9 +9,9 @@ from typing import Final
 from urllib.parse import quote
 
 from tenantry.errors import InvalidHost, InvalidToken, TenantNotFound, TenantNotServed, TenantryError, UnknownHost
-from tenantry.model import Environment, normalise_host
+from tenantry.model import Environment, Loaded, normalise_host
 from tenantry.runtime.schema import any_behind
-from tenantry.runtime.settings import Loaded, Rule, Settings, State
+from tenantry.runtime.settings import Rule, Settings
 from tenantry.runtime.table import Table, default
 from tenantry.runtime.tokens import Verifier, bearer
 
@@ -59,7 +59,7 @@ class Resolver:
         before, _, after = settings.path.partition("{slug}")
         self._path = re.compile(re.escape(before) + "([^/]+)" + re.escape(after.rstrip("/")) + "(?=/|\\Z)", re.DOTALL)
 
-    def build(self, loaded: State) -> Table:
+    def build(self, loaded: Loaded) -> Table:
         """A table of all environments, in which those that these settings refuse are not served."""
         return Table(loaded, partial(any_behind, self._settings))
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
-from tenantry.model import Environment
+from tenantry.model import Changes, Loaded
 
 Rule = Literal["host", "path", "jwt"]
 
@@ -54,46 +54,13 @@ class Settings:
     snapshot: Path | None = None  # the last known tenants, for when the control database is gone
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """All environments of the platform, and the number of the last change in them."""
-
-    seq: int
-    environments: Collection[Environment]
-
-
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """What is new since an earlier number: drop all environments of these tenants, then take in the given ones."""
-
-    seq: int
-    tenants: frozenset[str]  # ids
-    environments: Collection[Environment]
-
-
-class State(Protocol):
-    """What `Loaded` is to those who only read it."""
-
-    @property
-    def seq(self) -> int: ...
-    @property
-    def environments(self) -> Collection[Environment]: ...
-
-
-class Difference(State, Protocol):
-    """What `Changes` is to those who only read it."""
-
-    @property
-    def tenants(self) -> frozenset[str]: ...
-
-
 class Source(Protocol):
     """Where tenants come from: the registry's change feed. Every method raises when the control database is gone."""
 
-    async def load(self) -> State:
+    async def load(self) -> Loaded:
         """Everything there is."""
         ...
 
-    def follow(self, since: int) -> AsyncIterator[Difference]:
+    def follow(self, since: int) -> AsyncIterator[Changes]:
         """Changes after a number, each soon after it was made; never ends by itself."""
         ...

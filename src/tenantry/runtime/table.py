@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
-from tenantry.model import Environment
-from tenantry.runtime.settings import Difference, Loaded, State
+from tenantry.model import Changes, Environment, Loaded
 
 Environments = tuple[Environment, ...]
 
@@ -25,7 +24,7 @@ class Table:
 
     def __init__(
         self,
-        loaded: State = Loaded(0, ()),  # noqa: B008 -- frozen
+        loaded: Loaded = Loaded(0, ()),  # noqa: B008 -- frozen
         refused: Callable[[Environment], object] = lambda _: None,
     ) -> None:
         self._refused = refused  # tells what keeps an environment from being served, beside its tenant's status
@@ -39,7 +38,7 @@ class Table:
         for environments in _by_tenant(loaded.environments):
             self._add(environments)
 
-    def apply(self, changes: Difference) -> None:
+    def apply(self, changes: Changes) -> None:
         """Drop the changed tenants and take in their new environments."""
         old = [self.tenants[tenant] for tenant in changes.tenants if tenant in self.tenants]
         new = _by_tenant(changes.environments)

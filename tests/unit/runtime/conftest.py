@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from tenantry.credentials import USER_TABLE
-from tenantry.model import Environment, Place, Status, Tenant, new_id
-from tenantry.runtime import Changes, Loaded, Runtime, Settings
+from tenantry.model import Changes, Environment, Loaded, Place, Status, Tenant, new_id
+from tenantry.runtime import Runtime, Settings
 
 DOMAIN = "example.com"
 PLACES = (

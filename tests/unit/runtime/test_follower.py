@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from tenantry.errors import RegistryUnavailable
-from tenantry.model import Status
+from tenantry.model import Loaded, Status
 from tenantry.runtime.follower import read_snapshot, write_snapshot
-from tenantry.runtime.settings import Loaded
 from tenantry.runtime.table import Table
 
 

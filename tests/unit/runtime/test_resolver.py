@@ -18,9 +18,9 @@ from tenantry.errors import (
     TenantryError,
     UnknownHost,
 )
-from tenantry.model import Environment, Status
+from tenantry.model import Changes, Environment, Loaded, Status
 from tenantry.runtime.resolver import Request, Resolver, location
-from tenantry.runtime.settings import Changes, Jwt, Loaded
+from tenantry.runtime.settings import Jwt
 from tenantry.runtime.table import Table
 
 

@@ -14,9 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from joserfc.jwk import ECKey
 
 from tenantry.errors import TenantNotServed, TenantryError
-from tenantry.model import Environment, Status, Tenant, new_id, normalise_host
+from tenantry.model import Changes, Environment, Loaded, Status, Tenant, new_id, normalise_host
 from tenantry.runtime.resolver import Request, Resolver, location
-from tenantry.runtime.settings import Changes, Jwt, Loaded, Settings
+from tenantry.runtime.settings import Jwt, Settings
 from tenantry.runtime.table import Table
 
 DOMAIN = "example.com"
