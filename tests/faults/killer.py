@@ -116,7 +116,7 @@ def _inside(operation: str, where: str, step: str | None) -> None:
         "after create_many": ("tenantry.resources.Resource", "create_many"),
         "after migrate_many": ("tenantry.resources.Resource", "migrate_many"),
         "after create": ("tenantry.resources.Resource", "create"),
-        "after enrol": ("tenantry.operations.toolbox.Toolbox", "enrol_admin"),
+        "after enrol": ("tenantry.operations.toolbox.Toolbox", "enrol_admins"),
     }[where]
     module, _, cls = owner.rpartition(".")
     holder = getattr(sys.modules[module], cls)
