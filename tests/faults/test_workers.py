@@ -68,6 +68,32 @@ async def migrated(platform: Platform, operation_id: str, number: int) -> None:
     assert len(told) == number
 
 
+async def freeze(ground: Ground, worker: subprocess.Popen[str]) -> None:
+    """Stop a worker where it holds no lock: frozen while it writes, it holds up every other writer on SQLite."""
+    files = sorted((ground.root / "var").glob("control*.sqlite"))
+    assert len(files) == 2
+
+    async def frozen() -> bool:
+        worker.send_signal(signal.SIGSTOP)
+        if all(await asyncio.to_thread(writable, file) for file in files):
+            return True
+        worker.send_signal(signal.SIGCONT)
+        return False
+
+    await g.until(frozen)
+
+
+def writable(file: Path) -> bool:
+    """Whether a writer gets its turn within a moment."""
+    with contextlib.closing(sqlite3.connect(file, timeout=0.2, isolation_level=None)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return False
+        connection.execute("ROLLBACK")
+        return True
+
+
 async def test_stopped_worker_changes_nothing_after_another_took_over(ground: Ground, platform: Platform) -> None:
     """A worker frozen in a migration is fenced out: another ends it, and the first lives on as a worker."""
     await import_many(ground, platform, 60)
@@ -76,7 +102,7 @@ async def test_stopped_worker_changes_nothing_after_another_took_over(ground: Gr
         await g.lives(platform, first)
         operation = await platform.migrations.run(parallel=1)
         await running(platform, operation.id, done=1)
-        first.send_signal(signal.SIGSTOP)
+        await freeze(ground, first)
         with ground.worker() as second:
             await g.lives(platform, second)
             await migrated(platform, operation.id, 60)

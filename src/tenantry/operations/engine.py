@@ -109,6 +109,8 @@ class Engine:
             "use_listen_notify": False,
             "notification_listener_polling_interval_sec": LISTENER_POLL,
         }
+        if self._url.startswith("sqlite"):
+            config["db_engine_kwargs"] = {"connect_args": {"timeout": BUSY_SECONDS}}
         DBOS(config=config)
         logging.getLogger("dbos").setLevel(logging.CRITICAL)
         DBOS.launch()
