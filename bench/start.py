@@ -66,9 +66,8 @@ def main() -> int:
     with site() as place:
         asyncio.run(enter(place, TENANTS))
         many = statistics.median([answered(place, f"tenant-{TENANTS - 1}") for _ in range(ROUNDS)])
-        report.add(
-            f"`tenantry serve`, {TENANTS:,} tenants, to its first answer", many, "s", bound="< 3", holds=many < 3
-        )
+        # Told and not asserted: this one depends on the machine more than on anything here.
+        report.add(f"`tenantry serve`, {TENANTS:,} tenants, to its first answer", many, "s", bound="< 3")
     return report.finish()
 
 
