@@ -17,7 +17,7 @@ import pytest
 from tenantry import paths
 from tenantry.config import ResourceSpec
 from tenantry.errors import ConfigError, MigrationError, MigrationInvalid, ResourceError, UnknownKind
-from tenantry.model import Environment, Migrated, Status, Tenant, new_id
+from tenantry.model import Breach, Environment, Finding, Migrated, Status, Tenant, Usage, new_id
 from tenantry.resources import Resource, Setting, build, kinds
 from tenantry.resources.memory import Memory
 
@@ -345,6 +345,24 @@ class Remote(Resource):
         if env.tenant.slug == "full":
             raise ConnectionError("no room")
         self.there.add(env.id)
+
+    async def _check(self, env: Environment) -> list[Finding]:
+        return [Finding(self.name, True, "there")]
+
+    async def _measure(self, env: Environment) -> Usage:
+        return Usage(rows=1)
+
+    async def _dump(self, env: Environment, into: Path) -> None:
+        (into / self.name).touch()
+
+    async def _load(self, env: Environment, source: Path) -> None:
+        self.there.add(env.id)
+
+    async def _attack(self, env: Environment, other: Environment) -> list[Breach]:
+        return []
+
+    async def _drop(self, env: Environment) -> None:
+        self.there.discard(env.id)
 
 
 async def test_a_driver_may_be_written_with_coroutines(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import inspect
 import logging
 import re
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -59,7 +60,7 @@ class Setting:
         return self.data / "templates"
 
 
-class Resource:
+class Resource(ABC):
     """One part of a blueprint: the contract of all kinds, and the one place that calls their drivers.
 
     A driver implements the underscored methods only, each as a plain function or as a coroutine. Whatever it raises of
@@ -286,29 +287,37 @@ class Resource:
     def _location(self) -> str:
         return self.name
 
+    @abstractmethod
     def _exists(self, env: Environment) -> Answer[bool]:
-        raise NotImplementedError
+        """Whether it is there."""
 
+    @abstractmethod
     def _create(self, env: Environment) -> Answer[None]:
-        raise NotImplementedError
+        """Make it, whole or not at all; nothing where it is there."""
 
+    @abstractmethod
     def _check(self, env: Environment) -> Answer[list[Finding]]:
-        raise NotImplementedError
+        """What is as declared, and what is not."""
 
+    @abstractmethod
     def _measure(self, env: Environment) -> Answer[Usage]:
-        raise NotImplementedError
+        """What it takes up."""
 
+    @abstractmethod
     def _dump(self, env: Environment, into: Path) -> Answer[None]:
-        raise NotImplementedError
+        """Copy it, as of one moment."""
 
+    @abstractmethod
     def _load(self, env: Environment, source: Path) -> Answer[None]:
-        raise NotImplementedError
+        """Put a copy in its place, whole or not at all."""
 
+    @abstractmethod
     def _attack(self, env: Environment, other: Environment) -> Answer[list[Breach]]:
-        raise NotImplementedError
+        """Try to reach the other environment's from this one."""
 
+    @abstractmethod
     def _drop(self, env: Environment) -> Answer[None]:
-        raise NotImplementedError
+        """Remove it; nothing where it is gone."""
 
     def _version(self, env: Environment) -> Answer[str | None]:
         return None
@@ -317,7 +326,7 @@ class Resource:
         return Migrated(None, None)
 
     def _enrol(self, env: Environment, login: str, password_hash: str, role: str) -> Answer[None]:
-        raise NotImplementedError
+        raise TypeError(f"{self.kind} carries no users' table")
 
     def _prepare(self) -> Answer[str | None]:
         return None
