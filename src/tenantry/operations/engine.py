@@ -93,8 +93,12 @@ class Engine:
         _keep_a_log(self._url)
         self._drive = drive
 
-    def start(self) -> None:
-        """Launch; blocks for some 50 ms."""
+    async def start(self) -> None:
+        """Launch, which takes some 50 ms, in a thread.
+
+        On PostgreSQL the first launch builds indexes that wait for every open transaction, of this process too: so
+        its event loop must go on meanwhile.
+        """
         global _drive, _home
         _drive, _home = self._drive, asyncio.get_running_loop()
         config: DBOSConfig = {
@@ -113,7 +117,7 @@ class Engine:
             config["db_engine_kwargs"] = {"connect_args": {"timeout": BUSY_SECONDS}}
         DBOS(config=config)
         logging.getLogger("dbos").setLevel(logging.CRITICAL)
-        DBOS.launch()
+        await asyncio.to_thread(DBOS.launch)
 
     async def stop(self) -> None:
         """End; what is under way stays pending for another worker."""

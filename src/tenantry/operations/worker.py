@@ -93,7 +93,7 @@ class Worker:
         entry = journal.Worker(self.id, socket.gethostname(), os.getpid(), moment, moment, self.concurrency)
         async with self.registry.write() as tx:
             await journal.enlist(tx, entry)
-        self.engine.start()
+        await self.engine.start()
         self._beaten = time.monotonic()
         heart = asyncio.create_task(_ever(partial(self._beat, entry), self.settings.heartbeat))
         try:
