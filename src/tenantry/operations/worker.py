@@ -35,8 +35,13 @@ FRESH: Final = 60.0
 STALLED: Final = 0.75
 """The share of `worker.dead_after` after which a worker that could not say it lives stops judging others by that."""
 
+TURN: Final = 0.02
+
 DRAIN_SECONDS: Final = 30.0
 """How long an ending worker waits for the ends of its steps; what is left goes on at another one."""
+
+
+_here: Worker | None = None
 
 
 class Worker:
@@ -87,8 +92,26 @@ class Worker:
                 await self._resume_orphans(operation_id)
                 await asyncio.sleep(0.01 if operation else ORPHAN_POLL)
 
+    @staticmethod
+    def one_is_here() -> bool:
+        """Whether a worker has this process's engine."""
+        return _here is not None
+
     @contextlib.asynccontextmanager
     async def _employed(self) -> AsyncIterator[None]:
+        """Have the engine, which is a global of the process: one worker at a time."""
+        global _here
+        while _here is not None:  # noqa: ASYNC110 - it may belong to another event loop
+            await asyncio.sleep(TURN)
+        _here = self
+        try:
+            async with self._at_work():
+                yield
+        finally:
+            _here = None
+
+    @contextlib.asynccontextmanager
+    async def _at_work(self) -> AsyncIterator[None]:
         moment = now()
         entry = journal.Worker(self.id, socket.gethostname(), os.getpid(), moment, moment, self.concurrency)
         async with self.registry.write() as tx:

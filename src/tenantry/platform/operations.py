@@ -92,6 +92,9 @@ class Operations:
     async def _run_here(self, operation_id: str) -> None:
         from tenantry.operations.worker import Worker  # the engine takes a second to import
 
+        if Worker.one_is_here():  # it begins or ends just now
+            await asyncio.sleep(LOOK / 10)
+            return
         await Worker(self._tools, concurrency=1).run_one(operation_id)
 
     async def resume(self, operation_id: str) -> journal.Operation:
