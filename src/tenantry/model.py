@@ -177,10 +177,13 @@ class Migrated:
 
 
 def new_id() -> str:
-    """A UUIDv7 (RFC 9562 section 5.7): milliseconds since 1970 first, so that ids sort by age."""
-    random = int.from_bytes(os.urandom(10), "big")
-    value = (time.time_ns() // 1_000_000) << 80
-    value |= 0x7 << 76 | (random >> 68) << 64 | 0b10 << 62 | random & ((1 << 62) - 1)
+    """A UUIDv7 (RFC 9562 section 5.7): the time first, to a quarter of a microsecond (section 6.2, method 3).
+
+    So ids sort by age, also those that one process makes within a millisecond.
+    """
+    milliseconds, rest = divmod(time.time_ns(), 1_000_000)
+    random = int.from_bytes(os.urandom(8), "big") & ((1 << 62) - 1)
+    value = milliseconds << 80 | 0x7 << 76 | (rest * 4096 // 1_000_000) << 64 | 0b10 << 62 | random
     text = f"{value:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
