@@ -357,6 +357,49 @@ class ResourceError(TenantryError):
     remedy = "`tenantry tenant check {tenant}` shows what is there."
 
 
+class ServerUnknown(TenantryError):
+    """There is no server '{server}'."""
+
+    code = "server.unknown"
+    remedy = "Known servers: {known}. Add it below [servers] in tenantry.toml, or with `tenantry server add`."
+    status = 404
+    exit_code = 4
+
+
+class NoServer(TenantryError):
+    """There is no server for {kind} '{resource}': {reason}."""
+
+    code = "server.none"
+    remedy = "`tenantry server list` shows state and room of each; add one, or raise its capacity."
+    status = 409
+    exit_code = 3
+
+
+class ServerUnavailable(TenantryError):
+    """The server '{server}' cannot be reached: {reason}."""
+
+    code = "server.unavailable"
+    remedy = "Its tenants are served again as soon as it answers; `tenantry server check {server}` tells more."
+    status = 503
+
+
+class ServerUnfit(TenantryError):
+    """The server '{server}' cannot be used: {reason}."""
+
+    code = "server.unfit"
+    remedy = "`tenantry server check {server}` names everything that is missing."
+    exit_code = 3
+
+
+class NameTaken(TenantryError):
+    """There is a {kind} '{name}' on the server '{server}' that belongs to somebody else."""
+
+    code = "server.name_taken"
+    remedy = "Nothing of it was touched. Take it over with `tenantry tenant adopt`, remove it, or choose another slug."
+    status = 409
+    exit_code = 3
+
+
 class UnknownKind(TenantryError):
     """There is no resource kind '{kind}'."""
 

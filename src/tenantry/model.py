@@ -92,8 +92,40 @@ class Place:
 
     name: str  # as the blueprint calls it
     kind: str
-    location: str  # file or directory, relative to the environment's home
+    location: str  # file or directory, relative to the environment's home; on a server, the database's name
     version: str | None = None  # newest applied migration, where the kind has a schema
+    server: str | None = None  # name of the server it lies on; None: below the data directory
+    sealed: bytes = field(default=b"", repr=False)  # the login on that server, sealed with the tenant's data key
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """The user and password by which one environment reaches its part of a server."""
+
+    user: str
+    password: str = field(repr=False)
+
+
+class ServerState(StrEnum):
+    """Whether new tenants are placed on a server, and whether those there are served."""
+
+    OPEN = "open"
+    DRAINING = "draining"  # no new tenants; those there are served
+    CLOSED = "closed"  # no new tenants, and nobody is served from it: for maintenance
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that parts of tenants lie on."""
+
+    name: str
+    kind: str  # "postgres", "mysql": what its administration speaks
+    address: str  # URL without user and password; its query holds TLS settings
+    admin: str = field(default="", repr=False)  # URL with the administrator's login; "" where it is not known
+    capacity: int | None = None  # how many resources it takes; None: no limit
+    connections: int = 100  # budget of one process over all tenants
+    labels: frozenset[str] = frozenset()
+    state: ServerState = ServerState.OPEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +141,7 @@ class Environment:
     former: tuple[str, ...] = ()  # hostnames that answer with a redirect to the canonical one
     sealed_key: bytes = field(default=b"", repr=False)  # the tenant's data key, sealed by the platform key
     secrets: Mapping[str, Any] = field(default_factory=lambda: NOTHING, repr=False)  # opened for drivers alone
+    logins: Mapping[str, Login] = field(default_factory=lambda: NOTHING, repr=False)  # by resource; likewise
 
     def place(self, name: str) -> Place | None:
         """The place of a resource, or None where the environment has no such resource."""
@@ -121,6 +154,7 @@ class Loaded:
 
     seq: int
     environments: Collection[Environment]
+    servers: Collection[Server] = ()  # without their administrators' logins
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +164,7 @@ class Changes:
     seq: int
     tenants: frozenset[str]
     environments: Collection[Environment]
+    servers: Collection[Server] | None = None  # all of them, where any changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +311,15 @@ def _to_ascii(name: str) -> str:
 
 
 # --- patterns and values ------------------------------------------------------------------------------------------
+
+LOGIN: Final = "login:"
+"""Fields of sealed logins begin so."""
+
+
+def login_field(environment: Environment, resource: str) -> str:
+    """The field under which the login of a resource is sealed: no other environment's opens in its place."""
+    return f"{LOGIN}{environment.id}/{resource}"
+
 
 _FIELD: Final = re.compile(r"\{([a-z_]+)\}")
 

@@ -13,7 +13,8 @@ from tenantry.config import Config, faults, load
 from tenantry.config.example import entries, everything, example, explain, general, json_schema, starter
 from tenantry.config.faults import model_at
 
-CONTROL = {"CONTROL_DATABASE_URL": "sqlite:///x"}
+CONTROL = {"CONTROL_DATABASE_URL": "sqlite:///x", "PG_ADMIN_URL": "postgresql://admin@db.example/postgres"}
+REQUIRED = {"ServerSpec": {"kind": "postgres", "url": "postgresql://admin@db.example/postgres"}}
 
 
 def models(model: type[BaseModel] = Config, above: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
@@ -45,8 +46,8 @@ def test_every_setting_stands_in_it() -> None:
     """Each setting of the models has its line and its help in the example, and there is nothing else."""
     shown = {general(key) for key in entries() if general(key)[:4] not in SHORT}
     known = {key for key in models() if key[:4] not in SHORT}
-    assert shown - known == {("blueprints", "*"), ("plans", "*")}
-    assert known - shown == {("blueprints",), ("plans",)}
+    assert shown - known == {("blueprints", "*"), ("plans", "*"), ("servers", "*")}
+    assert known - shown == {("blueprints",), ("plans",), ("servers",)}
     assert all(len(entry.help) > 10 for entry in entries().values())
 
 
@@ -63,7 +64,8 @@ def test_it_shows_the_defaults(tmp_path: Path) -> None:
             continue
         model = model_at(Config, key[:-1])
         assert model
-        assert getattr(model.model_validate({key[-1]: entry.value}), str(key[-1])) == default, key
+        table = model.model_validate({**REQUIRED.get(model.__name__, {}), key[-1]: entry.value})
+        assert getattr(table, str(key[-1])) == default, key
         compared += 1
     assert compared > 20
 

@@ -139,12 +139,26 @@ class Routing(Frozen):
     health: str = "/.tenantry/health"
 
 
+class ServerSpec(Frozen):
+    kind: Literal["postgres", "mysql"]
+    url: Secret  # the administrator's; a query such as ?sslmode=verify-full sets TLS
+    capacity: int | None = Field(default=None, ge=0)
+    connections: int = Field(default=100, ge=1)  # budget of one process over all tenants
+    labels: tuple[str, ...] = ()
+
+
+class Placement(Frozen):
+    policy: Literal["most-room", "round-robin"] = "most-room"
+
+
 class ResourceSpec(BaseModel):
     """One part of a blueprint. What a kind takes beyond these is checked by its driver and stands in `options`."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
     kind: str
     backup: bool = True
+    server: str | None = None  # the one server it is placed on; otherwise the placement policy chooses
+    label: str | None = None  # pattern; only servers with this label are chosen from
 
     @property
     def options(self) -> dict[str, Any]:
@@ -215,6 +229,8 @@ class Config(Frozen):
 
     platform: Platform = Platform()
     routing: Routing = Routing()
+    servers: dict[str, ServerSpec] = {}
+    placement: Placement = Placement()
     blueprints: dict[str, Blueprint] = Field(min_length=1)
     plans: dict[str, Plan] = {}
     serve: Serve = Serve()

@@ -9,7 +9,7 @@ from pathlib import Path
 from tenantry.config import Blueprint, Config, load
 from tenantry.errors import TenantryError
 from tenantry.model import Environment, Tenant, expand, facts_of
-from tenantry.resources import Resource, Setting, build, kinds
+from tenantry.resources import Resource, Servers, Setting, build, kinds
 
 
 class UnknownBlueprint(TenantryError):
@@ -31,6 +31,7 @@ class Blueprints:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.servers = Servers()
 
     @cached_property
     def resources(self) -> Mapping[str, tuple[Resource, ...]]:
@@ -51,6 +52,7 @@ class Blueprints:
                 values=values,
                 secret_values=secret,
                 users=resource == users,
+                servers=self.servers,
             )
             made.append(build(resource, spec, setting))
         return tuple(made)

@@ -67,7 +67,7 @@ class _Run:
         """Enter the batch's tenants; one that is there already, from before a crash, is taken as it is."""
         ids = [str(item.arguments["id"]) for item in items]
         async with self.work.write() as tx:
-            found = await tenants.environments(tx, ids)
+            found = await self.tools.all_environments(tx, ids)
             there = {environment.tenant.id for environment in found}
             fresh = [item for item in items if item.arguments["id"] not in there]
             drafted = {str(item.arguments["id"]): create.again(self.tools, item.arguments) for item in fresh}
@@ -77,7 +77,7 @@ class _Run:
                 vault = self.tools.registry.vault
                 keys = {tenant_id: vault.new_data_key(tenant_id) for tenant_id in drafts}
                 await create.reserve(tx, self.tools, entered, keys=keys)
-                found += await tenants.environments(tx, drafts)
+                found += await self.tools.all_environments(tx, drafts)
         return found
 
     async def _fitting(

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from tenantry.errors import LimitReached, OperationRefused, SlugTaken
 from tenantry.model import Environment, Status
+from tenantry.operations import placement
 from tenantry.operations.toolbox import VALUE, Toolbox
 from tenantry.operations.verb import Verb, Work, resource_steps
 from tenantry.registry import Transaction, journal, tenants
@@ -56,10 +57,12 @@ async def reserve(
     secret_values: Mapping[str, Mapping[str, bytes]] | None = None,
     keys: Mapping[str, bytes] | None = None,
 ) -> None:
-    """Enter tenants that do not exist yet, so that nobody else gets their slugs or hostnames."""
+    """Enter tenants that do not exist yet, so that nobody else gets their slugs, hostnames or room on servers."""
     ids = list(dict.fromkeys(environment.tenant.id for environment in environments))
     vault = tools.registry.vault
-    await tenants.insert_many(tx, environments, keys or {tenant_id: vault.new_data_key(tenant_id) for tenant_id in ids})
+    sealed_keys = keys or {tenant_id: vault.new_data_key(tenant_id) for tenant_id in ids}
+    placed = await placement.place(tx, tools, environments, sealed_keys)
+    await tenants.insert_many(tx, placed, sealed_keys)
     rows = [(t, VALUE + name, sealed) for t, fields in (secret_values or {}).items() for name, sealed in fields.items()]
     await tenants.put_secrets(tx, rows)
 

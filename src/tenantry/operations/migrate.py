@@ -90,7 +90,7 @@ async def refuse_edited(tx: Transaction, tools: Toolbox, found: Sequence[Due]) -
             some.append(one)
     for (blueprint, name, _), some in samples.items():
         resource = tools.resource(blueprint, name)
-        environments = {e.id: e for e in await tenants.environments(tx, list({one.tenant_id for one in some}))}
+        environments = {e.id: e for e in await tools.all_environments(tx, list({one.tenant_id for one in some}))}
         faults = [await _contradiction(resource, environments[one.environment_id]) for one in some]
         if faults[0] is not None and all(faults):
             raise faults[0]
@@ -221,7 +221,7 @@ class _Run:
     async def migrate(self, items: Sequence[journal.Item]) -> list[fleet.Result]:
         """Migrate a batch, each resource's environments in one go."""
         async with self.tools.registry.read() as tx:
-            found = {e.id: e for e in await tenants.environments(tx, [i.arguments["tenant"] for i in items])}
+            found = {e.id: e for e in await self.tools.all_environments(tx, [i.arguments["tenant"] for i in items])}
         groups: dict[tuple[str, str, str], list[journal.Item]] = {}
         results = []
         for item in items:

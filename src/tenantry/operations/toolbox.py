@@ -20,8 +20,9 @@ from tenantry.model import (
     new_client_id,
     new_id,
 )
+from tenantry.operations import placement
 from tenantry.operations.blueprints import Blueprints
-from tenantry.registry import Registry, Transaction, tenants
+from tenantry.registry import Registry, Transaction, servers, tenants
 
 VALUE = "value:"
 """Fields of sealed values begin so."""
@@ -68,12 +69,35 @@ class Toolbox(Blueprints):
 
     async def environments(self, tx: Transaction, tenant_id: str) -> list[Environment]:
         """A tenant's environments, their secret values opened for drivers."""
-        found = await tenants.environments(tx, [tenant_id])
+        found = await self.all_environments(tx, [tenant_id])
         if not found:
             return []
         sealed = await tenants.secrets(tx, tenant_id)
         opened = self.open_values(found[0], sealed)
         return [dataclasses.replace(environment, secrets=opened) for environment in found] if opened else found
+
+    async def all_environments(self, tx: Transaction, tenant_ids: Iterable[str]) -> list[Environment]:
+        """The environments of several tenants, their logins opened for drivers; the servers are then the known ones."""
+        found = await tenants.environments(tx, tenant_ids)
+        if any(place.server for environment in found for place in environment.places):
+            await self.learn_servers(tx)
+        return [self._with_logins(environment) for environment in found]
+
+    def _with_logins(self, environment: Environment) -> Environment:
+        placed = [place for place in environment.places if place.sealed]
+        if not placed:
+            return environment
+        logins = {place.name: placement.unseal(self.registry.vault, environment, place) for place in placed}
+        return dataclasses.replace(environment, logins=logins)
+
+    async def learn_servers(self, tx: Transaction) -> None:
+        """Know the servers as the registry has them now, with their administrators' logins."""
+        known = await servers.known(tx, self.registry.vault)
+        declared = {server.name: server for server in placement.declared(self.config)}
+        self.servers.replace(
+            dataclasses.replace(server, admin=declared[server.name].admin) if server.name in declared else server
+            for server in known.values()
+        )
 
     def open_values(self, environment: Environment, sealed: Mapping[str, bytes]) -> dict[str, Any]:
         """The secret values among a tenant's sealed fields."""

@@ -17,6 +17,7 @@ from typing import Any
 
 from tenantry.config import FILE, Config, secret_keys
 from tenantry.errors import RegistryMissing
+from tenantry.operations import placement
 from tenantry.operations.blueprints import read_config
 from tenantry.operations.toolbox import Toolbox
 from tenantry.platform.fleet import Migrations
@@ -55,6 +56,8 @@ class Platform:
         _refuse_to_begin_anew(config)
         config.data.mkdir(parents=True, exist_ok=True, mode=0o750)
         async with Registry.open(config.control_url, vault, actor=actor or default_actor()) as registry:
+            if config.servers:
+                await placement.declare(registry, config)
             yield cls(config, registry)
 
     async def work(self, stop: asyncio.Event, concurrency: int | None = None) -> None:

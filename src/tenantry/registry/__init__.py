@@ -10,13 +10,13 @@ from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 
 from tenantry.errors import AuditBroken, RegistryUnavailable
-from tenantry.registry import audit, journal, migrations, tables, tenants
+from tenantry.registry import audit, journal, migrations, servers, tables, tenants
 from tenantry.registry.audit import AuditReport, Entry
 from tenantry.registry.database import Database, Transaction, head_content
 from tenantry.registry.feed import Feed
 from tenantry.registry.vault import Vault
 
-__all__ = ["AuditReport", "Entry", "Feed", "Registry", "Transaction", "Vault", "journal", "tenants"]
+__all__ = ["AuditReport", "Entry", "Feed", "Registry", "Transaction", "Vault", "journal", "servers", "tenants"]
 
 VERIFY_PAGE: Final = 5000
 
@@ -53,6 +53,7 @@ class Registry:
             for tenant_id, sealed in keys:
                 opened = self.vault.open_data_key(tenant_id, sealed)
                 await tenants.put_data_key(tx, tenant_id, self.vault.seal_data_key(tenant_id, opened))
+            await servers.reseal(tx, self.vault)
             await tenants.put_meta(tx, "check", self.vault.new_check())
             tx.changed(*(tenant_id for tenant_id, _ in keys))
             tx.audit("secret.rotate", "platform", keys=len(keys))

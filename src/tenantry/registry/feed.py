@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from tenantry.errors import RegistryUnavailable
 from tenantry.model import Changes, Loaded
-from tenantry.registry import tables, tenants
+from tenantry.registry import servers, tables, tenants
 from tenantry.registry.database import Database
 
 SQLITE_POLL: Final = 0.02
@@ -43,7 +43,7 @@ class Feed:
         """Everything. Raises `RegistryUnavailable`."""
         async with self._database.read() as tx:
             seq = int(await tx.scalar(select(tables.head.c.change_seq)))
-            return Loaded(seq, await tenants.environments(tx))
+            return Loaded(seq, await tenants.environments(tx), (await servers.known(tx)).values())
 
     async def since(self, seq: int) -> Changes | None:
         """What changed after `seq`, or None. Each tenant's newest change is kept for ever, so nobody is too far behind.
@@ -59,7 +59,9 @@ class Feed:
             rows = await tx.all(select(tables.change.c.tenant_id).where(tables.change.c.seq > seq))
             ids = frozenset(row.tenant_id for row in rows)
             found = await tenants.environments(tx, ids if len(ids) < MANY else None)
-            return Changes(newest, ids, [environment for environment in found if environment.tenant.id in ids])
+            changed = [environment for environment in found if environment.tenant.id in ids]
+            moved = any(one.startswith(servers.CHANGED) for one in ids)
+            return Changes(newest, ids, changed, (await servers.known(tx)).values() if moved else None)
 
     async def follow(self, since: int) -> AsyncGenerator[Changes]:
         """Every change after `since`, within about 50 ms on SQLite. Raises `RegistryUnavailable` when cut off."""

@@ -108,7 +108,23 @@ resource = Table(
     Column("kind", Name, nullable=False),
     Column("location", Text, nullable=False),
     Column("version", Text),  # the stem of a file's name, however long
+    Column("server", Name, index=True),  # no foreign key: a server of tenantry.toml may have been removed there
+    Column("sealed", LargeBinary),  # the login on that server
     Index("ix_resource_version", "kind", "version"),
+)
+
+server = Table(
+    "server",
+    metadata,
+    Column("name", Name, primary_key=True),
+    Column("kind", Name, nullable=False),
+    Column("address", Text, nullable=False),  # URL without user and password
+    Column("sealed", LargeBinary),  # the administrator's URL; none where tenantry.toml declares the server
+    Column("capacity", Integer),
+    Column("connections", Integer, nullable=False),
+    Column("labels", JSON, nullable=False),
+    Column("state", String(12), nullable=False),
+    Column("created", Moment, nullable=False),
 )
 
 hostname = Table(

@@ -180,7 +180,8 @@ async def _places(tx: Transaction, ids: Sequence[str] | None) -> dict[str, tuple
         + func.coalesce(resource.c.version, ""),
         RECORD,
     )
-    query = select(resource.c.environment_id, packed).group_by(resource.c.environment_id)
+    query = select(resource.c.environment_id, packed).where(resource.c.server.is_(None))
+    query = query.group_by(resource.c.environment_id)
     made: dict[str, tuple[Place, ...]] = {}
     found: dict[str, tuple[Place, ...]] = {}
     for environment_id, text in await tx.all(_of_tenants(query, resource.c.environment_id, ids)):
@@ -188,7 +189,21 @@ async def _places(tx: Transaction, ids: Sequence[str] | None) -> dict[str, tuple
         if places is None:
             places = made[text] = tuple(_place(record) for record in sorted(text.split(RECORD)))
         found[environment_id] = places
+    for environment_id, place in await _places_on_servers(tx, ids):
+        found[environment_id] = tuple(sorted((*found.get(environment_id, ()), place), key=lambda one: one.name))
     return found
+
+
+async def _places_on_servers(tx: Transaction, ids: Sequence[str] | None) -> list[tuple[str, Place]]:
+    """No two of these are equal, so nothing is gained by packing them."""
+    c = tables.resource.c
+    query = select(c.environment_id, c.name, c.kind, c.location, c.version, c.server, c.sealed)
+    query = query.where(c.server.is_not(None))
+    rows = await tx.all(_of_tenants(query, c.environment_id, ids))
+    return [
+        (environment_id, Place(name, kind, location, version, server, sealed or b""))
+        for environment_id, name, kind, location, version, server, sealed in rows
+    ]
 
 
 def _place(record: str) -> Place:
@@ -304,7 +319,15 @@ async def insert_many(tx: Transaction, environments: Sequence[Environment], seal
     await tx.insert(
         tables.resource,
         [
-            {"environment_id": e.id, "name": p.name, "kind": p.kind, "location": p.location, "version": p.version}
+            {
+                "environment_id": e.id,
+                "name": p.name,
+                "kind": p.kind,
+                "location": p.location,
+                "version": p.version,
+                "server": p.server,
+                "sealed": p.sealed or None,
+            }
             for e in environments
             for p in e.places
         ],

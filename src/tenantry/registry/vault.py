@@ -91,6 +91,14 @@ class Vault:
         """A tenant's secret. Raises `SealBroken`."""
         return _open((self.open_data_key(tenant_id, sealed_key),), f"{tenant_id}/{field}", sealed).decode()
 
+    def seal_platform(self, field: str, plain: str) -> bytes:
+        """A secret of the platform itself under the current platform key."""
+        return _seal(self._keys[0], f"{PLATFORM}/{field}", plain.encode())
+
+    def open_platform(self, field: str, sealed: bytes) -> str:
+        """A secret of the platform itself. Raises `SealBroken`."""
+        return _open(self._keys, f"{PLATFORM}/{field}", sealed).decode()
+
     def sign_head(self, content: str) -> str:
         """HMAC-SHA-256 of the audit log's head under the current platform key."""
         return _sign(self._keys[0], content)

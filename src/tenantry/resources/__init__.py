@@ -26,9 +26,10 @@ from pydantic import BaseModel, ValidationError
 
 from tenantry.config import Frozen, ResourceSpec
 from tenantry.errors import ConfigError, MigrationInvalid, ResourceError, TenantryError, UnknownKind
-from tenantry.model import Breach, Environment, Finding, Migrated, Place, Usage
+from tenantry.model import Breach, Environment, Finding, Login, Migrated, Place, Usage
+from tenantry.resources.servers import Servers
 
-__all__ = ["PARALLEL", "Resource", "Setting", "build", "kinds"]
+__all__ = ["PARALLEL", "Resource", "Servers", "Setting", "build", "kinds"]
 
 GROUP: Final = "tenantry.resources"
 PARALLEL: Final = 8
@@ -53,6 +54,7 @@ class Setting:
     values: Mapping[str, Any] = field(default_factory=dict)  # declared values: name -> default, secret ones too
     secret_values: frozenset[str] = frozenset()  # names of the secret ones
     users: bool = False  # whether this resource carries the users' table (credentials.USER_TABLE)
+    servers: Servers = field(default_factory=Servers)  # those this process knows, kept current by whoever knows them
 
     @property
     def templates(self) -> Path:
@@ -71,6 +73,7 @@ class Resource(ABC):
     Options: ClassVar[type[BaseModel]] = Frozen
     has_schema: ClassVar[bool] = False
     has_users: ClassVar[bool] = False
+    server_kind: ClassVar[str | None] = None  # the kind of server it lies on; None: below the data directory
     follows_tenant: ClassVar[bool] = False  # made of the tenant's names and values, so made anew when those change
     faults: ClassVar[tuple[type[Exception], ...]] = (OSError,)
 
@@ -127,6 +130,39 @@ class Resource(ABC):
     def locate(self, env: Environment) -> str:
         """Its location relative to the environment's home; absolute where a blueprint puts it elsewhere."""
         return self.location
+
+    # --- on servers ---
+
+    def names(self, env: Environment) -> tuple[str, str]:
+        """The first choice of a name on a server, and one that nobody else has."""
+        raise TypeError(f"{self.kind} lies on no server")
+
+    def new_login(self, env: Environment) -> Login:
+        """Fresh credentials: for an environment that is not made yet, or to take the place of those it has."""
+        raise TypeError(f"{self.kind} lies on no server")
+
+    async def admit(self, env: Environment, login: Login) -> None:
+        """Let an environment in by these credentials too, beside those it has. Idempotent."""
+        await self._call(env, "admit", self._admit, login)
+
+    async def expel(self, env: Environment, user: str) -> None:
+        """Let nobody in as this user any more, and end its connections. Idempotent."""
+        await self._call(env, "expel", self._expel, user)
+
+    async def adopt(self, env: Environment, version: str | None) -> None:
+        """Make the database that is there already, under the place's name, the environment's own, at this version.
+
+        Its data stay; it gets the environment's login, and nobody else's. `release` takes it back. Idempotent.
+        """
+        await self._call(env, "adopt", self._adopt, version)
+
+    async def release(self, env: Environment) -> None:
+        """Undo `adopt`: the database stays, without the environment's login, as it was before."""
+        await self._call(env, "release", self._release)
+
+    async def refill(self) -> int:
+        """Make warm spares where the blueprint wants more than there are; how many were made."""
+        return await self._common("refill", self._refill)
 
     # --- schema and users ---
 
@@ -327,6 +363,21 @@ class Resource(ABC):
 
     def _enrol(self, env: Environment, login: str, password_hash: str, role: str) -> Answer[None]:
         raise TypeError(f"{self.kind} carries no users' table")
+
+    def _admit(self, env: Environment, login: Login) -> Answer[None]:
+        raise TypeError(f"{self.kind} lies on no server")
+
+    def _expel(self, env: Environment, user: str) -> Answer[None]:
+        raise TypeError(f"{self.kind} lies on no server")
+
+    def _adopt(self, env: Environment, version: str | None) -> Answer[None]:
+        raise self._error(env, f"a {self.kind} cannot be adopted")
+
+    def _release(self, env: Environment) -> Answer[None]:
+        raise self._error(env, f"a {self.kind} cannot be adopted")
+
+    def _refill(self) -> Answer[int]:
+        return 0
 
     def _prepare(self) -> Answer[str | None]:
         return None

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tenantry.errors import RegistryUnavailable
-from tenantry.model import Environment, Loaded, Place, Status, Tenant
+from tenantry.model import Environment, Loaded, Place, Server, ServerState, Status, Tenant
 from tenantry.runtime.resolver import Resolver
 from tenantry.runtime.settings import Source
 from tenantry.runtime.table import Table
@@ -30,7 +30,7 @@ WAIT: Final = (0.1, 5.0)
 SETTLE: Final = 1.0
 """Seconds from a change to its snapshot, so that a burst of changes is written once."""
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 
 class Follower:
@@ -158,7 +158,8 @@ def write_snapshot(path: Path, table: Table) -> None:
     """Write all environments as lines of JSON; the file takes its name when it is whole (mode 0600)."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    head = {"format": FORMAT, "seq": table.seq, "written": time.time()}
+    servers = [_pack_server(server) for server in table.servers.values()]
+    head = {"format": FORMAT, "seq": table.seq, "written": time.time(), "servers": servers}
     try:
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
             file.write(json.dumps(head) + "\n")
@@ -179,7 +180,8 @@ def read_snapshot(path: Path) -> tuple[Loaded, float] | None:
             if head["format"] != FORMAT:
                 return None
             environments = list(_unpack_all(file))
-        return Loaded(int(head["seq"]), environments), float(head["written"])
+        servers = [_unpack_server(record) for record in head["servers"]]
+        return Loaded(int(head["seq"]), environments, servers), float(head["written"])
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -206,7 +208,7 @@ def _pack(environment: Environment) -> dict[str, Any]:
         "id": environment.id,
         "name": environment.name,
         "home": environment.home,
-        "places": [[place.name, place.kind, place.location, place.version] for place in environment.places],
+        "places": [_pack_place(place) for place in environment.places],
         "hostnames": environment.hostnames,
         "former": environment.former,
         "key": base64.b64encode(environment.sealed_key).decode(),
@@ -224,9 +226,35 @@ def _pack(environment: Environment) -> dict[str, Any]:
     }
 
 
+def _pack_place(place: Place) -> list[str | None]:
+    fields = [place.name, place.kind, place.location, place.version]
+    return [*fields, place.server, base64.b64encode(place.sealed).decode()] if place.server else fields
+
+
+def _unpack_place(fields: list[Any]) -> Place:
+    name, kind, location, version, *placed = fields
+    server, sealed = placed or (None, "")
+    return Place(name, kind, location, version, server, base64.b64decode(sealed))
+
+
+def _pack_server(server: Server) -> dict[str, Any]:
+    """A server without its administrator's login."""
+    return {
+        "name": server.name,
+        "kind": server.kind,
+        "address": server.address,
+        "connections": server.connections,
+        "state": server.state.value,
+    }
+
+
+def _unpack_server(record: dict[str, Any]) -> Server:
+    return Server(**record | {"state": ServerState(record["state"])})
+
+
 def _unpack(record: dict[str, Any], places: dict[Place, Place]) -> Environment:
     """Equal places become one object, as the registry gives them."""
-    found = (Place(*fields) for fields in record["places"])
+    found = (_unpack_place(fields) for fields in record["places"])
     tenant = dict(record["tenant"])
     return Environment(
         id=record["id"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
-from tenantry.model import Changes, Environment, Loaded
+from tenantry.model import Changes, Environment, Loaded, Server
 
 Environments = tuple[Environment, ...]
 
@@ -20,7 +20,7 @@ class Table:
     removed, so a tenant that stays is never missing for a moment.
     """
 
-    __slots__ = ("_refused", "closed", "live", "moved", "seq", "slugs", "tenants", "was")
+    __slots__ = ("_refused", "closed", "live", "moved", "seq", "servers", "slugs", "tenants", "was")
 
     def __init__(
         self,
@@ -29,6 +29,7 @@ class Table:
     ) -> None:
         self._refused = refused  # tells what keeps an environment from being served, beside its tenant's status
         self.seq = loaded.seq
+        self.servers: dict[str, Server] = {server.name: server for server in loaded.servers}
         self.live: dict[bytes, Environment] = {}  # hostnames that are served
         self.closed: dict[bytes, Environment] = {}  # hostnames of environments that are not, now
         self.moved: dict[bytes, Environment] = {}  # former hostnames
@@ -40,6 +41,8 @@ class Table:
 
     def apply(self, changes: Changes) -> None:
         """Drop the changed tenants and take in their new environments."""
+        if changes.servers is not None:
+            self.servers = {server.name: server for server in changes.servers}
         old = [self.tenants[tenant] for tenant in changes.tenants if tenant in self.tenants]
         new = _by_tenant(changes.environments)
         for environments in new:

@@ -1,0 +1,130 @@
+"""Queries on servers and what lies on them. Each takes the transaction it belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import and_, delete, func, select, update
+
+from tenantry.errors import ServerUnknown
+from tenantry.model import Server, ServerState
+from tenantry.registry import tables
+from tenantry.registry.database import IN_LIMIT, Transaction, chunks, now
+from tenantry.registry.vault import Vault
+
+CHANGED: Final = "server:"
+"""Changes of servers stand in the feed under their names behind this."""
+
+
+async def known(tx: Transaction, vault: Vault | None = None) -> dict[str, Server]:
+    """All servers by name; with the vault, the administrators' URLs of those that were added by command are opened."""
+    table = tables.server
+    found = {}
+    for row in await tx.all(select(table).order_by(table.c.name)):
+        opened = vault.open_platform(CHANGED + row.name, row.sealed) if vault and row.sealed else ""
+        found[row.name] = Server(
+            name=row.name,
+            kind=row.kind,
+            address=row.address,
+            admin=opened,
+            capacity=row.capacity,
+            connections=row.connections,
+            labels=frozenset(row.labels),
+            state=ServerState(row.state),
+        )
+    return found
+
+
+async def added(tx: Transaction) -> set[str]:
+    """The names of servers that were added by command, not declared in tenantry.toml."""
+    table = tables.server
+    return {row[0] for row in await tx.all(select(table.c.name).where(table.c.sealed.is_not(None)))}
+
+
+async def put(tx: Transaction, server: Server, sealed: bytes | None = None) -> None:
+    """Enter a server, or what is new of it; tells all processes. `sealed` is its administrator's URL."""
+    table = tables.server
+    columns: dict[str, Any] = {
+        "kind": server.kind,
+        "address": server.address,
+        "sealed": sealed,
+        "capacity": server.capacity,
+        "connections": server.connections,
+        "labels": sorted(server.labels),
+        "state": server.state.value,
+    }
+    changed = await tx.execute(update(table).where(table.c.name == server.name).values(**columns))
+    if not changed.rowcount:
+        await tx.insert(table, [{"name": server.name, "created": now(), **columns}])
+    tx.changed(CHANGED + server.name)
+
+
+async def set_state(tx: Transaction, name: str, state: ServerState) -> None:
+    """Open, drain or close a server; tells all processes. Raises `ServerUnknown`."""
+    table = tables.server
+    changed = await tx.execute(update(table).where(table.c.name == name).values(state=state.value))
+    if not changed.rowcount:
+        raise ServerUnknown(server=name, known=", ".join(await known(tx)) or "none")
+    tx.changed(CHANGED + name)
+
+
+async def remove(tx: Transaction, name: str) -> None:
+    """Forget a server; tells all processes."""
+    await tx.execute(delete(tables.server).where(tables.server.c.name == name))
+    tx.changed(CHANGED + name)
+
+
+async def load(tx: Transaction) -> dict[str, int]:
+    """How many resources lie on each server that has any."""
+    resource = tables.resource
+    query = select(resource.c.server, func.count()).where(resource.c.server.is_not(None)).group_by(resource.c.server)
+    return {row[0]: row[1] for row in await tx.all(query)}
+
+
+async def used_names(tx: Transaction, kind: str, names: Collection[str]) -> set[str]:
+    """Which of these database names a resource of this kind has, on any server."""
+    resource = tables.resource
+    found: set[str] = set()
+    for some in chunks(list(names), IN_LIMIT):
+        query = select(resource.c.location).where(resource.c.kind == kind, resource.c.location.in_(some))
+        found.update(row[0] for row in await tx.all(query))
+    return found
+
+
+async def tenants_on(tx: Transaction, server: str, limit: int = 100) -> list[str]:
+    """Slugs of tenants with a resource on a server, in their order, at most `limit`."""
+    tenant, environment, resource = tables.tenant, tables.environment, tables.resource
+    query = (
+        select(tenant.c.slug)
+        .join(environment, environment.c.tenant_id == tenant.c.id)
+        .join(resource, resource.c.environment_id == environment.c.id)
+        .where(resource.c.server == server)
+        .distinct()
+        .order_by(tenant.c.slug)
+        .limit(limit)
+    )
+    return [row[0] for row in await tx.all(query)]
+
+
+async def set_login(tx: Transaction, rows: Sequence[tuple[str, str, str, bytes]]) -> None:
+    """Record new sealed logins: (tenant id, environment id, resource, sealed); tells all processes."""
+    resource = tables.resource
+    for tenant_id, environment_id, name, sealed in rows:
+        where = and_(resource.c.environment_id == environment_id, resource.c.name == name)
+        await tx.execute(update(resource).where(where).values(sealed=sealed))
+        tx.changed(tenant_id)
+
+
+async def reseal(tx: Transaction, vault: Vault) -> None:
+    """Seal every administrator's URL with the current platform key."""
+    table = tables.server
+    for row in await tx.all(select(table.c.name, table.c.sealed).where(table.c.sealed.is_not(None))):
+        field = CHANGED + row.name
+        sealed = vault.seal_platform(field, vault.open_platform(field, row.sealed))
+        await tx.execute(update(table).where(table.c.name == row.name).values(sealed=sealed))
+
+
+def by_name(servers: Collection[Server]) -> Mapping[str, Server]:
+    """Servers by their names."""
+    return {server.name: server for server in servers}
