@@ -44,9 +44,33 @@ CREATE TABLE IF NOT EXISTS tenantry_user (
   created TEXT NOT NULL
 ) STRICT
 """,
+        "postgresql": """
+CREATE TABLE IF NOT EXISTS tenantry_user (
+  id VARCHAR(36) NOT NULL PRIMARY KEY,
+  login VARCHAR(254) NOT NULL UNIQUE,
+  name VARCHAR(200) NOT NULL DEFAULT '',
+  role VARCHAR(10) NOT NULL DEFAULT 'user' CHECK (role IN ('admin', 'superuser', 'user')),
+  password VARCHAR(200) NOT NULL,
+  active SMALLINT NOT NULL DEFAULT 1 CHECK (active IN (0, 1)),
+  epoch INTEGER NOT NULL DEFAULT 0,
+  created VARCHAR(40) NOT NULL
+)
+""",
+        "mysql": """
+CREATE TABLE IF NOT EXISTS tenantry_user (
+  id VARCHAR(36) NOT NULL PRIMARY KEY,
+  login VARCHAR(254) NOT NULL UNIQUE,
+  name VARCHAR(200) NOT NULL DEFAULT '',
+  role VARCHAR(10) NOT NULL DEFAULT 'user' CHECK (role IN ('admin', 'superuser', 'user')),
+  password VARCHAR(200) NOT NULL,
+  active SMALLINT NOT NULL DEFAULT 1 CHECK (active IN (0, 1)),
+  epoch INTEGER NOT NULL DEFAULT 0,
+  created VARCHAR(40) NOT NULL
+) ENGINE = InnoDB DEFAULT CHARACTER SET = utf8mb4
+""",
     }
 )
-"""The users' table by SQL dialect. `epoch` is counted up to end every session of a user at once."""
+"""The users' table by SQL dialect; a login stands there in small letters where the dialect tells capitals apart. `epoch` is counted up to end every session of a user at once."""
 
 
 def new_password() -> str:
