@@ -70,7 +70,7 @@ CREATE TABLE IF NOT EXISTS tenantry_user (
 """,
     }
 )
-"""The users' table by SQL dialect; a login stands there in small letters where the dialect tells capitals apart. `epoch` is counted up to end every session of a user at once."""
+"""The users' table by SQL dialect; logins stand there in small letters where capitals count. `epoch` is counted up to end every session of a user at once."""
 
 
 def new_password() -> str:
