@@ -26,7 +26,7 @@ from pydantic import BaseModel, ValidationError
 
 from tenantry.config import Frozen, ResourceSpec
 from tenantry.errors import ConfigError, MigrationInvalid, ResourceError, TenantryError, UnknownKind
-from tenantry.model import Breach, Environment, Finding, Login, Migrated, Place, Usage
+from tenantry.model import Breach, Environment, Finding, Login, Migrated, Place, Server, Usage
 from tenantry.resources.servers import Servers
 
 __all__ = ["PARALLEL", "Resource", "Servers", "Setting", "build", "kinds"]
@@ -159,6 +159,11 @@ class Resource(ABC):
     async def release(self, env: Environment) -> None:
         """Undo `adopt`: the database stays, without the environment's login, as it was before."""
         await self._call(env, "release", self._release)
+
+    @classmethod
+    async def probe(cls, server: Server) -> list[Finding]:
+        """What an administrator must know of a server: reachable, version, privileges, TLS, room; never raises."""
+        return await asyncio.to_thread(cls._probe, server)
 
     async def refill(self) -> int:
         """Make warm spares where the blueprint wants more than there are; how many were made."""
@@ -375,6 +380,10 @@ class Resource(ABC):
 
     def _release(self, env: Environment) -> Answer[None]:
         raise self._error(env, f"a {self.kind} cannot be adopted")
+
+    @classmethod
+    def _probe(cls, server: Server) -> list[Finding]:
+        return [Finding(server.name, False, f"{cls.kind} lies on no server")]
 
     def _refill(self) -> Answer[int]:
         return 0
