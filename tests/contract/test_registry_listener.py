@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from psycopg import sql
 from sqlalchemy.engine import make_url
 
+import outages
 import servers
 from registries import KEY, draft, enter
 from tenantry.errors import RegistryUnavailable
@@ -183,16 +184,6 @@ async def test_one_connection_listens_for_a_whole_process(registry: Registry, po
     await until(lambda: not listening(postgres_url))
 
 
-@pytest.fixture
-def own_server() -> Iterator[servers.Postgres]:
-    """A server that one test may change and restart."""
-    try:
-        with servers.postgres() as server:
-            yield server
-    except servers.NoServer as error:
-        pytest.skip(str(error))
-
-
 def certify(directory: Path) -> Path:
     """Write a key and a certificate for 127.0.0.1 into a server's data directory; returns the certificate's path."""
     key = ec.generate_private_key(ec.SECP256R1())
@@ -216,14 +207,14 @@ def certify(directory: Path) -> Path:
 
 
 @pytest.mark.usefixtures("never_look")
-async def test_notifications_come_through_tls(own_server: servers.Postgres, tmp_path: Path) -> None:
+async def test_notifications_come_through_tls(own_postgres: servers.Postgres, tmp_path: Path) -> None:
     """The listening connection verifies the server as every other one does, and is refused where it is another."""
-    with psycopg.connect(own_server.url()) as connection:
+    with psycopg.connect(own_postgres.url()) as connection:
         (directory,) = connection.execute("SHOW data_directory").fetchone() or ("",)
     trusted = tmp_path / "trusted.crt"
     trusted.write_bytes(certify(Path(directory)).read_bytes())
-    own_server.run("ALTER SYSTEM SET ssl = on", "SELECT pg_reload_conf()")
-    with own_server.database() as plain:
+    own_postgres.run("ALTER SYSTEM SET ssl = on", "SELECT pg_reload_conf()")
+    with own_postgres.database() as plain:
         url = f"{plain}?sslmode=verify-full&sslrootcert={trusted}"
 
         def encrypted() -> bool:
@@ -250,3 +241,26 @@ async def test_notifications_come_through_tls(own_server: servers.Postgres, tmp_
         with pytest.raises(RegistryUnavailable, match="certificate verify failed"):
             async with Registry.open(url, Vault(KEY)):
                 pass
+
+
+@pytest.mark.usefixtures("never_look")
+async def test_a_restarted_server_is_followed_on(own_postgres: servers.Postgres) -> None:
+    """A waiting signal stirs when the server goes, listening begins again by itself, and no change is lost."""
+    with own_postgres.database() as url:
+        async with Registry.open(url, Vault(KEY)) as registry, Registry.open(url, Vault(KEY)) as other:
+            await enter(registry, draft("before"))
+            async with Feed.signal(other.database, TENANTS) as signal:
+                await until(lambda: other.database.listener and other.database.listener.pause == HEARING)
+                await signal.wait()
+                with outages.down(own_postgres):
+                    async with asyncio.timeout(PATIENCE):
+                        await signal.wait()
+                    with pytest.raises(RegistryUnavailable):
+                        await other.feed.since(1)
+                later = draft("later")
+                await enter(registry, later)
+                async with asyncio.timeout(PATIENCE):
+                    while (changes := await other.feed.since(1)) is None:
+                        await signal.wait()
+                assert changes.tenants == {later.tenant.id}
+                await until(lambda: other.database.listener and other.database.listener.pause == HEARING)

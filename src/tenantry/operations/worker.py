@@ -54,8 +54,7 @@ class Worker:
         self.concurrency = concurrency or self.settings.concurrency
         self.id = new_id()
         self.runner = Runner(tools, self.id)
-        url = self.registry.database.url.render_as_string(hide_password=False)
-        self.engine = Engine(url, self.id, self.runner.drive)
+        self.engine = Engine(self.registry.database, self.id, self.runner.drive)
         self._resumed: dict[str, float] = {}
         self._beaten = time.monotonic()
         self._fair_after = 0.0

@@ -189,7 +189,7 @@ class Database:
         self.vault = vault
         self.actor = actor
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        self.engine = _sqlite_engine(self.url, create) if self.is_sqlite else _server_engine(self.url)
+        self.engine = _sqlite_engine(self.url, create) if self.is_sqlite else _server_engine(self.url, self.limits)
         self.listener = None if self.is_sqlite else self._new_listener()
 
     @contextlib.asynccontextmanager
@@ -244,15 +244,26 @@ class Database:
     def _new_listener(self) -> Listener:
         from tenantry.registry.listener import Listener
 
-        return Listener(self.connect_aside)
+        return Listener(lambda: self.aside("tenantry feed"))
 
-    async def connect_aside(self, name: str = "tenantry feed") -> ServerConnection[Any]:
-        """A connection to the server beside the pool, each statement a transaction. Raises `psycopg.Error`."""
+    @property
+    def limits(self) -> dict[str, Any]:
+        """Limits of time for connections to the server, as libpq has them, where the URL says nothing of them."""
+        return {name: value for name, value in LIMITS.items() if name not in self.url.query}
+
+    @contextlib.asynccontextmanager
+    async def aside(self, name: str) -> AsyncIterator[ServerConnection[Any]]:
+        """A connection to the server beside the pool, each statement a transaction. Raises `RegistryUnavailable`."""
         from psycopg import AsyncConnection as ServerConnection
+        from psycopg import Error
 
         given = self.engine.dialect.create_connect_args(self.engine.url)[1]
-        arguments = {**LIMITS, **given, "application_name": name}
-        return await ServerConnection.connect(autocommit=True, **arguments)
+        arguments = {**given, **self.limits, "application_name": name}
+        try:
+            async with await ServerConnection.connect(autocommit=True, **arguments) as connection:
+                yield connection
+        except (Error, OSError) as error:
+            raise RegistryUnavailable(reason=_reason(error)) from error
 
     async def close(self) -> None:
         """Close every connection."""
@@ -298,15 +309,14 @@ def _sqlite_engine(url: URL, create: bool) -> AsyncEngine:
     return engine
 
 
-def _server_engine(url: URL) -> AsyncEngine:
+def _server_engine(url: URL, limits: Mapping[str, Any]) -> AsyncEngine:
     """At most `CONNECTIONS`; those made for a rush are closed after it."""
-    given = {name: value for name, value in LIMITS.items() if name not in url.query}
     return create_async_engine(
         url.set(drivername="postgresql+psycopg"),
         pool_size=KEPT,
         max_overflow=CONNECTIONS - KEPT,
         pool_pre_ping=True,
-        connect_args={"application_name": "tenantry", **given},
+        connect_args={"application_name": "tenantry", **limits},
     )
 
 

@@ -10,11 +10,14 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 import psycopg
 from psycopg import sql
+
+from tenantry.errors import RegistryUnavailable
 
 log: Final = logging.getLogger("tenantry.registry")
 
@@ -30,7 +33,7 @@ AGAIN: Final = (0.1, 5.0)
 SILENCE: Final = 30.0
 """Seconds without a word after which the connection is asked whether it lives."""
 
-Connect = Callable[[], Awaitable[psycopg.AsyncConnection[Any]]]
+Connect = Callable[[], AbstractAsyncContextManager[psycopg.AsyncConnection[Any]]]
 
 
 class Listener:
@@ -68,11 +71,11 @@ class Listener:
         wait = AGAIN[0]
         while True:
             try:
-                async with await self._connect() as connection:
+                async with self._connect() as connection:
                     await self._begin(connection)
                     wait = AGAIN[0]
                     await self._listen(connection)
-            except (psycopg.Error, OSError) as error:
+            except RegistryUnavailable as error:
                 level = logging.WARNING if wait == AGAIN[0] else logging.DEBUG
                 log.log(level, "The control database notifies nobody here, so it is looked at: %s", error)
             finally:
