@@ -70,7 +70,10 @@ CREATE TABLE IF NOT EXISTS tenantry_user (
 """,
     }
 )
-"""The users' table by SQL dialect; logins stand there in small letters where capitals count. `epoch` is counted up to end every session of a user at once."""
+"""The users' table by SQL dialect; where capitals count, logins stand there in small letters.
+
+`epoch` is counted up to end every session of a user at once.
+"""
 
 
 def new_password() -> str:

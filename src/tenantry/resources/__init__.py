@@ -165,6 +165,11 @@ class Resource(ABC):
         """Undo `adopt`: the database stays, without the environment's login, as it was before."""
         await self._call(env, "release", self._release)
 
+    @classmethod
+    async def probe(cls, server: Server) -> list[Finding]:
+        """What an administrator must know of a server: reachable, version, privileges, TLS, room; never raises."""
+        return await asyncio.to_thread(cls._probe, server)
+
     async def refill(self) -> int:
         """Make warm spares where the blueprint wants more than there are; how many were made."""
         return await self._common("refill", self._refill)
@@ -397,6 +402,10 @@ class Resource(ABC):
 
     def _release(self, env: Environment) -> Answer[None]:
         raise self._error(env, f"a {self.kind} cannot be adopted")
+
+    @classmethod
+    def _probe(cls, server: Server) -> list[Finding]:
+        return [Finding(server.name, False, f"{cls.kind} lies on no server")]
 
     def _refill(self) -> Answer[int]:
         return 0
