@@ -35,11 +35,6 @@ GROUP: Final = "tenantry.resources"
 PARALLEL: Final = 8
 """The most environments one bulk call works on at a time."""
 
-PROBE_SECONDS: Final = 2.0
-"""How long a server may take to answer a probe."""
-
-SILENT: Final = "See that it runs, and that its address, ports and firewalls let this machine reach it."
-
 log: Final = logging.getLogger("tenantry.resources")
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,63}", re.ASCII)
 
@@ -167,29 +162,17 @@ class Resource(ABC):
 
     @classmethod
     async def probe(cls, server: Server) -> list[Finding]:
-        """What an administrator must know of a server: reachable, version, privileges, TLS, room; never raises."""
-        return await asyncio.to_thread(cls._probe, server)
+        """What an administrator must know of a server: reachable, version, privileges, TLS, room; never raises.
+
+        At least one finding, each with the server's name as `resource`, and what grants a missing privilege as remedy.
+        """
+        if inspect.iscoroutinefunction(cls._probe):
+            return await cls._probe(server)  # type: ignore[no-any-return]
+        return await asyncio.to_thread(cls._probe, server)  # type: ignore[arg-type]
 
     async def refill(self) -> int:
         """Make warm spares where the blueprint wants more than there are; how many were made."""
         return await self._common("refill", self._refill)
-
-    @classmethod
-    async def probe(cls, server: Server, seconds: float = PROBE_SECONDS) -> list[Finding]:
-        """What is found about a server of this kind: at least one finding, each with the server's name as `resource`.
-
-        Whether it answers and lets the administrator in, its version, TLS, room for connections, and every privilege
-        that is missing, with the statement that grants it as the remedy. A server at fault is a finding, not an error.
-        """
-        try:
-            async with asyncio.timeout(seconds):
-                return await cls._probe(server)
-        except TimeoutError:
-            return [Finding(server.name, False, f"it does not answer within {seconds:g} s", SILENT)]
-        except TenantryError as error:
-            return [Finding(server.name, False, error.message.rstrip("."), error.hint)]
-        except cls.faults as error:
-            return [Finding(server.name, False, f"it cannot be reached: {_reason(error)}", SILENT)]
 
     # --- schema and users ---
 
@@ -404,16 +387,11 @@ class Resource(ABC):
         raise self._error(env, f"a {self.kind} cannot be adopted")
 
     @classmethod
-    def _probe(cls, server: Server) -> list[Finding]:
+    def _probe(cls, server: Server) -> Answer[list[Finding]]:
         return [Finding(server.name, False, f"{cls.kind} lies on no server")]
 
     def _refill(self) -> Answer[int]:
         return 0
-
-    @classmethod
-    async def _probe(cls, server: Server) -> list[Finding]:
-        """A coroutine in any case, so that one who has waited long enough can break it off."""
-        raise TypeError(f"{cls.kind} lies on no server")
 
     def _prepare(self) -> Answer[str | None]:
         return None
