@@ -69,6 +69,14 @@ def test_settings_of_every_type_from_the_environment(tmp_path: Path) -> None:
     assert site.hostnames["production"].pattern == "{slug}.other.{domain}"
 
 
+def test_a_variable_may_hold_a_secret(tmp_path: Path) -> None:
+    """What would be a fault in the file is no fault in a variable of the environment."""
+    (tmp_path / "tenantry.toml").write_text(MINIMAL)
+    address = "postgresql://tenantry:geheim@db.example/control"
+    config = load(tmp_path / "tenantry.toml", {"TENANTRY_PLATFORM__CONTROL": address})
+    assert config.control_url == address
+
+
 def test_a_variable_keeps_a_secret_value_secret(tmp_path: Path) -> None:
     """A variable that gives a secret value its default does not make it public."""
     text = MINIMAL + '[blueprints.site.values]\npin = {default = "", secret = true}\n'

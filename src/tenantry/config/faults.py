@@ -92,7 +92,8 @@ def _warnings(path: Path) -> Iterator[Fault]:
 
 def _examine(document: Document, kinds: Kinds | None) -> tuple[Config | None, list[Fault]]:
     """The configuration, and what is wrong; what pydantic refuses is cut out, so that the rest is examined, too."""
-    troubles = [*_secrets(document.values)]
+    # A variable of the environment may hold one: what must not is the file.
+    troubles = [found for found in _secrets(document.values) if document.source(found.key).line is not None]
     values = document.values
     if "root" in values:
         troubles.append(Trouble(("root",), "there is no such setting", "Remove it."))
