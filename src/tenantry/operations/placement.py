@@ -50,7 +50,7 @@ def described(
         raise ServerUnfit(server=name, reason="its address is no URL", remedy=_URL) from error
     if parsed.get_backend_name() not in BACKENDS[kind] or not host:
         raise ServerUnfit(server=name, reason=f"its address is no {kind} URL with a host", remedy=_URL)
-    plain = parsed.set(username=None, password=None, port=port or PORTS[kind])
+    plain = parsed._replace(username=None, password=None, port=port or PORTS[kind])  # `set` ignores None
     return Server(
         name=name,
         kind=kind,
