@@ -307,10 +307,10 @@ def _run(connection: Connection, statement: str, again: bool) -> None:
 
 
 def _stopped(migration: Migration, number: int, count: int, statement: str, error: Refused) -> MigrationError:
-    stands = f"; its first {number} stay, since this server cannot take them back" if number else ""
+    where = f"statement {number + 1} of {count}{'; what is before it stays' if number else ''}"
     return MigrationError(
         migration=migration.version,
-        reason=f"{error.text}, in statement {number + 1} of {count}{stands}: {history.short(statement)}",
+        reason=f"{error.text}, in: {history.short(statement)} ({where})",
         remedy=(
             f"Correct the migration from statement {number + 1} on, then run `tenantry migrate run` again: "
             "it goes on there."
