@@ -23,7 +23,7 @@ from tenantry.resources import Resource, Servers, Setting, build
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from mariadb import MariaDB, running  # noqa: E402
+from mariadb import MariaDB, running
 
 TABLES = 40
 ROUNDS = 30

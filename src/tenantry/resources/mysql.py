@@ -56,6 +56,9 @@ PRIVILEGES: Final = (
 )
 """All there are on a database, but not GRANT OPTION: a tenant cannot pass its own on."""
 
+ENDING: Final = 9
+"""Letters of what tells apart names that are alike: `_` and eight digits."""
+
 UNKNOWN_CHARSET: Final = frozenset({1115, 1253, 1273})
 
 
@@ -114,6 +117,14 @@ class Mysql(server_database.ServerDatabase):
     @classmethod
     def _probe(cls, server: Server) -> list[Finding]:
         return probe(server)
+
+    def names(self, env: Environment) -> tuple[str, str]:
+        """The names of `OnServer`, short enough to be written in GRANT, where each `_` takes a backslash more."""
+        first, apart = super().names(env)
+        stem, ending = apart[:-ENDING], apart[-ENDING:]
+        while len(_escaped(stem + ending)) > self.name_limit:
+            stem = stem[:-1]
+        return (first if len(_escaped(first)) <= self.name_limit else stem + ending), stem + ending
 
     # --- connections ---
 
@@ -480,6 +491,10 @@ class Mysql(server_database.ServerDatabase):
             attacker = mysql_attack.Attacker(connection, self._login(env), self.locate(env), self.locate(other))
             found = attacker.run()
         return [Breach(self.name, attack, evidence) for attack, evidence in found]
+
+
+def _escaped(name: str) -> str:
+    return quote_grant(name)[1:-1]
 
 
 def _lock(name: str) -> str:
