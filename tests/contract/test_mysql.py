@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -804,7 +806,7 @@ async def test_a_strange_authority_is_refused(mysql_world: MysqlWorld, tmp_path:
         await resource.create(env)
 
 
-def small(root: Path, **settings: str) -> Any:
+def small(**settings: Any) -> Any:
     """A MariaDB server of its own, without TLS."""
     try:
         return mariadb.running(tls=False, **settings)
@@ -821,7 +823,7 @@ def described(server: mariadb.MariaDB, **query: str) -> Server:
 async def test_a_server_without_tls_and_with_few_connections(mysql_world: MysqlWorld) -> None:
     """A server that offers no TLS is refused where TLS is demanded; one that is full says so."""
     env = mysql_world.environment()
-    with small(mysql_world.root, max_connections="10") as server:
+    with small(max_connections="10") as server:
         mysql_world.known.replace([described(server, ssl_ca=str(mysql_world.server.home / "ca.pem"))])
         with pytest.raises(ServerUnfit, match="there is no sound TLS to it: SSL is required"):
             await mysql_world.resource().create(env)
@@ -838,6 +840,52 @@ async def test_a_server_without_tls_and_with_few_connections(mysql_world: MysqlW
             assert "Raise max_connections there" in caught.value.hint
         await resource.create(env)
         assert all(finding.ok for finding in await resource.check(env))
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Path]:
+    """A place with room for a server and little more."""
+    place = Path(tempfile.mkdtemp(prefix="tenantry-disk-", dir="/tmp"))
+    place.chmod(0o755)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160m,mode=755", "tmpfs", str(place)])
+    try:
+        if mounted.returncode:
+            pytest.skip("mounting a small file system needs root")
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)])
+        place.rmdir()
+
+
+def fill(place: Path, left: int) -> Path:
+    """A file that leaves so many bytes free."""
+    path = place / "filler"
+    with path.open("wb") as file:
+        status = os.statvfs(place)
+        os.posix_fallocate(file.fileno(), 0, status.f_bavail * status.f_bsize - left)
+    return path
+
+
+@pytest.mark.parametrize("left", [4 << 20, 1 << 18, 1 << 12])
+async def test_a_full_disk_is_named(mysql_world: MysqlWorld, small_disk: Path, left: int) -> None:
+    """Where the server's disk is full, a create says so; with room again, it is completed."""
+    tables = "".join(f"CREATE TABLE t{number} (id INT PRIMARY KEY, a INT, KEY (a));" for number in range(60))
+    mysql_world.migration("0003_tables.sql", tables)
+    env = mysql_world.environment()
+    with small(place=small_disk) as server:
+        mysql_world.known.replace([described(server)])
+        resource = mysql_world.resource()
+        await resource.prepare()
+        filler = fill(small_disk, left)
+        with pytest.raises(ServerUnfit, match="its disk is full") as caught:
+            await resource.create(env)
+        assert "what was begun is completed" in caught.value.hint
+        filler.unlink()
+        await resource.create(env)
+        assert all(finding.ok for finding in await resource.check(env))
+        await resource.drop(env)
+        assert server.databases() == {"tenantry_book"}
+        assert server.users() == set()
 
 
 @pytest.mark.parametrize(
