@@ -222,6 +222,7 @@ class Runtime(Frozen):
     open_databases: int = Field(default=200, ge=1)  # tenant databases kept open by one process
     session: Seconds = 14 * 86400.0  # how long a sign-in holds
     secure_cookies: bool = True
+    leak_after: Seconds = 60.0  # when the log names a session on a server that is still open
 
 
 class Config(Frozen):
