@@ -23,11 +23,11 @@ from tenantry.operations.toolbox import Toolbox
 from tenantry.platform.fleet import Migrations
 from tenantry.platform.operations import Operations
 from tenantry.platform.servers import Servers
-from tenantry.platform.tenants import Credentials, Hostnames, PlannedStep, TenantDetails, Tenants
+from tenantry.platform.tenants import Credentials, Hostnames, PlannedStep, Source, TenantDetails, Tenants
 from tenantry.registry import AuditReport, Entry, Registry, Vault, journal, tenants
 from tenantry.registry.database import file_of
 
-__all__ = ["Credentials", "PlannedStep", "Platform", "TenantDetails"]
+__all__ = ["Credentials", "PlannedStep", "Platform", "Source", "TenantDetails"]
 
 
 class Platform:
