@@ -446,6 +446,14 @@ class RegistryMissing(TenantryError):
     exit_code = 4
 
 
+class EmbeddedFailed(TenantryError):
+    """The embedded PostgreSQL does not run: {reason}."""
+
+    code = "embedded.failed"
+    remedy = "Its log is '{log}'."
+    status = 503
+
+
 class ProcessFailed(TenantryError):
     """`{program}` ended with {status}: {output}"""
 

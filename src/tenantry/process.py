@@ -23,6 +23,7 @@ class Given:
     """What a program gets beside its arguments."""
 
     env: Mapping[str, str] | None = None  # added to this process's environment
+    inherit: bool = True  # whether it gets this process's environment at all
     input: bytes | None = None  # what it reads; without it and `stdin`: nothing
     stdin: IO[bytes] | None = None  # an open file that it reads instead
     stdout: IO[bytes] | None = None  # an open file that it writes to; otherwise `run` returns what it wrote
@@ -34,7 +35,7 @@ class Given:
     def options(self) -> dict[str, Any]:
         """The same for `subprocess.Popen`."""
         switched = {"user": self.user[0], "group": self.user[1], "extra_groups": []} if self.user else {}
-        env = {**os.environ, **self.env} if self.env else None
+        env = {**(os.environ if self.inherit else {}), **(self.env or {})}
         return {"env": env, "cwd": self.cwd, "pass_fds": self.pass_fds, **switched}
 
 
