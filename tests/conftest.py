@@ -24,6 +24,16 @@ def postgres() -> Iterator[servers.Postgres]:
 
 
 @pytest.fixture
+def own_postgres() -> Iterator[servers.Postgres]:
+    """A PostgreSQL server that one test may change and restart."""
+    try:
+        with servers.postgres() as server:
+            yield server
+    except servers.NoServer as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
 def postgres_url(postgres: servers.Postgres) -> Iterator[str]:
     """The address of an empty PostgreSQL database, with the password of a role that owns it and nothing else."""
     with postgres.database() as url:

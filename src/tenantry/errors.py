@@ -391,6 +391,35 @@ class ServerUnfit(TenantryError):
     exit_code = 3
 
 
+class ServerTaken(TenantryError):
+    """There is a server '{server}' already."""
+
+    code = "server.taken"
+    remedy = "Choose another name, or change that one with `tenantry server set {server}`."
+    status = 409
+    exit_code = 3
+
+
+class ServerDeclared(TenantryError):
+    """The server '{server}' is declared in tenantry.toml."""
+
+    code = "server.declared"
+    remedy = "Change it there, below [servers.{server}]; only its state is changed by command."
+    status = 409
+    exit_code = 3
+
+
+class ServerInUse(TenantryError):
+    """The server '{server}' cannot be removed: {what}."""
+
+    code = "server.in_use"
+    remedy = (
+        "`tenantry server drain {server}` keeps new tenants away; `tenantry server show {server}` names those there."
+    )
+    status = 409
+    exit_code = 3
+
+
 class NameTaken(TenantryError):
     """There is a {kind} '{name}' on the server '{server}' that belongs to somebody else."""
 

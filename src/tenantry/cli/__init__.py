@@ -25,6 +25,7 @@ COMMANDS: Final = (
     ("secret", "secret:app", _START, "The platform key, which seals every tenant's secrets."),
     ("tenant", "tenant:app", _DAY, "Make tenants and run their whole life."),
     ("hostname", "hostname:app", _DAY, "The names that lead to tenants."),
+    ("server", "server:app", _DAY, "The servers that tenants' databases lie on."),
     ("operation", "operation:app", _DAY, "What is being done, was done and failed."),
     ("migrate", "migrate:app", _DAY, "Bring the tenants' databases to the newest schema."),
     ("audit", "audit:app", _DAY, "Who did what, and the proof that nobody changed it."),

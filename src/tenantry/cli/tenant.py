@@ -30,6 +30,7 @@ async def create(
     blueprint: Annotated[str | None, Parameter(help="What it is made of; needed where there are several.")] = None,
     plan: Annotated[str | None, Parameter(help="What it may use; else the first plan.")] = None,
     settings: Settings = None,
+    server: Annotated[str | None, Parameter(help="The server its database goes to; else placement chooses.")] = None,
     dry_run: DryRun = False,
     wait: Wait = True,
     common: Common = COMMON,
@@ -38,10 +39,10 @@ async def create(
     async with common.platform() as platform:
         values = assignments(settings)
         if dry_run:
-            planned = platform.tenants.plan_create(slug, name, blueprint, plan, values)
+            planned = await platform.tenants.plan_create(slug, name, blueprint, plan, values, server)
             common.out.table(PLAN, planned)
             return
-        operation = await platform.tenants.create(slug, name, blueprint, plan, values)
+        operation = await platform.tenants.create(slug, name, blueprint, plan, values, server)
         if await carry_out(platform, operation, common.out, wait):
             await _welcome(platform, slug, common)
 

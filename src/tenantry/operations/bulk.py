@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Final
 
 from tenantry.errors import HostTaken, SlugTaken, TenantryError
 from tenantry.model import Environment, Status
-from tenantry.operations import create, fleet
+from tenantry.operations import create, drop, fleet, placement
 from tenantry.operations.verb import Verb, Work
 from tenantry.registry import Transaction, journal, tenants
 from tenantry.resources import Resource
@@ -76,8 +76,11 @@ class _Run:
             if entered:
                 vault = self.tools.registry.vault
                 keys = {tenant_id: vault.new_data_key(tenant_id) for tenant_id in drafts}
-                await create.reserve(tx, self.tools, entered, keys=keys)
-                found += await self.tools.all_environments(tx, drafts)
+                placed, homeless = await placement.place_each(tx, self.tools, entered, keys)
+                errors.update(homeless)
+                keys = {tenant_id: key for tenant_id, key in keys.items() if tenant_id not in homeless}
+                await tenants.insert_many(tx, placed, keys)
+                found += await self.tools.all_environments(tx, keys)
         return found
 
     async def _fitting(
@@ -127,7 +130,7 @@ class _Run:
         for environment in environments:
             if environment.tenant.id in errors:
                 for resource in self.tools.resources[environment.tenant.blueprint]:
-                    await resource.drop(environment)
+                    await drop.gone(self.work, resource, environment)
         self.tools.remove_homes(e for e in environments if e.tenant.id in errors)
 
     async def record(self, tx: Transaction, results: Sequence[fleet.Result]) -> None:

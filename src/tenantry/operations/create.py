@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from tenantry.errors import LimitReached, OperationRefused, SlugTaken
 from tenantry.model import Environment, Status
-from tenantry.operations import placement
+from tenantry.operations import drop, placement
 from tenantry.operations.toolbox import VALUE, Toolbox
 from tenantry.operations.verb import Verb, Work, resource_steps
 from tenantry.registry import Transaction, journal, tenants
@@ -56,12 +56,13 @@ async def reserve(
     environments: Sequence[Environment],
     secret_values: Mapping[str, Mapping[str, bytes]] | None = None,
     keys: Mapping[str, bytes] | None = None,
+    choice: placement.Choice = placement.ANY,
 ) -> None:
     """Enter tenants that do not exist yet, so that nobody else gets their slugs, hostnames or room on servers."""
     ids = list(dict.fromkeys(environment.tenant.id for environment in environments))
     vault = tools.registry.vault
     sealed_keys = keys or {tenant_id: vault.new_data_key(tenant_id) for tenant_id in ids}
-    placed = await placement.place(tx, tools, environments, sealed_keys)
+    placed = await placement.place(tx, tools, environments, sealed_keys, choice)
     await tenants.insert_many(tx, placed, sealed_keys)
     rows = [(t, VALUE + name, sealed) for t, fields in (secret_values or {}).items() for name, sealed in fields.items()]
     await tenants.put_secrets(tx, rows)
@@ -144,12 +145,15 @@ class Create(Verb):
     async def undo(self, work: Work, step: journal.Step) -> None:
         if step.kind and await work.environments():
             resource, environment = await work.parts(step)
-            await resource.drop(environment)
+            await drop.gone(work, resource, environment)
 
     async def give_up(self, tx: Transaction, work: Work) -> None:
         operation = work.operation
         assert operation.tenant_id is not None
         environments = await tenants.environments(tx, [operation.tenant_id])
+        used = {place.server for environment in environments for place in environment.places if place.server}
+        silent = sorted(name for name in used if work.tools.servers.shunned(name))
+        await journal.note(tx, operation, silent=silent)
         work.tools.remove_homes(environments)
         await tenants.remove(tx, [operation.tenant_id])
         tx.audit("tenant.create_undone", str(operation.tenant_slug), id=operation.tenant_id)
@@ -164,4 +168,7 @@ class Create(Verb):
             )
         await refuse_full(tx, tools, 1)
         await refuse_taken(tx, str(operation.tenant_slug))
-        await reserve(tx, tools, again(tools, operation.arguments))
+        choice = placement.Choice(
+            server=operation.arguments.get("server"), avoid=frozenset(operation.arguments.get("silent", ()))
+        )
+        await reserve(tx, tools, again(tools, operation.arguments), choice=choice)

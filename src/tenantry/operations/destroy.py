@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tenantry.errors import ResourceError
+from tenantry.errors import ResourceError, ServerUnavailable
 from tenantry.model import Environment, Status
+from tenantry.operations import drop
 from tenantry.operations.toolbox import Toolbox
 from tenantry.operations.verb import Verb, Work, resource_steps
-from tenantry.registry import Transaction, journal, tenants
+from tenantry.registry import Transaction, journal, servers, tenants
+from tenantry.resources import Resource
 
 WITHDRAW, DIRECTORY, FORGET = "withdraw", "directory", "forget"
 
@@ -30,8 +32,30 @@ async def leftovers(tx: Transaction, tools: Toolbox, tenant_id: str, homes: list
     return found
 
 
+async def aside(tx: Transaction, tenant_id: str) -> list[str]:
+    """What of a tenant waits to be dropped until its server answers, and by which operation."""
+    return [
+        f"{one.arguments['resource']}: {one.arguments['location']} on {one.arguments['server']}, which operation "
+        f"{one.operation} drops"
+        for one in await servers.remnants(tx, tenant_id=tenant_id)
+    ]
+
+
+async def still_there(tools: Toolbox, remnants: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the servers say is left of a tenant that was destroyed. Raises `ServerUnavailable`."""
+    found = []
+    for one in remnants:
+        resource = tools.resource(one["blueprint"], one["resource"])
+        if await resource.exists(drop.revive(one)):
+            found.append(f"{one['resource']}: {one['location']} on {one['server']}")
+    return found
+
+
 class Destroy(Verb):
-    """Removes a tenant and everything of it. Arguments: `homes`, its directories relative to the data directory."""
+    """Removes a tenant and everything of it.
+
+    Arguments: `homes`, its directories relative to the data directory, and `remnants`, what it has on servers.
+    """
 
     name: ClassVar[str] = "destroy"
     reversible: ClassVar[bool] = False
@@ -53,13 +77,19 @@ class Destroy(Verb):
         if not await work.environments():
             return "gone"
         resource, environment = await work.parts(step)
-        size = (await resource.measure(environment)).bytes if await resource.exists(environment) else 0
-        await resource.drop(environment)
-        if await resource.exists(environment):
-            raise ResourceError(
-                kind=resource.kind, resource=resource.name, tenant=environment.tenant.slug, reason="it is still there"
-            )
-        return f"{size:,} bytes"
+        size = await self._size(resource, environment)
+        place = environment.place(resource.name)
+        if await drop.gone(work, resource, environment):
+            return f"{size:,} bytes"
+        assert place is not None
+        return f"{place.location} is dropped when {place.server} answers"
+
+    @staticmethod
+    async def _size(resource: Resource, environment: Environment) -> int:
+        try:
+            return (await resource.measure(environment)).bytes if await resource.exists(environment) else 0
+        except (ServerUnavailable, ResourceError):  # damaged or out of reach: that must not keep it
+            return 0
 
     async def _directory(self, work: Work) -> str:
         environments = await work.environments()
@@ -85,5 +115,6 @@ class Destroy(Verb):
 
     async def complete(self, tx: Transaction, work: Work) -> Mapping[str, Any] | None:
         assert work.operation.tenant_id is not None
-        left = await leftovers(tx, work.tools, work.operation.tenant_id, work.operation.arguments["homes"])
-        return {"left": left}
+        tenant_id = work.operation.tenant_id
+        left = await leftovers(tx, work.tools, tenant_id, work.operation.arguments["homes"])
+        return {"left": left, "aside": await aside(tx, tenant_id)}

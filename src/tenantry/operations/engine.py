@@ -11,14 +11,18 @@ import asyncio
 import contextlib
 import logging
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Protocol
 
 from dbos import DBOS, DBOSConfig, SetWorkflowID
 from dbos._error import DBOSNonExistentWorkflowError
 from dbos._serialization import DBOSPortableJSONSerializer
-from sqlalchemy.engine import make_url
+from psycopg import AsyncConnection as ServerConnection
+from sqlalchemy.engine import URL, make_url
+
+from tenantry.errors import RegistryUnavailable
+from tenantry.registry.database import Database
 
 APPLICATION: Final = "tenantry"
 VERSION: Final = "1"
@@ -34,6 +38,16 @@ NOTES: Final = 1000
 """Notes of the engine that are looked through at a time."""
 
 SCHEMA: Final = "tenantry_engine"
+
+CONNECTIONS: Final = 5
+"""Connections the engine keeps to a PostgreSQL server, at most; steps that find none wait for one."""
+
+LAUNCH_LOCK: Final = 0x7E4A4E55
+"""PostgreSQL advisory lock of the worker that launches its engine, which may have to build its tables."""
+
+LAUNCH_POLL: Final = 0.05
+LAUNCH_SECONDS: Final = 120
+"""How long a worker waits for others that launch theirs."""
 
 Outcome = dict[str, Any]
 """What a step tells the engine: JSON, {} when it went well."""
@@ -87,8 +101,9 @@ def _workflow_id(operation_id: str, attempt: int) -> str:
 class Engine:
     """DBOS, launched for one worker process."""
 
-    def __init__(self, url: str, executor_id: str, drive: Drive) -> None:
-        self._url = _engine_url(url)
+    def __init__(self, database: Database, executor_id: str, drive: Drive) -> None:
+        self._database = database
+        self._url = _engine_url(database.url)
         self._executor_id = executor_id
         _keep_a_log(self._url)
         self._drive = drive
@@ -113,11 +128,35 @@ class Engine:
             "use_listen_notify": False,
             "notification_listener_polling_interval_sec": LISTENER_POLL,
         }
-        if self._url.startswith("sqlite"):
+        if self._database.is_sqlite:
             config["db_engine_kwargs"] = {"connect_args": {"timeout": BUSY_SECONDS}}
-        DBOS(config=config)
-        logging.getLogger("dbos").setLevel(logging.CRITICAL)
-        await asyncio.to_thread(DBOS.launch)
+        else:
+            arguments = {**self._database.limits, "application_name": "tenantry engine"}
+            config["db_engine_kwargs"] = {"connect_args": arguments}
+            config["sys_db_pool_size"] = CONNECTIONS
+        async with self._turn():
+            DBOS(config=config)
+            logging.getLogger("dbos").setLevel(logging.CRITICAL)
+            await asyncio.to_thread(DBOS.launch)
+
+    @contextlib.asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Launch one engine at a time on a PostgreSQL server. Raises `RegistryUnavailable` when it takes too long.
+
+        The lock is tried for, never waited for: a statement that waits holds up the building of indexes, and whoever
+        builds them holds the lock.
+        """
+        if self._database.is_sqlite:
+            yield
+            return
+        async with self._database.aside("tenantry launch") as connection:
+            try:
+                async with asyncio.timeout(LAUNCH_SECONDS):
+                    while not await _locked(connection):  # noqa: ASYNC110 - another process has it
+                        await asyncio.sleep(LAUNCH_POLL)
+            except TimeoutError as error:
+                raise RegistryUnavailable(reason="another worker does not end launching its engine") from error
+            yield  # the lock ends with the connection
 
     async def stop(self) -> None:
         """End; what is under way stays pending for another worker."""
@@ -149,6 +188,11 @@ class Engine:
         await DBOS.delete_workflows_async(workflow_ids)
 
 
+async def _locked(connection: ServerConnection[Any]) -> bool:
+    cursor = await connection.execute("SELECT pg_try_advisory_lock(%s)", [LAUNCH_LOCK])
+    return await cursor.fetchone() == (True,)
+
+
 def _keep_a_log(url: str) -> None:
     """Put the engine's file into WAL mode, which it keeps: its many readers then hold up no writer."""
     file = make_url(url).database if url.startswith("sqlite") else None
@@ -157,9 +201,8 @@ def _keep_a_log(url: str) -> None:
             connection.execute("PRAGMA journal_mode = WAL")
 
 
-def _engine_url(url: str) -> str:
+def _engine_url(parsed: URL) -> str:
     """The engine shares a PostgreSQL control database in a schema of its own; on SQLite it has a file beside it."""
-    parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
         return parsed.set(drivername="postgresql").render_as_string(hide_password=False)
     assert parsed.database is not None

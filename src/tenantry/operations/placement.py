@@ -6,13 +6,14 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from tenantry.config import Config
-from tenantry.errors import NoServer, ServerUnfit
+from tenantry.errors import NameTaken, NoServer, ServerUnfit, TenantryError
 from tenantry.model import Environment, Login, Place, Server, ServerState, expand, facts_of, login_field
 from tenantry.registry import Registry, Transaction, Vault, servers, tenants
 from tenantry.resources import Resource
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 BACKENDS: Final = {"postgres": {"postgresql", "postgres"}, "mysql": {"mysql", "mariadb"}}
 PORTS: Final = {"postgres": 5432, "mysql": 3306}
 _URL: Final = 'Write it like "postgresql://admin:password@db.example.com:5432/postgres?sslmode=verify-full".'
+
+_OTHER: Final = "Leave --server away, or name one of the kind that its resources lie on: `tenantry server list`."
 
 LAST: Final = "placed:"
 """The registry keeps the server a kind's newest resource went to under this."""
@@ -83,47 +86,132 @@ async def _news(tx: Transaction, wanted: Sequence[Server]) -> list[Server]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What whoever makes a tenant says about where it goes."""
+
+    server: str | None = None  # this one, for each part that can lie on it
+    avoid: frozenset[str] = frozenset()  # not these, where there is another one
+    given: Mapping[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+    """(environment, resource) → (server, database): what is there already and is adopted."""
+
+
+ANY: Final = Choice()
+
+
 async def place(
-    tx: Transaction, tools: Toolbox, environments: Sequence[Environment], keys: Mapping[str, bytes]
+    tx: Transaction,
+    tools: Toolbox,
+    environments: Sequence[Environment],
+    keys: Mapping[str, bytes],
+    choice: Choice = ANY,
 ) -> list[Environment]:
     """The environments, each part that lies on a server with its server, name and sealed login.
 
-    `keys` holds the tenants' sealed data keys. Raises `NoServer`.
+    `keys` holds the tenants' sealed data keys. Raises `NoServer`, or `ServerUnknown` for a choice.
     """
-    wanted = {e.tenant.blueprint for e in environments}
-    if not any(part.server_kind for blueprint in wanted for part in tools.resources[blueprint]):
-        return list(environments)
-    await tools.learn_servers(tx)
-    chooser = _Chooser(tools, await servers.load(tx))
-    placed = [await chooser.place(tx, environment, keys[environment.tenant.id]) for environment in environments]
-    await chooser.remember(tx)
+    placed, errors = await place_each(tx, tools, environments, keys, choice)
+    for error in errors.values():
+        raise error
     return placed
 
 
-class _Chooser:
-    """Places one environment after the other, with what it placed before in mind."""
+async def place_each(
+    tx: Transaction,
+    tools: Toolbox,
+    environments: Sequence[Environment],
+    keys: Mapping[str, bytes],
+    choice: Choice = ANY,
+    *,
+    keep: bool = True,
+) -> tuple[list[Environment], dict[str, TenantryError]]:
+    """Like `place`, and by id the error of each tenant that finds no place; the others are placed.
 
-    def __init__(self, tools: Toolbox, load: dict[str, int]) -> None:
+    Without `keep` only to see: the transaction may be one that reads.
+    """
+    wanted = {e.tenant.blueprint for e in environments}
+    kinds = {part.server_kind for blueprint in wanted for part in tools.resources[blueprint]} - {None}
+    if not kinds and choice.server is None:
+        return list(environments), {}
+    await tools.learn_servers(tx)
+    if choice.server is not None and tools.servers.get(choice.server).kind not in kinds:
+        raise NoServer(f"Nothing of this blueprint can lie on the server '{choice.server}'.", remedy=_OTHER)
+    chooser = _Chooser(tools, await servers.load(tx), choice, await _used(tx, tools, environments))
+    placed: list[Environment] = []
+    errors: dict[str, TenantryError] = {}
+    for tenant_id, some in _by_tenant(environments).items():
+        try:
+            placed += await chooser.place(tx, some, keys[tenant_id])
+        except NoServer as error:
+            errors[tenant_id] = error
+    if keep:
+        await chooser.remember(tx)
+    return placed, errors
+
+
+async def _used(tx: Transaction, tools: Toolbox, environments: Sequence[Environment]) -> set[tuple[str, str]]:
+    """Which of the names that these environments want first, by kind, somebody has."""
+    wanted: dict[str, list[str]] = {}
+    for environment in environments:
+        for resource in tools.resources[environment.tenant.blueprint]:
+            if resource.server_kind is not None:
+                wanted.setdefault(resource.kind, []).append(resource.names(environment)[0])
+    return {(kind, name) for kind, names in wanted.items() for name in await servers.used_names(tx, kind, names)}
+
+
+def _by_tenant(environments: Sequence[Environment]) -> dict[str, list[Environment]]:
+    found: dict[str, list[Environment]] = {}
+    for environment in environments:
+        found.setdefault(environment.tenant.id, []).append(environment)
+    return found
+
+
+class _Chooser:
+    """Places one tenant after the other, with what it placed before in mind."""
+
+    def __init__(self, tools: Toolbox, load: dict[str, int], choice: Choice, names: set[tuple[str, str]]) -> None:
         self._tools = tools
         self._load = load
+        self._names = names
+        self._choice = choice
+        self._only = tools.servers.get(choice.server) if choice.server else None
         self._last: dict[str, str] = {}
-        self._names: set[tuple[str, str]] = set()
 
-    async def place(self, tx: Transaction, environment: Environment, sealed_key: bytes) -> Environment:
+    async def place(self, tx: Transaction, environments: Sequence[Environment], sealed_key: bytes) -> list[Environment]:
+        """A tenant's environments, all of them or none: where one finds no room, the others leave theirs free."""
+        before = dict(self._load), dict(self._last), set(self._names)
+        try:
+            return [await self._place(tx, environment, sealed_key) for environment in environments]
+        except NoServer:
+            self._load, self._last, self._names = before
+            raise
+
+    async def _place(self, tx: Transaction, environment: Environment, sealed_key: bytes) -> Environment:
         places = list(environment.places)
         for resource in self._tools.resources[environment.tenant.blueprint]:
             if resource.server_kind is None:
                 continue
             index = next(number for number, one in enumerate(places) if one.name == resource.name)
-            server = await self._choose(tx, resource, environment)
-            bare = dataclasses.replace(
-                places[index], server=server.name, location=await self._name(tx, resource, environment)
-            )
+            server, database = await self._where(tx, resource, environment)
+            bare = dataclasses.replace(places[index], server=server, location=database)
             there = dataclasses.replace(environment, places=(*places[:index], bare, *places[index + 1 :]))
             login = resource.new_login(there)
             sealed = seal(self._tools.registry.vault, environment, sealed_key, resource.name, login)
             places[index] = dataclasses.replace(bare, sealed=sealed)
         return dataclasses.replace(environment, places=tuple(places))
+
+    async def _where(self, tx: Transaction, resource: Resource, environment: Environment) -> tuple[str, str]:
+        """Server and database of a resource."""
+        given = self._choice.given.get((environment.name, resource.name))
+        if given is None:
+            server = await self._choose(tx, resource, environment)
+            return server.name, self._name(resource, environment)
+        server = self._tools.servers.get(given[0])
+        if server.kind != resource.server_kind:
+            raise NoServer(kind=resource.kind, resource=resource.name, reason=f"'{server.name}' is a {server.kind}")
+        if await servers.has_name(tx, server.name, given[1]):
+            raise NameTaken(kind=resource.kind, name=given[1], server=server.name)
+        return given
 
     async def _choose(self, tx: Transaction, resource: Resource, environment: Environment) -> Server:
         candidates = self._candidates(resource, environment)
@@ -138,25 +226,30 @@ class _Chooser:
         """The open servers of the right kind, name and label that have room; silent ones only if all of them are."""
         spec = self._tools.blueprint(environment.tenant.blueprint).resources[resource.name]
         kind = str(resource.server_kind)
+        wanted, label = spec.server, self._label(spec.label, environment)
+        if self._only is not None and self._only.kind == kind:
+            wanted, label = self._only.name, None  # whoever names a server knows better than the blueprint
         found = self._tools.servers.of(kind)
         reason = f"no server of kind {kind} is known"
         tests: tuple[tuple[Callable[[Server], bool], str], ...] = (
-            (lambda one: spec.server in (None, one.name), f"there is no {kind} server '{spec.server}'"),
-            (lambda one: self._labelled(one, spec.label, environment), f"none has the label '{spec.label}'"),
-            (lambda one: one.state is ServerState.OPEN, "none of them is open"),
-            (lambda one: self._room(one)[0] > 0, "all of them are full"),
+            (lambda one: wanted in (None, one.name), f"there is no {kind} server '{wanted}'"),
+            (lambda one: label is None or label in one.labels, f"none has the label '{label}'"),
+            (lambda one: one.state is ServerState.OPEN, f"'{wanted}' is not open" if wanted else "none is open"),
+            (lambda one: self._room(one)[0] > 0, f"'{wanted}' is full" if wanted else "all that are open are full"),
         )
         for test, otherwise in tests:
             if found:
                 found, reason = [one for one in found if test(one)], otherwise
         if not found:
             raise NoServer(kind=resource.kind, resource=resource.name, reason=reason)
-        return [one for one in found if not self._tools.servers.shunned(one.name)] or found
+        return [one for one in found if not self._shunned(one)] or found
 
-    def _labelled(self, server: Server, label: str | None, environment: Environment) -> bool:
+    def _shunned(self, server: Server) -> bool:
+        return server.name in self._choice.avoid or self._tools.servers.shunned(server.name)
+
+    def _label(self, pattern: str | None, environment: Environment) -> str | None:
         domain = self._tools.config.platform.domain
-        facts = facts_of(environment.tenant, environment.name, domain)
-        return label is None or expand(label, facts) in server.labels
+        return None if pattern is None else expand(pattern, facts_of(environment.tenant, environment.name, domain))
 
     def _room(self, server: Server) -> tuple[float, int]:
         """How many resources more it takes, and, among equals, how few it has."""
@@ -176,10 +269,9 @@ class _Chooser:
         for kind, name in self._last.items():
             await tenants.put_meta(tx, LAST + kind, name.encode())
 
-    async def _name(self, tx: Transaction, resource: Resource, environment: Environment) -> str:
+    def _name(self, resource: Resource, environment: Environment) -> str:
         first, apart = resource.names(environment)
-        taken = (resource.kind, first) in self._names or await servers.used_names(tx, resource.kind, [first])
-        chosen = apart if taken else first
+        chosen = apart if (resource.kind, first) in self._names else first
         self._names.add((resource.kind, chosen))
         return chosen
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from tenantry.errors import Cancelled, Fenced, Handover, RegistryUnavailable, TenantryError
-from tenantry.operations import bulk, change, create, destroy, migrate
+from tenantry.operations import bulk, change, create, destroy, drop, migrate
 from tenantry.operations.fleet import ItemsFailed, Stopwatch
 from tenantry.operations.toolbox import Toolbox
 from tenantry.operations.verb import Verb, Work
 from tenantry.registry import journal
+from tenantry.registry.database import now
 from tenantry.registry.journal import State, StepState
 
 if TYPE_CHECKING:  # the engine takes half a second to import; only a worker needs it
@@ -33,6 +35,7 @@ VERBS: Final[Mapping[str, Verb]] = {
         change.Suspend(),
         change.Resume(),
         destroy.Destroy(),
+        drop.Drop(),
         migrate.Migrate(),
         bulk.Import(),
     )
@@ -169,6 +172,10 @@ class Runner:
         verb, operation = VERBS[work.operation.verb], work.operation
         async with self.tools.registry.write(operation.actor) as tx:
             await journal.guard(tx, operation)
+            pause = verb.retry(work, outcome) if outcome else None
+            if pause is not None:
+                await journal.again(tx, operation, due=now() + timedelta(seconds=pause), error=outcome)
+                return {}
             if undone:
                 await verb.give_up(tx, work)
             result = None if outcome else await verb.complete(tx, work)

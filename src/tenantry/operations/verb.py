@@ -73,6 +73,10 @@ class Verb:
     async def give_up(self, tx: Transaction, work: Work) -> None:
         """Called in the transaction that ends an operation which was undone."""
 
+    def retry(self, work: Work, outcome: Mapping[str, Any]) -> float | None:
+        """Seconds after which a failed run is tried again by itself; None where it stays failed."""
+        return None
+
     async def again(self, tx: Transaction, tools: Toolbox, operation: journal.Operation) -> None:
         """Called in the transaction that queues a failed operation once more."""
 

@@ -54,8 +54,7 @@ class Worker:
         self.concurrency = concurrency or self.settings.concurrency
         self.id = new_id()
         self.runner = Runner(tools, self.id)
-        url = self.registry.database.url.render_as_string(hide_password=False)
-        self.engine = Engine(url, self.id, self.runner.drive)
+        self.engine = Engine(self.registry.database, self.id, self.runner.drive)
         self._resumed: dict[str, float] = {}
         self._beaten = time.monotonic()
         self._fair_after = 0.0
@@ -80,17 +79,16 @@ class Worker:
     async def run_one(self, operation_id: str) -> None:
         """Run this one operation to its end."""
         async with self._employed():
-            async with self.registry.write() as tx:
-                operation = await journal.claim(tx, self.id, operation_id)
-            if operation is not None:
-                await self.engine.run(operation.id, operation.attempt)
+            mine = False
             while True:
                 async with self.registry.read() as tx:
                     current = await journal.get(tx, operation_id)
                 if not current.state.live:
                     return
+                if current.state is journal.State.QUEUED:
+                    mine = await self._take_one(operation_id) or mine
                 await self._resume_orphans(operation_id)
-                await asyncio.sleep(0.01 if operation else ORPHAN_POLL)
+                await asyncio.sleep(0.01 if mine else ORPHAN_POLL)
 
     @staticmethod
     def one_is_here() -> bool:
@@ -154,12 +152,12 @@ class Worker:
                     async with asyncio.timeout(QUEUE_LOOK):
                         await signal.wait()
 
-    async def _take_one(self) -> bool:
+    async def _take_one(self, operation_id: str | None = None) -> bool:
         async with self.registry.read() as tx:
             if not await journal.anything_queued(tx):
                 return False
         async with self.registry.write() as tx:
-            operation = await journal.claim(tx, self.id)
+            operation = await journal.claim(tx, self.id, operation_id)
         if operation is None:
             return False
         log.info("operation %s: %s %s", operation.id, operation.verb, operation.tenant_slug or "")

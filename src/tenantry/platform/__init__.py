@@ -22,6 +22,7 @@ from tenantry.operations.blueprints import read_config
 from tenantry.operations.toolbox import Toolbox
 from tenantry.platform.fleet import Migrations
 from tenantry.platform.operations import Operations
+from tenantry.platform.servers import Servers
 from tenantry.platform.tenants import Credentials, Hostnames, PlannedStep, TenantDetails, Tenants
 from tenantry.registry import AuditReport, Entry, Registry, Vault, journal, tenants
 from tenantry.registry.database import file_of
@@ -39,6 +40,7 @@ class Platform:
         self.operations = Operations(self.tools)
         self.tenants = Tenants(self.tools)
         self.hostnames = Hostnames(self.tools)
+        self.servers = Servers(self.tools)
         self.migrations = Migrations(self.tools)
         self.audit = Audit(registry)
         self.secrets = Secrets(registry)

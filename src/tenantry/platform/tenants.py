@@ -18,6 +18,7 @@ from tenantry.errors import (
 from tenantry.model import (
     Environment,
     Finding,
+    Place,
     Status,
     Tenant,
     Usage,
@@ -27,7 +28,7 @@ from tenantry.model import (
     new_id,
     normalise_host,
 )
-from tenantry.operations import change, create, destroy
+from tenantry.operations import change, create, destroy, drop, placement
 from tenantry.operations.toolbox import ADMIN, VALUE, Toolbox
 from tenantry.platform import csvfile
 from tenantry.registry import Transaction, journal, tenants
@@ -132,15 +133,22 @@ class Tenants:
             return row, await self._tools.environments(tx, row.id)
 
     async def leftovers(self, slug: str) -> Sequence[str]:
-        """What is left of a tenant that was destroyed: registry rows and files; nothing, when all is well.
+        """What is left of a tenant that was destroyed: rows, files, databases on servers; nothing, when all is well.
 
-        Raises `TenantNotFound` when no tenant of this slug was ever destroyed.
+        Raises `TenantNotFound` when no tenant of this slug was ever destroyed, `ServerUnavailable` when a server that
+        is to be asked is silent.
         """
         async with self._registry.read() as tx:
             done = await journal.latest(tx, tenant=slug, verb="destroy", limit=1)
             if not done or done[0].tenant_id is None:
                 raise TenantNotFound(slug=slug)
-            return await destroy.leftovers(tx, self._tools, done[0].tenant_id, list(done[0].arguments["homes"]))
+            arguments = done[0].arguments
+            left = await destroy.leftovers(tx, self._tools, done[0].tenant_id, list(arguments["homes"]))
+            aside = await destroy.aside(tx, done[0].tenant_id)
+            await self._tools.learn_servers(tx)
+        if aside:
+            return [*left, *aside]
+        return [*left, *await destroy.still_there(self._tools, arguments.get("remnants", ()))]
 
     async def credentials(self, slug: str) -> Credentials | None:
         """The first admin's credentials; None when they were shown before. They are forgotten as they are shown."""
@@ -157,27 +165,53 @@ class Tenants:
 
     # --- creating -----------------------------------------------------------------------------------------------
 
-    def plan_create(
+    async def plan_create(
         self,
         slug: str,
         name: str | None = None,
         blueprint: str | None = None,
         plan: str | None = None,
         settings: Mapping[str, Any] | None = None,
+        server: str | None = None,
     ) -> Sequence[PlannedStep]:
-        """What `create` is going to do, with every check that needs no registry."""
+        """What `create` is going to do, after every check, and where each part goes as things are now."""
         environments, _ = self._draft(slug, name, blueprint, plan, settings)
-        home = self._tools.home(environments[0])
-        planned = [PlannedStep("reserve", "", slug)]
-        for step, kind in create.steps(self._tools, environments):
-            resource = next(
-                (r for r in self._tools.resources[environments[0].tenant.blueprint] if r.name == step), None
+        environments = await self._try_out(environments, placement.Choice(server=server))
+        return self._planned(slug, create.steps(self._tools, environments), environments)
+
+    async def _try_out(self, environments: Sequence[Environment], choice: placement.Choice) -> Sequence[Environment]:
+        """The environments of a tenant that could be made now, each part with its place. Nothing is written."""
+        tenant = environments[0].tenant
+        async with self._registry.read() as tx:
+            await create.refuse_full(tx, self._tools, 1)
+            await create.refuse_taken(tx, tenant.slug)
+            keys = {tenant.id: self._registry.vault.new_data_key(tenant.id)}
+            placed, errors = await placement.place_each(tx, self._tools, environments, keys, choice, keep=False)
+        for error in errors.values():
+            raise error
+        return placed
+
+    def _planned(
+        self, slug: str, steps: Sequence[tuple[str, str]], environments: Sequence[Environment]
+    ) -> Sequence[PlannedStep]:
+        places = {
+            (f"{place.name}@{environment.name}" if len(environments) > 1 else place.name): self._spot(
+                environment, place
             )
-            planned.append(
-                PlannedStep(step, kind, str(home / resource.place(environments[0]).location) if resource else "")
-            )
+            for environment in environments
+            for place in environment.places
+        }
         hosts = " ".join(host for environment in environments for host in environment.hostnames)
-        return [*planned[:-1], PlannedStep("live", "", hosts)]
+        planned = [PlannedStep(name, kind, places.get(name, "")) for name, kind in steps[:-1]]
+        return [PlannedStep("reserve", "", slug), *planned, PlannedStep("live", "", hosts)]
+
+    def _spot(self, environment: Environment, place: Place) -> str:
+        """Where a part lies, as people read it."""
+        return (
+            f"{place.location} on {place.server}"
+            if place.server
+            else str(self._tools.home(environment) / place.location)
+        )
 
     async def create(
         self,
@@ -186,10 +220,12 @@ class Tenants:
         blueprint: str | None = None,
         plan: str | None = None,
         settings: Mapping[str, Any] | None = None,
+        server: str | None = None,
     ) -> journal.Operation:
-        """Reserve a tenant and queue what makes it.
+        """Reserve a tenant and queue what makes it; on this server, where one is named.
 
-        Raises `InvalidSlug`, `ReservedSlug`, `SlugTaken`, `HostTaken`, `LimitReached` or `ConfigError`.
+        Raises `InvalidSlug`, `ReservedSlug`, `SlugTaken`, `HostTaken`, `LimitReached`, `NoServer`, `ServerUnknown` or
+        `ConfigError`.
         """
         environments, secret = self._draft(slug, name, blueprint, plan, settings)
         tenant = environments[0].tenant
@@ -199,9 +235,10 @@ class Tenants:
         async with self._registry.write() as tx:
             await create.refuse_full(tx, self._tools, 1)
             await create.refuse_taken(tx, slug)
-            await create.reserve(tx, self._tools, environments, {tenant.id: sealed}, {tenant.id: key})
+            choice = placement.Choice(server=server)
+            await create.reserve(tx, self._tools, environments, {tenant.id: sealed}, {tenant.id: key}, choice)
             steps = create.steps(self._tools, environments)
-            arguments = {**create.describe(environments[0]), "secrets": sorted(secret)}
+            arguments = {**create.describe(environments[0]), "secrets": sorted(secret), "server": server}
             await journal.submit(tx, operation_id, "create", steps, tenant=(tenant.id, slug), arguments=arguments)
             tx.audit("tenant.reserve", slug, id=tenant.id, blueprint=tenant.blueprint, plan=tenant.plan)
             return await journal.get(tx, operation_id)
@@ -367,8 +404,11 @@ class Tenants:
         """Remove a tenant and everything of it. There is no way back."""
         async with self._registry.write() as tx:
             row = await tenants.find(tx, slug)
-            environments = await tenants.environments(tx, [row.id])
-            arguments = {"homes": [environment.home for environment in environments]}
+            environments = await self._tools.all_environments(tx, [row.id])
+            arguments = {
+                "homes": [environment.home for environment in environments],
+                "remnants": drop.remnants_of(self._tools, environments),
+            }
             return await self._submit(tx, "destroy", row, environments, arguments)
 
     async def _submit(

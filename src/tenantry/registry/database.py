@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
 
-from sqlalchemy import Connection, Executable, delete, event, insert, select, text, update
+from sqlalchemy import Connection, Executable, UpdateBase, delete, event, func, insert, select, text, update
 from sqlalchemy.engine import URL, CursorResult, make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -23,7 +23,18 @@ from tenantry.registry import tables
 from tenantry.registry.audit import GENESIS, Entry, canonical, chain
 from tenantry.registry.vault import Vault
 
+if TYPE_CHECKING:  # a control database on SQLite needs no driver of a server, which takes its time to import
+    from psycopg import AsyncConnection as ServerConnection
+
+    from tenantry.registry.listener import Listener
+
 T = TypeVar("T")
+
+TENANTS: Final = "tenantry_tenants"
+"""The channel on which a server tells of changed tenants and servers."""
+
+WORK: Final = "tenantry_work"
+"""The channel on which it tells of operations."""
 
 BUSY_SECONDS: Final = 30
 """How long a writer waits for another one."""
@@ -35,6 +46,19 @@ WRITER_LOCK: Final = 0x7E4A4E54
 """PostgreSQL advisory lock that every writer holds until it commits: one at a time, as on SQLite."""
 
 
+KEPT: Final = 3
+CONNECTIONS: Final = 10
+"""Connections that one process keeps to a server, and those it has at most when it is busy."""
+
+LIMITS: Final[Mapping[str, Any]] = {
+    "connect_timeout": 10,  # seconds; the next four tell of a host that is gone within about half a minute
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,  # milliseconds
+}
+"""Parameters of libpq, unless the URL has others."""
+
 IN_LIMIT: Final = 500
 """Values in one IN (…): far below the limits on variables of SQLite and PostgreSQL."""
 
@@ -45,6 +69,10 @@ NAME: Final = 200
 def now() -> datetime:
     """This moment, in UTC."""
     return datetime.now(UTC)
+
+
+WORK_TABLES: Final = frozenset({tables.operation, tables.operation_step, tables.operation_item})
+"""Whoever waits for work, or follows an operation, is told of what is written here."""
 
 
 def head_content(audit_seq: int, audit_hash: str) -> str:
@@ -67,9 +95,11 @@ class Transaction:
         self.actor = actor
         self._entries: list[tuple[str, str, Mapping[str, Any]]] = []
         self._changed: dict[str, None] = {}
+        self._worked = False  # whether something was written that workers and followers of operations wait for
 
     async def execute(self, statement: Executable, parameters: Any = None) -> CursorResult[Any]:
         """Run one statement, or one with many sets of parameters."""
+        self._worked |= isinstance(statement, UpdateBase) and statement.table in WORK_TABLES
         result: CursorResult[Any] = await self._connection.execute(statement, parameters)
         return result
 
@@ -98,7 +128,7 @@ class Transaction:
     async def insert(self, table: Any, rows: Sequence[Mapping[str, Any]]) -> None:
         """Insert rows; none is fine."""
         if rows:
-            await self._connection.execute(insert(table), rows)
+            await self.execute(insert(table), rows)
 
     def audit(self, action: str, subject: str, **detail: Any) -> None:
         """Note an entry for the audit log."""
@@ -109,9 +139,16 @@ class Transaction:
         self._changed.update(dict.fromkeys(tenant_ids))
 
     async def finish(self) -> None:
-        """Write what was noted. Called as the last thing before the commit."""
-        if not self._entries and not self._changed:
-            return
+        """Write what was noted, and let a server tell those who wait. Called as the last thing before the commit."""
+        if self._entries or self._changed:
+            await self._write_noted()
+        news = {TENANTS: bool(self._changed), WORK: self._worked}
+        if any(news.values()) and self._connection.dialect.name == "postgresql":
+            # NOTIFY makes committing writers of a whole server take turns; here they do so in any case.
+            told = [func.pg_notify(channel, "") for channel, any_news in news.items() if any_news]
+            await self._connection.execute(select(*told))
+
+    async def _write_noted(self) -> None:
         head = (await self._connection.execute(select(tables.head))).one()
         moment = now()
         entries = self._chained(head.audit_seq, head.audit_hash, moment)
@@ -152,7 +189,8 @@ class Database:
         self.vault = vault
         self.actor = actor
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        self.engine = _sqlite_engine(self.url, create) if self.is_sqlite else _server_engine(self.url)
+        self.engine = _sqlite_engine(self.url, create) if self.is_sqlite else _server_engine(self.url, self.limits)
+        self.listener = None if self.is_sqlite else self._new_listener()
 
     @contextlib.asynccontextmanager
     async def write(self, actor: str | None = None) -> AsyncIterator[Transaction]:
@@ -203,8 +241,34 @@ class Database:
         if self.is_sqlite:
             await asyncio.to_thread(_checkpoint, str(self.url.database))
 
+    def _new_listener(self) -> Listener:
+        from tenantry.registry.listener import Listener
+
+        return Listener(lambda: self.aside("tenantry feed"))
+
+    @property
+    def limits(self) -> dict[str, Any]:
+        """Limits of time for connections to the server, as libpq has them, where the URL says nothing of them."""
+        return {name: value for name, value in LIMITS.items() if name not in self.url.query}
+
+    @contextlib.asynccontextmanager
+    async def aside(self, name: str) -> AsyncIterator[ServerConnection[Any]]:
+        """A connection to the server beside the pool, each statement a transaction. Raises `RegistryUnavailable`."""
+        from psycopg import AsyncConnection as ServerConnection
+        from psycopg import Error
+
+        given = self.engine.dialect.create_connect_args(self.engine.url)[1]
+        arguments = {**given, **self.limits, "application_name": name}
+        try:
+            async with await ServerConnection.connect(autocommit=True, **arguments) as connection:
+                yield connection
+        except (Error, OSError) as error:
+            raise RegistryUnavailable(reason=_reason(error)) from error
+
     async def close(self) -> None:
         """Close every connection."""
+        if self.listener is not None:
+            await self.listener.close()
         await self.engine.dispose()
 
 
@@ -245,9 +309,14 @@ def _sqlite_engine(url: URL, create: bool) -> AsyncEngine:
     return engine
 
 
-def _server_engine(url: URL) -> AsyncEngine:
+def _server_engine(url: URL, limits: Mapping[str, Any]) -> AsyncEngine:
+    """At most `CONNECTIONS`; those made for a rush are closed after it."""
     return create_async_engine(
-        url.set(drivername="postgresql+psycopg"), pool_size=5, max_overflow=15, pool_pre_ping=True
+        url.set(drivername="postgresql+psycopg"),
+        pool_size=KEPT,
+        max_overflow=CONNECTIONS - KEPT,
+        pool_pre_ping=True,
+        connect_args={"application_name": "tenantry", **limits},
     )
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
-from collections.abc import AsyncGenerator
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import quote
 
 from sqlalchemy import select
@@ -14,13 +16,13 @@ from sqlalchemy import select
 from tenantry.errors import RegistryUnavailable
 from tenantry.model import Changes, Loaded
 from tenantry.registry import servers, tables, tenants
-from tenantry.registry.database import Database
+from tenantry.registry.database import TENANTS, WORK, Database
+
+if TYPE_CHECKING:
+    from tenantry.registry.listener import Listener
 
 SQLITE_POLL: Final = 0.02
 """Seconds between two looks at `PRAGMA data_version`, which costs about ten microseconds."""
-
-SERVER_POLL: Final = 0.2
-"""Seconds between two looks at the newest sequence number of a database server."""
 
 MANY: Final = 5000
 """From so many changed tenants on, reading all environments is quicker than asking for some."""
@@ -33,11 +35,11 @@ class Feed:
         self._database = database
 
     @staticmethod
-    def signal(database: Database) -> Signal:
-        """What to wait on for a sign that the database may have changed."""
-        if database.is_sqlite and database.url.database:
-            return _SqliteSignal(database.url.database)
-        return Signal()
+    def signal(database: Database, *channels: str) -> Signal:
+        """What to wait on for a sign that something may have changed: on PostgreSQL by channel, operations if none."""
+        if database.listener is None:
+            return _SqliteSignal(str(database.url.database))
+        return _ServerSignal(database.listener, channels or (WORK,))
 
     async def load(self) -> Loaded:
         """Everything. Raises `RegistryUnavailable`."""
@@ -64,8 +66,8 @@ class Feed:
             return Changes(newest, ids, changed, (await servers.known(tx)).values() if moved else None)
 
     async def follow(self, since: int) -> AsyncGenerator[Changes]:
-        """Every change after `since`, within about 50 ms on SQLite. Raises `RegistryUnavailable` when cut off."""
-        async with self.signal(self._database) as signal:
+        """Every change after `since`, within some 50 ms of its commit. Raises `RegistryUnavailable` when cut off."""
+        async with self.signal(self._database, TENANTS) as signal:
             while True:
                 changes = await self.since(since)
                 if changes is not None:
@@ -74,17 +76,39 @@ class Feed:
                 await signal.wait()
 
 
-class Signal:
-    """Waits for a sign that the database may have changed."""
+class Signal(ABC):
+    """Waits for a sign that the database may have changed. One that came since the last wait is not lost."""
 
-    async def __aenter__(self) -> Signal:
+    @abstractmethod
+    async def __aenter__(self) -> Self: ...
+
+    @abstractmethod
+    async def __aexit__(self, *_: object) -> None: ...
+
+    @abstractmethod
+    async def wait(self) -> None: ...
+
+
+class _ServerSignal(Signal):
+    """A server notifies; after a while of silence one looks all the same."""
+
+    def __init__(self, hearing: Listener, channels: Sequence[str]) -> None:
+        self._listener = hearing
+        self._ear = hearing.ear(*channels)
+        self._event = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        self._event = await self._ear.__aenter__()
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        return None
+    async def __aexit__(self, *raised: Any) -> None:
+        await self._ear.__aexit__(*raised)
 
     async def wait(self) -> None:
-        await asyncio.sleep(SERVER_POLL)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._listener.pause):
+                await self._event.wait()
+        self._event.clear()
 
 
 class _SqliteSignal(Signal):
@@ -96,7 +120,7 @@ class _SqliteSignal(Signal):
         self._version = -1
         self._file = 0
 
-    async def __aenter__(self) -> Signal:
+    async def __aenter__(self) -> Self:
         try:
             self._connection = sqlite3.connect(f"file:{quote(self._path)}?mode=ro", uri=True, check_same_thread=False)
             self._file = Path(self._path).stat().st_ino

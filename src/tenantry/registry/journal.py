@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import and_, bindparam, case, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, case, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from tenantry.errors import Fenced, OperationInProgress, OperationNotFound
@@ -66,6 +66,7 @@ class Operation:
     created: datetime
     started: datetime | None
     ended: datetime | None
+    due: datetime | None  # no worker takes it before
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +141,13 @@ async def submit(
     tenant: tuple[str, str] | None = None,
     arguments: Mapping[str, Any] | None = None,
     items: Sequence[NewItem] = (),
+    holds: bool = True,
 ) -> None:
-    """Enter an operation with its steps (name, kind), and hold its tenant (id, slug).
+    """Enter an operation with its steps (name, kind), and hold its tenant (id, slug) unless told otherwise.
 
     Raises `OperationInProgress`, naming the operation that holds the tenant, when there is one.
     """
-    if tenant is not None:
+    if tenant is not None and holds:
         await refuse_busy(tx, *tenant)
     row = {
         "id": operation_id,
@@ -169,7 +171,7 @@ async def submit(
     )
     for some in chunks(list(enumerate(items)), ITEM_CHUNK):
         await tx.insert(tables.operation_item, [_item_row(operation_id, position, item) for position, item in some])
-    if tenant is not None:
+    if tenant is not None and holds:
         await hold(tx, operation_id, [tenant[0]])
 
 
@@ -291,15 +293,18 @@ async def live_or_fresh(tx: Transaction, ids: Sequence[str], seconds: float) -> 
 
 async def anything_queued(tx: Transaction) -> bool:
     """Whether a worker would find something to take."""
-    return (
-        await tx.first(select(tables.operation.c.id).where(tables.operation.c.state == "queued").limit(1)) is not None
-    )
+    query = select(tables.operation.c.id).where(tables.operation.c.state == State.QUEUED.value, _due()).limit(1)
+    return await tx.first(query) is not None
+
+
+def _due() -> ColumnElement[bool]:
+    return or_(tables.operation.c.due.is_(None), tables.operation.c.due <= now())
 
 
 async def claim(tx: Transaction, worker_id: str, operation_id: str | None = None) -> Operation | None:
     """Take the oldest queued operation, or this one; None when there is none."""
     table = tables.operation
-    query = select(table.c.id).where(table.c.state == State.QUEUED.value).order_by(table.c.id).limit(1)
+    query = select(table.c.id).where(table.c.state == State.QUEUED.value, _due()).order_by(table.c.id).limit(1)
     if operation_id is not None:
         query = query.where(table.c.id == operation_id)
     found = await tx.scalar(query)
@@ -393,8 +398,17 @@ async def set_state(tx: Transaction, operation_id: str, state: State, **columns:
     await tx.execute(update(table).where(table.c.id == operation_id).values(state=state.value, **columns))
 
 
-async def again(tx: Transaction, operation: Operation) -> None:
-    """Queue a failed operation for another attempt, with its steps and failed items as they were at first."""
+async def again(
+    tx: Transaction,
+    operation: Operation,
+    *,
+    due: datetime | None = None,
+    error: Mapping[str, str] | None = None,
+) -> None:
+    """Queue an operation for another attempt, with its steps and failed items as they were at first.
+
+    `due` is the moment before which no worker takes it, `error` why the last attempt failed.
+    """
     step, item = tables.operation_step, tables.operation_item
     await tx.execute(
         update(step)
@@ -411,10 +425,17 @@ async def again(tx: Transaction, operation: Operation) -> None:
         attempt=operation.attempt + 1,
         done=operation.done if fleet else 0,
         failed=operation.failed - number if fleet else 0,
-        error=None,
+        error=error,
         ended=None,
         worker_id=None,
+        due=due,
     )
+
+
+async def note(tx: Transaction, operation: Operation, **arguments: Any) -> None:
+    """Keep something more among an operation's arguments, for its next attempt."""
+    values = {"arguments": {**operation.arguments, **arguments}}
+    await tx.execute(update(tables.operation).where(tables.operation.c.id == operation.id).values(values))
 
 
 # --- workers ------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import and_, delete, func, select, update
@@ -15,6 +16,9 @@ from tenantry.registry.vault import Vault
 
 CHANGED: Final = "server:"
 """Changes of servers stand in the feed under their names behind this."""
+
+DROP: Final = "drop"
+"""The verb of operations that drop what a tenant left on a server."""
 
 
 async def known(tx: Transaction, vault: Vault | None = None) -> dict[str, Server]:
@@ -83,13 +87,43 @@ async def load(tx: Transaction) -> dict[str, int]:
 
 
 async def used_names(tx: Transaction, kind: str, names: Collection[str]) -> set[str]:
-    """Which of these database names a resource of this kind has, on any server."""
+    """Which of these database names a resource of this kind has, or had and is still to be dropped, on any server."""
     resource = tables.resource
-    found: set[str] = set()
+    left = {str(one.arguments["location"]) for one in await remnants(tx) if one.arguments["kind"] == kind}
+    found = left & set(names)
     for some in chunks(list(names), IN_LIMIT):
         query = select(resource.c.location).where(resource.c.kind == kind, resource.c.location.in_(some))
         found.update(row[0] for row in await tx.all(query))
     return found
+
+
+async def has_name(tx: Transaction, server: str, name: str) -> bool:
+    """Whether a tenant has a database of this name on this server, or had and it is still to be dropped."""
+    resource = tables.resource
+    query = select(resource.c.name).where(resource.c.server == server, resource.c.location == name).limit(1)
+    left = (one.arguments["location"] for one in await remnants(tx, server=server))
+    return name in left or await tx.first(query) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Remnant:
+    """What a tenant that is gone left on a server, and the operation that is to drop it."""
+
+    operation: str
+    tenant_id: str
+    slug: str
+    arguments: Mapping[str, Any]  # what its driver needs to find it
+
+
+async def remnants(tx: Transaction, *, server: str | None = None, tenant_id: str | None = None) -> list[Remnant]:
+    """What is still to be dropped: of all servers or one, of all tenants or one."""
+    table = tables.operation
+    query = select(table.c.id, table.c.tenant_id, table.c.tenant_slug, table.c.arguments)
+    query = query.where(table.c.verb == DROP, table.c.state.not_in(["done", "cancelled"])).order_by(table.c.id)
+    if tenant_id is not None:
+        query = query.where(table.c.tenant_id == tenant_id)
+    found = [Remnant(*row) for row in await tx.all(query)]
+    return [one for one in found if server in (None, one.arguments["server"])]
 
 
 async def tenants_on(tx: Transaction, server: str, limit: int = 100) -> list[str]:

@@ -173,6 +173,7 @@ operation = Table(
     Column("created", Moment, nullable=False),
     Column("started", Moment),
     Column("ended", Moment),
+    Column("due", Moment),  # queued, but not to be taken before
 )
 
 operation_step = Table(

@@ -162,8 +162,13 @@ class Resource(ABC):
 
     @classmethod
     async def probe(cls, server: Server) -> list[Finding]:
-        """What an administrator must know of a server: reachable, version, privileges, TLS, room; never raises."""
-        return await asyncio.to_thread(cls._probe, server)
+        """What an administrator must know of a server: reachable, version, privileges, TLS, room; never raises.
+
+        At least one finding, each with the server's name as `resource`, and what grants a missing privilege as remedy.
+        """
+        if inspect.iscoroutinefunction(cls._probe):
+            return await cls._probe(server)  # type: ignore[no-any-return]
+        return await asyncio.to_thread(cls._probe, server)  # type: ignore[arg-type]
 
     async def refill(self) -> int:
         """Make warm spares where the blueprint wants more than there are; how many were made."""
@@ -382,7 +387,7 @@ class Resource(ABC):
         raise self._error(env, f"a {self.kind} cannot be adopted")
 
     @classmethod
-    def _probe(cls, server: Server) -> list[Finding]:
+    def _probe(cls, server: Server) -> Answer[list[Finding]]:
         return [Finding(server.name, False, f"{cls.kind} lies on no server")]
 
     def _refill(self) -> Answer[int]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
     from alembic.script import ScriptDirectory
 
-HEAD: Final = "0002"
+HEAD: Final = "0003"
 """The newest revision. A test compares it with the files, so that a start need not load Alembic to look."""
 
 

@@ -1,0 +1,287 @@
+"""Servers that tenants' databases lie on: brought in, looked at, taken out of use."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from tenantry.errors import ServerDeclared, ServerInUse, ServerTaken, ServerUnfit
+from tenantry.model import Finding, Server, ServerState
+from tenantry.operations import placement
+from tenantry.operations.toolbox import Toolbox
+from tenantry.registry import Transaction, servers
+from tenantry.resources import Resource, kinds
+
+ASKED_AT_ONCE: Final = 16
+"""Servers that are asked at the same time."""
+
+PATIENCE: Final = 2.0
+"""Seconds that a server may take to answer a list."""
+
+CHECK_PATIENCE: Final = 10.0
+"""Seconds that a server may take to answer a check of itself."""
+
+SHOWN: Final = 1000
+"""Tenants of a server that are named at most."""
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", re.ASCII)
+_SILENT: Final = "See that it runs, and that its address, ports and firewalls let this machine reach it."
+
+
+@dataclass(frozen=True, slots=True)
+class ServerRow:
+    """A server as lists show it."""
+
+    name: str
+    kind: str
+    address: str  # without user and password
+    state: ServerState
+    used: int  # databases of tenants on it, those that are still to be dropped among them
+    capacity: int | None
+    connections: int
+    labels: tuple[str, ...]
+    declared: bool  # in tenantry.toml
+    answers: float | None = None  # milliseconds that it took to answer; None: it did not, or was not asked
+    faults: tuple[str, ...] = ()  # what its administrator has to put right
+
+
+@dataclass(frozen=True, slots=True)
+class ServerDetails:
+    """A server with what lies on it."""
+
+    row: ServerRow
+    tenants: list[str]  # slugs, at most `SHOWN`
+    dropping: list[str]  # databases that are still to be dropped
+
+
+class Servers:
+    """Every verb on servers."""
+
+    def __init__(self, tools: Toolbox) -> None:
+        self._tools = tools
+        self._registry = tools.registry
+        self._config = tools.config
+
+    # --- reading ------------------------------------------------------------------------------------------------
+
+    async def list(self, *, ask: bool = True) -> Sequence[ServerRow]:
+        """All servers by name; unless told otherwise each is asked whether it answers, all at the same time."""
+        rows = await self._rows()
+        return await self._asked(rows) if ask else rows
+
+    async def show(self, name: str) -> ServerDetails:
+        """One server and the tenants on it. Raises `ServerUnknown`."""
+        rows = await self._rows()
+        self._tools.servers.get(name)
+        (row,) = await self._asked([row for row in rows if row.name == name])
+        async with self._registry.read() as tx:
+            left = [str(one.arguments["location"]) for one in await servers.remnants(tx, server=name)]
+            return ServerDetails(row, await servers.tenants_on(tx, name, SHOWN), left)
+
+    async def check(self, name: str | None = None) -> Mapping[str, Sequence[Finding]]:
+        """What is found about one server, or each: what it answers, version, TLS, privileges, room.
+
+        Raises `ServerUnknown`.
+        """
+        rows = {row.name: row for row in await self._rows()}
+        chosen = [self._tools.servers.get(each) for each in ([name] if name is not None else rows)]
+        found = await asyncio.gather(*(self._probe(server, CHECK_PATIENCE) for server in chosen))
+        return {
+            server.name: [*findings, *_room(rows[server.name])]
+            for server, (findings, _) in zip(chosen, found, strict=True)
+        }
+
+    async def _rows(self) -> Sequence[ServerRow]:
+        async with self._registry.read() as tx:
+            await self._tools.learn_servers(tx)
+            known, load = await servers.known(tx), await servers.load(tx)
+            for one in await servers.remnants(tx):
+                load[one.arguments["server"]] = load.get(one.arguments["server"], 0) + 1
+            return [self._row(server, load.get(server.name, 0)) for server in known.values()]
+
+    def _row(self, server: Server, used: int) -> ServerRow:
+        return ServerRow(
+            name=server.name,
+            kind=server.kind,
+            address=server.address,
+            state=server.state,
+            used=used,
+            capacity=server.capacity,
+            connections=server.connections,
+            labels=tuple(sorted(server.labels)),
+            declared=server.name in self._config.servers,
+        )
+
+    async def _asked(self, rows: Sequence[ServerRow]) -> Sequence[ServerRow]:
+        turns = asyncio.Semaphore(ASKED_AT_ONCE)
+
+        async def ask(row: ServerRow) -> ServerRow:
+            async with turns:
+                findings, taken = await self._probe(self._tools.servers.get(row.name), PATIENCE)
+            return replace(row, answers=taken, faults=tuple(one.what for one in findings if not one.ok))
+
+        return await asyncio.gather(*map(ask, rows))
+
+    async def _probe(self, server: Server, patience: float) -> tuple[Sequence[Finding], float | None]:
+        """What the server's kind finds, and after how many milliseconds; None where it did not answer."""
+        driver = _driver(server.kind)
+        if driver is None:
+            return [
+                Finding(server.name, False, f"nothing here speaks {server.kind}", "Install a kind that does.")
+            ], None
+        start = time.perf_counter()
+        try:
+            async with asyncio.timeout(patience):
+                found = await driver.probe(server)
+        except TimeoutError:
+            return [Finding(server.name, False, f"it does not answer within {patience:g} s", _SILENT)], None
+        taken = 1000 * (time.perf_counter() - start)
+        return found, taken if any(one.ok for one in found) else None
+
+    # --- changing -----------------------------------------------------------------------------------------------
+
+    async def plan_add(
+        self,
+        name: str,
+        kind: str,
+        url: str,
+        capacity: int | None = None,
+        connections: int = 100,
+        labels: Sequence[str] = (),
+    ) -> tuple[Server, Sequence[Finding]]:
+        """The server as it is going to be known, and what is found about it. Raises as `add` does."""
+        if not _NAME.fullmatch(name):
+            raise ServerUnfit(server=name, reason="its name is to be of letters, digits, _ and -", remedy="Rename it.")
+        if kind not in placement.BACKENDS:
+            known = ", ".join(placement.BACKENDS)
+            raise ServerUnfit(server=name, reason=f"there is no kind '{kind}'", remedy=f"Known kinds: {known}.")
+        server = placement.described(name, kind, url, capacity, connections, labels)
+        async with self._registry.read() as tx:
+            await self._refuse_taken(tx, name)
+        return server, (await self._probe(server, CHECK_PATIENCE))[0]
+
+    async def _refuse_taken(self, tx: Transaction, name: str) -> None:
+        if name in await servers.known(tx):
+            raise ServerTaken(server=name)
+
+    async def add(
+        self,
+        name: str,
+        kind: str,
+        url: str,
+        capacity: int | None = None,
+        connections: int = 100,
+        labels: Sequence[str] = (),
+        *,
+        unchecked: bool = False,
+    ) -> ServerRow:
+        """Let tenants be placed on a server; its administrator's URL is sealed with the platform key.
+
+        Raises `ServerTaken`, or `ServerUnfit` for a bad address and, unless `unchecked`, where a check finds fault.
+        """
+        server, findings = await self.plan_add(name, kind, url, capacity, connections, labels)
+        faults = [one for one in findings if not one.ok]
+        if faults and not unchecked:
+            raise ServerUnfit(server=name, reason="; ".join(one.what for one in faults), remedy=faults[0].remedy)
+        async with self._registry.write() as tx:
+            await self._refuse_taken(tx, name)
+            await servers.put(tx, server, self._seal(server))
+            tx.audit("server.add", name, kind=kind, address=server.address, **_told(server))
+        return self._row(server, 0)
+
+    def _seal(self, server: Server) -> bytes:
+        return self._registry.vault.seal_platform(servers.CHANGED + server.name, server.admin)
+
+    async def set(
+        self,
+        name: str,
+        *,
+        capacity: int | None = None,
+        unlimited: bool = False,
+        connections: int | None = None,
+        labels: Sequence[str] | None = None,
+        url: str | None = None,
+    ) -> ServerRow:
+        """Change a server that was added by command. Raises `ServerUnknown`, `ServerDeclared` or `ServerUnfit`."""
+        async with self._registry.write() as tx:
+            before = await self._own(tx, name)
+            server = placement.described(
+                name,
+                before.kind,
+                url or before.admin,
+                None if unlimited else before.capacity if capacity is None else capacity,
+                before.connections if connections is None else connections,
+                sorted(before.labels) if labels is None else labels,
+            )
+            server = replace(server, state=before.state)
+            await servers.put(tx, server, self._seal(server))
+            tx.audit("server.set", name, address=server.address, url=bool(url), **_told(server))
+            return self._row(server, (await servers.load(tx)).get(name, 0))
+
+    async def open(self, name: str) -> ServerRow:
+        """Let new tenants be placed on a server, and serve those that are there. Raises `ServerUnknown`."""
+        return await self._stand(name, ServerState.OPEN, "server.open")
+
+    async def drain(self, name: str) -> ServerRow:
+        """Place no more tenants on a server; those that are there are served. Raises `ServerUnknown`."""
+        return await self._stand(name, ServerState.DRAINING, "server.drain")
+
+    async def close(self, name: str) -> ServerRow:
+        """Serve nobody from a server, for maintenance. Raises `ServerUnknown`."""
+        return await self._stand(name, ServerState.CLOSED, "server.close")
+
+    async def _stand(self, name: str, state: ServerState, action: str) -> ServerRow:
+        async with self._registry.write() as tx:
+            await servers.set_state(tx, name, state)
+            tx.audit(action, name, state=state.value)
+            return self._row((await servers.known(tx))[name], (await servers.load(tx)).get(name, 0))
+
+    async def remove(self, name: str, *, dry_run: bool = False) -> None:
+        """Forget a server that nothing lies on. Raises `ServerUnknown`, `ServerDeclared` or `ServerInUse`."""
+        async with self._registry.write() as tx:
+            await self._own(tx, name)
+            used = (await servers.load(tx)).get(name, 0)
+            if used:
+                some = ", ".join(await servers.tenants_on(tx, name, 5))
+                raise ServerInUse(server=name, what=f"{used} databases of tenants lie on it, such as those of {some}")
+            left = await servers.remnants(tx, server=name)
+            if left:
+                first = left[0].arguments["location"]
+                raise ServerInUse(
+                    server=name,
+                    what=f"{len(left)} databases on it are still to be dropped, such as {first}",
+                    remedy=f"Wait for operation {left[0].operation}, or give it up with `tenantry operation cancel`.",
+                )
+            if not dry_run:
+                await servers.remove(tx, name)
+                tx.audit("server.remove", name)
+
+    async def _own(self, tx: Transaction, name: str) -> Server:
+        """A server that commands may change. Raises `ServerUnknown` or `ServerDeclared`."""
+        await self._tools.learn_servers(tx)
+        server = self._tools.servers.get(name)
+        if name in self._config.servers:
+            raise ServerDeclared(server=name)
+        return server
+
+
+def _driver(kind: str) -> type[Resource] | None:
+    """The kind of resource that speaks with this kind of server: the one of the same name, where there are several."""
+    able = [driver for driver in kinds().values() if driver.server_kind == kind]
+    return next((driver for driver in able if driver.kind == kind), able[0] if able else None)
+
+
+def _room(row: ServerRow) -> list[Finding]:
+    if row.capacity is None:
+        return []
+    if row.used < row.capacity:
+        return [Finding(row.name, True, f"{row.used} of {row.capacity} databases")]
+    return [Finding(row.name, False, f"it is full: {row.used} of {row.capacity} databases", "Raise its capacity.")]
+
+
+def _told(server: Server) -> dict[str, object]:
+    return {"capacity": server.capacity, "connections": server.connections, "labels": sorted(server.labels)}
