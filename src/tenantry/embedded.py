@@ -21,17 +21,14 @@ import socket
 import sys
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from tenantry import process
 from tenantry.errors import EmbeddedFailed, ProcessFailed
-from tenantry.process import Given
-
-if TYPE_CHECKING:
-    from subprocess import Popen
+from tenantry.process import Argv, Given, Process
 
 FOLDER: Final = "postgres"
 """Where it lies below the platform's data directory."""
@@ -166,7 +163,7 @@ class Embedded:
             self._initialise(programs, user)
         log_from = self.log.stat().st_size if self.log.exists() else 0
         until = time.monotonic() + START_SECONDS
-        keeper: Popen[bytes] | None = None
+        keeper: Process | None = None
         while not (self._kept() and self.answers()):
             if keeper is not None and keeper.poll() is not None:
                 raise self._failed(self._why(log_from))
@@ -176,14 +173,14 @@ class Embedded:
                 raise self._failed(self._why(log_from) or f"it does not answer within {START_SECONDS:g} s")
             time.sleep(0.02)
         if keeper is not None:
-            keeper.returncode = 0  # it goes on without us; `Popen` need not warn of that
+            keeper.returncode = 0  # it goes on without us; nobody need warn of that
 
-    def _launch_keeper(self, programs: Programs) -> Popen[bytes]:
+    def _launch_keeper(self, programs: Programs) -> Process:
         if self.log.exists() and self.log.stat().st_size > LOG_BYTES:
             self.log.unlink()
         with self.log.open("ab") as log:
             self.log.chmod(0o600)
-            command = [sys.executable, "-m", __name__, self.folder.parent, programs.place]
+            command: Argv = [sys.executable, "-m", __name__, self.folder.parent, programs.place]
             kept = {name: value for name, value in os.environ.items() if not name.startswith("TENANTRY_")}
             return process.start(command, log, Given(kept, inherit=False, cwd=Path("/")))
 
@@ -317,11 +314,12 @@ class Embedded:
 
     def _fill(self, programs: Programs, path: str, given: Given) -> None:
         flags = "--auth trust --encoding UTF8 --locale C.UTF-8 --no-instructions --data-checksums --username"
-        process.run_now([programs.place / "initdb", "--pgdata", path, *flags.split(), SUPERUSER], given)
+        initdb: Argv = [programs.place / "initdb", "--pgdata", path, *flags.split(), SUPERUSER]
+        process.run_now(initdb, given)
         lines = "".join(f"{name} = '{value}'\n" for name, value in SETTINGS.items())
         _append(path, "postgresql.conf", lines)
         _append(path, "pg_hba.conf", ACCESS, anew=True)
-        single = [programs.place / "postgres", "--single", "-D", path, "-c", "log_min_messages=error", "postgres"]
+        single: Argv = [programs.place / "postgres", "--single", "-D", path, "-c", "log_min_messages=error", "postgres"]
         told = process.run_now(single, dataclasses.replace(given, input="\n".join((*self._statements(), "")).encode()))
         if b"ERROR" in told:
             raise ProcessFailed(program="postgres", status=0, output=told.decode(errors="replace"))
@@ -339,22 +337,32 @@ class Embedded:
 
     def keep(self, place: Path) -> None:
         """Be the keeper: run PostgreSQL, start it again where it dies, and end it when nobody uses it."""
-        lock = self._try_lock("keeper")
+        lock = self._become_keeper()
         if lock is None:
-            return  # another one was quicker
+            return  # there is another one
+        os.ftruncate(lock, 0)
+        os.write(lock, str(os.getpid()).encode())
         user = self._user()
         with _reachable(self.cluster, user) as (path, given):
             Keeper(self, [place / "postgres", "-D", path, "-p", str(self.keys().port)], given).run()
+
+    def _become_keeper(self) -> int | None:
+        for _ in range(50):  # whoever looks whether there is a keeper has the lock for a moment, too
+            lock = self._try_lock("keeper")
+            if lock is not None:
+                return lock
+            time.sleep(0.02)
+        return None
 
 
 class Keeper:
     """Runs PostgreSQL for as long as somebody uses it."""
 
-    def __init__(self, embedded: Embedded, command: Sequence[str | Path], given: Given) -> None:
+    def __init__(self, embedded: Embedded, command: Argv, given: Given) -> None:
         self.embedded = embedded
         self.command = command
         self.given = given
-        self.child: Popen[bytes] | None = None
+        self.child: Process | None = None
         self.ending = False
         self.busy = time.time()
 
@@ -450,7 +458,9 @@ def _places() -> list[Path]:
 
 def _version(place: Path, user: tuple[int, int] | None) -> int:
     """The major version of the programs in a place, asked as the user who is to run them. Raises `ProcessFailed`."""
-    told = process.run_now([place / "postgres", "--version"], Given(_ENVIRONMENT, inherit=False, cwd=Path("/"), user=user))
+    told = process.run_now(
+        [place / "postgres", "--version"], Given(_ENVIRONMENT, inherit=False, cwd=Path("/"), user=user)
+    )
     return int(told.split()[2].partition(b".")[0])
 
 

@@ -16,6 +16,7 @@ TAIL: Final = 2000
 """How much of a program's last words an error repeats, in characters."""
 
 Argv = Sequence[str | Path]
+Process = subprocess.Popen[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,24 +59,24 @@ def run_now(argv: Argv, given: Given = Given()) -> bytes:
     return _finish(_open(argv, given), argv, given)
 
 
-def start(argv: Argv, log: IO[bytes], given: Given = Given()) -> subprocess.Popen[bytes]:
+def start(argv: Argv, log: IO[bytes], given: Given = Given()) -> Process:
     """Start a program that stays, in a session of its own, its words in a log. Raises `ProcessFailed`."""
     return _popen(argv, given, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
 
 
-def _open(argv: Argv, given: Given) -> subprocess.Popen[bytes]:
+def _open(argv: Argv, given: Given) -> Process:
     stdin = subprocess.PIPE if given.input is not None else given.stdin or subprocess.DEVNULL
     return _popen(argv, given, stdin=stdin, stdout=given.stdout or subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def _popen(argv: Argv, given: Given, **streams: Any) -> subprocess.Popen[bytes]:
+def _popen(argv: Argv, given: Given, **streams: Any) -> Process:
     try:
         return subprocess.Popen([str(part) for part in argv], **given.options(), **streams)
     except OSError as error:
         raise ProcessFailed(program=_name(argv), status="no start", output=error.strerror or str(error)) from error
 
 
-def _finish(process: subprocess.Popen[bytes], argv: Argv, given: Given) -> bytes:
+def _finish(process: Process, argv: Argv, given: Given) -> bytes:
     with process:
         try:
             output, faults = process.communicate(given.input, given.timeout)

@@ -23,7 +23,6 @@ from tenantry import embedded
 from tenantry.errors import InvalidHost
 from tenantry.model import normalise_host
 
-
 EMBEDDED: Final = "embedded"
 """What stands for the URL of a control database on the embedded PostgreSQL."""
 
