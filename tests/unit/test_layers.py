@@ -29,7 +29,7 @@ HOMES = {
     "subprocess": "process.py",
     "cyclopts": "cli/",
     "rich": "cli/",
-    "alembic": ("registry/migrations/", "resources/migrator.py"),
+    "alembic": ("registry/migrations/", "resources/history.py"),
     "argon2": "runtime/accounts.py",
     "joserfc": "runtime/tokens.py",
     "cryptography": "registry/vault.py",

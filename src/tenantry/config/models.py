@@ -221,6 +221,7 @@ class Worker(Frozen):
     concurrency: int = Field(default=4, ge=1, le=64)
     heartbeat: Seconds = 0.5
     dead_after: Seconds = 2.0
+    overlap: Seconds = 5.0  # how long an old database login holds beside the new one
 
 
 class Runtime(Frozen):

@@ -55,6 +55,7 @@ class Setting:
     secret_values: frozenset[str] = frozenset()  # names of the secret ones
     users: bool = False  # whether this resource carries the users' table (credentials.USER_TABLE)
     servers: Servers = field(default_factory=Servers)  # those this process knows, kept current by whoever knows them
+    platform: str = ""  # what tells this platform from others that share a server; empty: its data directory
 
     @property
     def templates(self) -> Path:

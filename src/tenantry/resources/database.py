@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from tenantry.config import Frozen
 from tenantry.credentials import USER_TABLE
 from tenantry.model import Environment, Finding, Migrated, new_id
-from tenantry.resources import Resource, Setting, migrator
+from tenantry.resources import Resource, Setting, history, migrator
 from tenantry.resources.migrator import Connection
 from tenantry.resources.schema import EMPTY, Schema, checksum, fingerprint, read, split
 
@@ -63,7 +63,7 @@ class Database(Resource):
 
     def versions(self) -> tuple[str, ...]:
         """All versions the blueprint declares, oldest first."""
-        return migrator.versions(self.schema())
+        return history.versions(self.schema())
 
     def fingerprint(self) -> str:
         """What the golden template is made of, in 16 hex digits: schema files, seed and users' table."""
@@ -75,7 +75,7 @@ class Database(Resource):
         """Make an empty database what every new tenant gets."""
         self._add_users(connection)
         schema = self.schema()
-        order = migrator.versions(schema)
+        order = history.versions(schema)
         if order:
             migrator.migrate(connection, schema, order[-1])
         if self._seed:
@@ -108,7 +108,7 @@ class Database(Resource):
                 "INSERT INTO tenantry_user (id, login, role, password, created) VALUES (?, ?, ?, ?, ?) "
                 "ON CONFLICT (login) DO UPDATE SET "
                 "password = excluded.password, role = excluded.role, active = 1, epoch = epoch + 1",
-                (new_id(), login, role, password_hash, migrator.now()),
+                (new_id(), login, role, password_hash, history.now()),
             )
 
     # --- looking at it ---
@@ -153,7 +153,7 @@ class Database(Resource):
 def shape(connection: Connection) -> dict[str, str]:
     """Every table, index, view and trigger with its SQL; what SQLite and migration records need is left out."""
     rows = connection.execute("SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'")
-    return {f"{kind} {name}": sql for kind, name, sql in rows if name not in migrator.BOOKKEEPING}
+    return {f"{kind} {name}": sql for kind, name, sql in rows if name not in history.BOOKKEEPING}
 
 
 def count(connection: Connection) -> int:
@@ -164,7 +164,7 @@ def count(connection: Connection) -> int:
             "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type IN ('table', 'virtual') "
             "AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
         )
-        if name not in migrator.BOOKKEEPING
+        if name not in history.BOOKKEEPING
     ]
     return sum(connection.execute(f"SELECT count(*) FROM {quote(name)}").fetchone()[0] for name in names)  # noqa: S608
 

@@ -7,17 +7,17 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from functools import cache, lru_cache, partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final
 
 from tenantry.errors import MigrationError, MigrationInvalid
 from tenantry.model import Migrated
+from tenantry.resources import history
+from tenantry.resources.history import OWN_TRANSACTION
 from tenantry.resources.schema import Migration, Schema
 
-if TYPE_CHECKING:  # both take half a second to import, and plain SQL files need neither
+if TYPE_CHECKING:  # it takes half a second to import, and plain SQL files do not need it
     import sqlalchemy
-    from alembic.script import ScriptDirectory
 
 RECORD: Final = """
 CREATE TABLE IF NOT EXISTS tenantry_schema (
@@ -28,12 +28,7 @@ CREATE TABLE IF NOT EXISTS tenantry_schema (
   seconds REAL NOT NULL
 ) STRICT
 """
-BOOKKEEPING: Final = frozenset({"tenantry_schema", "alembic_version"})
-"""Tables that tell the version and hold nothing of a tenant."""
-
-_OWN_TRANSACTION: Final = "a migration cannot begin, commit or roll back: it runs in one transaction with its record"
 _DENIED: Final = frozenset({sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH})
-_alembic_lock: Final = threading.Lock()  # alembic's `op` is one global of the process
 
 
 class Connection(sqlite3.Connection):
@@ -59,56 +54,19 @@ class Connection(sqlite3.Connection):
 
     def _refuse(self) -> None:
         if self.migrating:
-            raise sqlite3.ProgrammingError(_OWN_TRANSACTION)
+            raise sqlite3.ProgrammingError(OWN_TRANSACTION)
 
 
 # --- versions -----------------------------------------------------------------------------------------------------
 
 
-def versions(schema: Schema) -> tuple[str, ...]:
-    """The versions of a schema, oldest first. Raises `MigrationInvalid`."""
-    if schema.alembic:
-        return _revisions(schema)
-    return tuple(migration.version for migration in schema.migrations)
-
-
 def version(connection: sqlite3.Connection, schema: Schema) -> str | None:
     """The newest version a database records; raises `MigrationInvalid` where the records contradict the files."""
-    order = versions(schema)
-    if not schema.alembic:
-        applied = _applied(connection, schema)
-        return order[applied - 1] if applied else None
-    heads = _rows(connection, "SELECT version_num FROM alembic_version")
-    unknown = [head for (head,) in heads if head not in order]
-    if unknown:
-        raise _unknown(unknown[0], order)
-    return max((head for (head,) in heads), key=order.index, default=None)
-
-
-def _applied(connection: sqlite3.Connection, schema: Schema) -> int:
-    """How many of the schema's migrations a database has; they are always the first ones."""
+    if schema.alembic:
+        heads = _rows(connection, "SELECT version_num FROM alembic_version")
+        return history.newest_revision((head for (head,) in heads), schema)
     records = _rows(connection, "SELECT version, checksum FROM tenantry_schema ORDER BY rowid")
-    for (name, checksum), migration in zip(records, schema.migrations, strict=False):
-        if name != migration.version:
-            raise _unknown(name, versions(schema))
-        if checksum != migration.checksum:
-            raise MigrationInvalid(
-                path=migration.path.name,
-                reason="it was changed after it had been applied",
-                remedy="Put the file back as it was, and make the change in a new migration.",
-            )
-    if len(records) > len(schema.migrations):
-        raise _unknown(records[len(schema.migrations)][0], versions(schema))
-    return len(records)
-
-
-def _unknown(name: str, order: tuple[str, ...]) -> MigrationInvalid:
-    newest = f"the newest is {order[-1]}" if order else "there are none"
-    return MigrationInvalid(
-        path=name,
-        reason=f"the database has this migration, but it is not among the files; {newest}",
-        remedy="Bring the file back, or deploy the application that has it.",
-    )
+    return history.newest(records, schema)
 
 
 def _rows(connection: sqlite3.Connection, query: str) -> list[Any]:
@@ -131,8 +89,8 @@ def migrate(connection: Connection, schema: Schema, to: str | None) -> Migrated:
     """
     start = time.perf_counter()
     before = version(connection, schema)
-    order = versions(schema)
-    position, target = _position(order, before), _position(order, to)
+    order = history.versions(schema)
+    position, target = history.position(order, before), history.position(order, to)
     if position == target:
         return Migrated(before, to, (), time.perf_counter() - start)
     if schema.alembic:
@@ -143,30 +101,15 @@ def migrate(connection: Connection, schema: Schema, to: str | None) -> Migrated:
     return Migrated(before, to, names, time.perf_counter() - start)
 
 
-def _position(order: tuple[str, ...], name: str | None) -> int:
-    return 0 if name is None else order.index(name) + 1
-
-
 def _step_through(connection: Connection, schema: Schema, position: int, target: int) -> tuple[str, ...]:
     steps, up = schema.between(position, target), target > position
     for migration in steps:
         if not up:
-            _check_reversible(migration)
+            history.check_reversible(migration)
     for migration in steps:
         with _transaction(connection, migration.version):
             (_up if up else _down)(connection, migration)
     return tuple(migration.version for migration in steps)
-
-
-def _check_reversible(migration: Migration) -> None:
-    reversible = migration.function("downgrade") if migration.is_python else migration.down is not None
-    if not reversible:
-        way = "function 'downgrade(connection)'" if migration.is_python else "section '-- down'"
-        raise MigrationError(
-            migration=migration.version,
-            reason=f"it cannot be taken back, since it has no {way}",
-            remedy=f"Add the {way} in a copy of this release, or restore a backup.",
-        )
 
 
 def _up(connection: Connection, migration: Migration) -> None:
@@ -174,18 +117,13 @@ def _up(connection: Connection, migration: Migration) -> None:
     if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'tenantry_schema'").fetchone() is None:
         connection.execute(RECORD)
     _run(connection, migration, "upgrade", migration.up)
-    record = (migration.version, migration.name, migration.checksum, now(), time.perf_counter() - start)
+    record = (migration.version, migration.name, migration.checksum, history.now(), time.perf_counter() - start)
     connection.execute("INSERT INTO tenantry_schema VALUES (?, ?, ?, ?, ?)", record)
 
 
 def _down(connection: Connection, migration: Migration) -> None:
     _run(connection, migration, "downgrade", migration.down or ())
     connection.execute("DELETE FROM tenantry_schema WHERE version = ?", (migration.version,))
-
-
-def now() -> str:
-    """This moment in UTC, as ISO 8601 with milliseconds."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def _run(connection: Connection, migration: Migration, name: str, statements: tuple[str, ...]) -> None:
@@ -199,12 +137,9 @@ def _run(connection: Connection, migration: Migration, name: str, statements: tu
         try:
             connection.execute(statement)
         except sqlite3.Error as error:
-            raise MigrationError(migration=migration.version, reason=f"{error}, in: {_short(statement)}") from error
-
-
-def _short(statement: str) -> str:
-    text = " ".join(statement.split())
-    return text if len(text) <= 120 else f"{text[:119]}…"
+            raise MigrationError(
+                migration=migration.version, reason=f"{error}, in: {history.short(statement)}"
+            ) from error
 
 
 def execute(connection: Connection, statements: tuple[str, ...], name: str) -> None:
@@ -277,7 +212,7 @@ def lent(connection: Connection) -> Iterator[sqlalchemy.Connection]:
         try:
             yield outer
             if not outer.in_transaction():
-                raise sqlite3.ProgrammingError(_OWN_TRANSACTION)
+                raise sqlite3.ProgrammingError(OWN_TRANSACTION)
         finally:
             connection.migrating = False
             connection.set_authorizer(None)
@@ -290,46 +225,12 @@ def _authorize(connection: Connection, action: int, *_: str | None) -> int:
     return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
 
-@lru_cache(maxsize=16)
-def _script(schema: Schema) -> ScriptDirectory:
-    from alembic.script import ScriptDirectory
-
-    return ScriptDirectory(schema.directory)
-
-
-@lru_cache(maxsize=16)
-def _revisions(schema: Schema) -> tuple[str, ...]:
-    """Alembic's revisions, oldest first, from base to the one head."""
-    try:
-        with _alembic_lock:
-            script = _script(schema)
-            heads = script.get_heads()
-            order = tuple(found.revision for found in script.walk_revisions())[::-1]
-    except Exception as error:  # a revision file that cannot be loaded raises whatever it does
-        raise MigrationInvalid(path=str(schema.directory), reason=_reason(error)) from error
-    if len(heads) > 1:
-        raise MigrationInvalid(
-            path=str(schema.directory),
-            reason=f"it has several heads: {', '.join(heads)}",
-            remedy="Join them with `alembic merge heads`.",
-        )
-    return order
-
-
 def _revise(connection: Connection, schema: Schema, before: str | None, to: str | None, name: str) -> None:
-    """Run Alembic's revisions up or down to a version, all in one transaction, without the project's env.py."""
-    from alembic.operations import Operations
-    from alembic.runtime.migration import MigrationContext
+    """Run Alembic's revisions up or down to a version, all in one transaction."""
 
-    script, order = _script(schema), _revisions(schema)
-    back = _position(order, to) < _position(order, before)
+    @contextmanager
+    def lend() -> Iterator[sqlalchemy.Connection]:
+        with _transaction(connection, name), lent(connection) as outer:
+            yield outer
 
-    def steps(heads: Any, _: MigrationContext) -> Any:
-        if back:
-            return script._downgrade_revs(to or "base", heads)
-        return script._upgrade_revs(to or "base", heads)
-
-    with _alembic_lock, _transaction(connection, name), lent(connection) as outer:
-        context = MigrationContext.configure(connection=outer, opts={"fn": steps, "script": script})
-        with Operations.context(context):
-            context.run_migrations()
+    history.revise(lend, schema, before, to)

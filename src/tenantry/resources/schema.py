@@ -24,6 +24,8 @@ _WORD: Final = re.compile(r"[A-Za-z]*", re.ASCII)
 _FORBIDDEN: Final = frozenset("BEGIN COMMIT END ROLLBACK ABORT START ATTACH DETACH VACUUM".split())
 
 Step = Callable[[Any], None]
+Splitter = Callable[[str, str], tuple[str, ...]]
+"""Gives the statements of a script in some dialect; its second argument names the script in errors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +73,18 @@ class Schema:
 EMPTY: Final = Schema(Path(), (), "")
 
 
-def read(directory: Path) -> Schema:
-    """The schema of a directory, read again only when a file changed. Raises `MigrationInvalid`."""
+def read(directory: Path, splitter: Splitter | None = None) -> Schema:
+    """The schema of a directory, read again only when a file changed; without a splitter its SQL is SQLite's.
+
+    Raises `MigrationInvalid`.
+    """
     alembic = (directory / "versions").is_dir()
     try:
         files = sorted(directory.rglob("*.py")) if alembic else sorted(directory.iterdir())
         signature = tuple(_stamp(path) for path in files if _is_migration(path))
     except OSError as error:
         raise MigrationInvalid(path=str(directory), reason=f"it cannot be read ({error.strerror})") from error
-    return _read(directory, alembic, signature)
+    return _read(directory, alembic, signature, splitter or split)
 
 
 def _is_migration(path: Path) -> bool:
@@ -92,14 +97,15 @@ def _stamp(path: Path) -> tuple[str, int, int]:
 
 
 @lru_cache(maxsize=64)
-def _read(directory: Path, alembic: bool, signature: tuple[tuple[str, int, int], ...]) -> Schema:
+def _read(directory: Path, alembic: bool, signature: tuple[tuple[str, int, int], ...], splitter: Splitter) -> Schema:
     paths = [Path(path) for path, _, _ in signature]
     texts = [_text(path) for path in paths]
     names = [path.relative_to(directory).as_posix() for path in paths]
     total = fingerprint(f"{name}\0{checksum(text)}" for name, text in zip(names, texts, strict=True))
     if alembic:
         return Schema(directory, (), total, alembic=True)
-    found = (_migration(path, text, n) for n, (path, text) in enumerate(zip(paths, texts, strict=True), start=1))
+    numbered = enumerate(zip(paths, texts, strict=True), start=1)
+    found = (_migration(path, text, number, splitter) for number, (path, text) in numbered)
     return Schema(directory, tuple(found), total)
 
 
@@ -120,7 +126,7 @@ def fingerprint(parts: Iterable[str]) -> str:
     return checksum("\n".join(parts))[:16]
 
 
-def _migration(path: Path, text: str, number: int) -> Migration:
+def _migration(path: Path, text: str, number: int, splitter: Splitter) -> Migration:
     match = _FILE.fullmatch(path.name)
     if match is None:
         raise MigrationInvalid(path=path.name, reason="its name has not the form 0001_name.sql or 0001_name.py")
@@ -132,8 +138,8 @@ def _migration(path: Path, text: str, number: int) -> Migration:
     up, *down = _DOWN.split(text)
     if len(down) > 1:
         raise MigrationInvalid(path=path.name, reason="it has more than one line '-- down'")
-    backwards = split(down[0], path.name) if down else None
-    return Migration(path.stem, path, checksum(text), split(up, path.name), backwards)
+    backwards = splitter(down[0], path.name) if down else None
+    return Migration(path.stem, path, checksum(text), splitter(up, path.name), backwards)
 
 
 # --- statements ---------------------------------------------------------------------------------------------------

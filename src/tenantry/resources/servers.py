@@ -109,11 +109,15 @@ class OnServer:
         place = env.place(self.name)
         return self.setting.servers.get(place.server if place and place.server else "")  # type: ignore[no-any-return]
 
+    def user(self, env: Environment) -> str:
+        """The first of its two users; the other one is called so with `OTHER` behind it."""
+        user = self.locate(env)
+        limit = self.user_limit - len(OTHER)
+        return user if len(user) <= limit else _apart(user, env, limit)
+
     def new_login(self, env: Environment) -> Login:
         """Fresh credentials: for a new environment, or to take the place of those it has."""
-        user = self.locate(env)
-        if len(user) > self.user_limit - len(OTHER):
-            user = _apart(user, env, self.user_limit - len(OTHER))
+        user = self.user(env)
         current = env.logins.get(self.name)
         if current is not None and current.user == user:
             user += OTHER

@@ -1,0 +1,351 @@
+"""A PostgreSQL server as its administrator works on it: connections, marks of ownership, and what a server lacks."""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from sqlalchemy import create_engine
+from sqlalchemy.engine import URL, Engine, make_url
+
+from tenantry.errors import ServerUnavailable, ServerUnfit
+from tenantry.model import Finding, Server
+from tenantry.resources.postgres_dialect import Connection
+
+OLDEST: Final = 15
+"""The oldest version: from here on nobody but its owner may write into a database's schema `public`."""
+
+CONNECT_SECONDS: Final = 5
+KEPT: Final = 4
+"""Administrator's connections that stay open between two calls, for each server."""
+
+LOCK_SECONDS: Final = 60
+"""How long a statement of the administrator waits for somebody else's lock."""
+
+Admin = psycopg.Connection[tuple[Any, ...]]
+
+
+# --- connections --------------------------------------------------------------------------------------------------
+
+
+def conninfo(url: str, **fields: object) -> str:
+    """What libpq connects by: a URL, and what is to be otherwise. TLS settings stand in the URL's query."""
+    plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    defaults = {} if "connect_timeout" in conninfo_to_dict(plain) else {"connect_timeout": CONNECT_SECONDS}
+    return make_conninfo(plain, application_name="tenantry", **defaults | fields)  # type: ignore[arg-type]
+
+
+_engines: dict[tuple[int, str], Engine] = {}
+_lock: Final = threading.Lock()
+
+
+def _engine(url: str) -> Engine:
+    """The pool of an administrator's connections. A process that was forked makes its own."""
+    key = (os.getpid(), url)
+    with _lock:
+        if key not in _engines:
+            _engines[key] = create_engine(
+                URL.create("postgresql+psycopg"),
+                creator=lambda: _open(url),
+                pool_size=KEPT,
+                max_overflow=-1,
+                pool_pre_ping=True,
+                pool_recycle=300,
+                use_native_hstore=False,
+            )
+        return _engines[key]
+
+
+def _open(url: str) -> Admin:
+    connection = psycopg.connect(conninfo(url), autocommit=True)
+    connection.execute(sql.SQL("SET lock_timeout = {}").format(f"{LOCK_SECONDS}s"))
+    return connection
+
+
+def forget() -> None:
+    """Close all administrators' connections that are not in use."""
+    with _lock:
+        engines = [_engines.pop(key) for key in list(_engines) if key[0] == os.getpid()]
+    for engine in engines:
+        engine.dispose()
+
+
+atexit.register(forget)
+
+
+@contextmanager
+def connected(server: Server) -> Iterator[Admin]:
+    """An administrator's connection, in autocommit. Raises `ServerUnavailable` or `ServerUnfit`."""
+    if not server.admin:
+        raise ServerUnfit(
+            server=server.name,
+            reason="this process does not know its administrator's login",
+            remedy="Put its URL into [servers] of tenantry.toml, or run this where it is known.",
+        )
+    with told(server):
+        pooled = _engine(server.admin).raw_connection()
+        connection: Any = pooled.driver_connection
+        try:
+            yield connection
+        except BaseException:
+            if connection.closed or not isinstance(connection, psycopg.Connection):
+                pooled.invalidate()
+            raise
+        finally:
+            pooled.close()
+
+
+@contextmanager
+def connected_to(server: Server, database: str) -> Iterator[Connection]:
+    """The administrator's connection to one database, closed at the end."""
+    with told(server), Connection.connect(conninfo(server.admin, dbname=database), autocommit=True) as connection:
+        yield connection
+
+
+@contextmanager
+def locked(connection: Admin, name: str) -> Iterator[None]:
+    """Nobody else on the server works on what has this name."""
+    connection.execute("SELECT pg_advisory_lock(%s)", (_key(name),))
+    try:
+        yield
+    finally:
+        _unlock(connection, name)
+
+
+@contextmanager
+def tried(connection: Admin, name: str) -> Iterator[bool]:
+    """Whether nobody else works on what has this name; then nobody does until the block ends."""
+    (free,) = connection.execute("SELECT pg_try_advisory_lock(%s)", (_key(name),)).fetchone() or (False,)
+    try:
+        yield free
+    finally:
+        if free:
+            _unlock(connection, name)
+
+
+def _key(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"tenantry {name}".encode()).digest()[:8], "big", signed=True)
+
+
+def _unlock(connection: Admin, name: str) -> None:
+    with suppress(psycopg.OperationalError):  # a broken connection has lost its locks
+        connection.execute("SELECT pg_advisory_unlock(%s)", (_key(name),))
+
+
+def run(connection: Admin, statements: Sequence[sql.Composable]) -> None:
+    """Run statements in one message, all or none of them."""
+    connection.execute(sql.SQL("; ").join(statements))
+
+
+# --- errors -------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def told(server: Server) -> Iterator[None]:
+    """Turn what a server refuses into an error that names the server, the reason and the remedy."""
+    try:
+        yield
+    except psycopg.Error as error:
+        known = _known(server, error)
+        if known is None:
+            raise
+        raise known from error
+
+
+def _known(server: Server, error: psycopg.Error) -> Exception | None:
+    if error.sqlstate is None and isinstance(error, psycopg.OperationalError):
+        return _unconnected(server, str(error))
+    reason = (error.diag.message_primary or str(error)).rstrip(".")
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        role = make_url(server.admin).username
+        return ServerUnfit(
+            server=server.name,
+            reason=f"the administrator '{role}' lacks a privilege: {reason}",
+            remedy=f"`tenantry server check {server.name}` tells which; on the server, a superuser may grant it.",
+        )
+    if isinstance(error, psycopg.errors.DiskFull):
+        remedy = "Free space on it or drain it; nothing was left half done."
+        return ServerUnavailable(server=server.name, reason=f"its disk is full ({reason})", remedy=remedy)
+    if isinstance(error, psycopg.errors.OperatorIntervention | psycopg.errors.ConnectionException):
+        return ServerUnavailable(server=server.name, reason=reason)
+    if isinstance(error, psycopg.errors.TooManyConnections):
+        return ServerUnavailable(server=server.name, reason=reason, remedy=_CROWDED)
+    return None
+
+
+_CROWDED: Final = "Raise max_connections there, or lower `connections` of the server in tenantry.toml."
+
+
+def _unconnected(server: Server, text: str) -> Exception:
+    """Why there is no connection. libpq has only words for it, in the server's language; so the words are shown."""
+    reason = text.strip().splitlines()[-1].strip() if text.strip() else "no answer"
+    if "password authentication failed" in text or "no password supplied" in text:
+        return ServerUnfit(
+            server=server.name,
+            reason="it refuses the administrator's user or password",
+            remedy="Correct the URL of the server; the password is percent-encoded there.",
+        )
+    if "too many" in text or "remaining connection slots" in text:
+        return ServerUnavailable(server=server.name, reason=reason, remedy=_CROWDED)
+    return ServerUnavailable(server=server.name, reason=reason)
+
+
+def is_silent(error: ServerUnavailable) -> bool:
+    """Whether a server did not answer at all, rather than refuse."""
+    cause = error.__cause__
+    return isinstance(cause, psycopg.OperationalError) and cause.sqlstate is None
+
+
+# --- whose a database and a role are ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A database or a role as the server has it."""
+
+    name: str
+    open: bool  # whether anybody may connect, or log in
+    owner: str  # of a database
+    comment: str | None
+
+    @property
+    def mark(self) -> Mapping[str, Any]:
+        """What Tenantry wrote on it; empty for what is not Tenantry's."""
+        return read_mark(self.comment)
+
+
+def read_mark(comment: str | None) -> Mapping[str, Any]:
+    """The mark in a comment; empty where it holds none."""
+    with suppress(ValueError, TypeError):
+        found = json.loads(comment or "")
+        if isinstance(found, dict) and "tenantry" in found:
+            return found
+    return {}
+
+
+def write_mark(kind: str, **fields: Any) -> str:
+    """The comment that says whose something is. Everybody on the server can read it."""
+    return json.dumps({"tenantry": kind, **fields}, separators=(",", ":"))
+
+
+_DATABASES: Final = """
+SELECT datname, datallowconn, pg_get_userbyid(datdba), shobj_description(oid, 'pg_database')
+FROM pg_database WHERE """
+_ROLES: Final = """
+SELECT rolname, rolcanlogin, '', shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = ANY (%s)"""
+
+
+def database(connection: Admin, name: str) -> Found | None:
+    """The database of this name."""
+    row = connection.execute(_DATABASES + "datname = %s", (name,)).fetchone()
+    return Found(*row) if row else None
+
+
+def databases(connection: Admin, prefix: str) -> list[Found]:
+    """The databases whose names begin so, by name."""
+    rows = connection.execute(_DATABASES + "starts_with(datname, %s) ORDER BY datname", (prefix,))
+    return [Found(*row) for row in rows]
+
+
+def roles(connection: Admin, *names: str) -> dict[str, Found]:
+    """Those of these roles that there are."""
+    return {row[0]: Found(*row) for row in connection.execute(_ROLES, (list(names),))}
+
+
+# --- privileges ---------------------------------------------------------------------------------------------------
+
+
+def join(connection: Admin, role: str) -> sql.Composed:
+    """Let the administrator act as a role it made. From version 16 on, having made it is not enough."""
+    how = "GRANT {} TO CURRENT_USER WITH SET TRUE" if connection.info.server_version >= 160000 else None
+    return sql.SQL(how or "GRANT {} TO CURRENT_USER").format(sql.Identifier(role))
+
+
+def leave(role: str) -> sql.Composed:
+    """Let the administrator no longer act as a role: thousands of memberships make a server slow."""
+    return sql.SQL("REVOKE {} FROM CURRENT_USER").format(sql.Identifier(role))
+
+
+def verifier(connection: Admin, user: str, password: str) -> sql.Literal:
+    """What the server keeps of a password (RFC 5803): so the password itself is in no statement and no log."""
+    made = connection.pgconn.encrypt_password(password.encode(), user.encode(), b"scram-sha-256")
+    return sql.Literal(made.decode())
+
+
+_PROBE: Final = """
+SELECT current_setting('server_version_num')::int, current_setting('server_version'),
+  rolsuper, rolcreatedb, rolcreaterole, rolname,
+  coalesce((SELECT version || ' ' || cipher FROM pg_stat_ssl WHERE pid = pg_backend_pid() AND ssl), ''),
+  current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int,
+  (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
+  (SELECT count(*) FROM pg_database WHERE NOT datistemplate),
+  ARRAY(SELECT datname::text FROM pg_database WHERE datallowconn AND has_database_privilege('public', oid, 'CONNECT'))
+FROM pg_roles WHERE rolname = current_user"""
+
+
+def probe(server: Server) -> list[Finding]:
+    """What an administrator must know of a server: reachable, version, privileges, TLS, connections; never raises."""
+    try:
+        with connected(server) as connection:
+            row = connection.execute(_PROBE).fetchone()
+    except (ServerUnavailable, ServerUnfit) as error:
+        return [Finding(server.name, False, error.message, error.hint)]
+    except psycopg.Error as error:
+        return [Finding(server.name, False, str(error), "Look at the server's log.")]
+    assert row is not None
+    number, version, superuser, may_create, may_admit, role, tls, connections, used, count, everyone = row
+    return [
+        _at_least(server, number, version),
+        *_privileges(server, role, superuser, may_create, may_admit),
+        Finding(server.name, True, f"TLS: {tls or 'none'}"),
+        _enough(server, connections, used),
+        Finding(server.name, True, f"{count} databases" + (f" of {server.capacity}" if server.capacity else "")),
+        *_closed_to_everyone(server, everyone),
+    ]
+
+
+def _at_least(server: Server, number: int, version: str) -> Finding:
+    if number >= OLDEST * 10000:
+        return Finding(server.name, True, f"PostgreSQL {version}")
+    remedy = f"Update it to version {OLDEST} or newer: before, every role may write into every schema `public`."
+    return Finding(server.name, False, f"PostgreSQL {version} is too old", remedy)
+
+
+def _privileges(server: Server, role: str, superuser: bool, may_create: bool, may_admit: bool) -> Iterator[Finding]:
+    if superuser:
+        yield Finding(server.name, True, f"'{role}' is a superuser, which is more than it needs")
+        return
+    for may, word in ((may_create, "CREATEDB"), (may_admit, "CREATEROLE")):
+        quoted = sql.Identifier(role).as_string()
+        remedy = "" if may else f"As a superuser: ALTER ROLE {quoted} {word};"
+        yield Finding(server.name, may, f"'{role}' {'has' if may else 'lacks'} {word}", remedy)
+
+
+def _enough(server: Server, connections: int, used: int) -> Finding:
+    text = f"{connections} connections, {used} in use; one process may take {server.connections}"
+    if server.connections <= connections:
+        return Finding(server.name, True, text)
+    return Finding(server.name, False, text, _CROWDED)
+
+
+def _closed_to_everyone(server: Server, names: Sequence[str]) -> Iterator[Finding]:
+    """Databases that any tenant's login could connect to."""
+    if names:
+        statements = "; ".join(
+            f"REVOKE CONNECT ON DATABASE {sql.Identifier(name).as_string()} FROM PUBLIC" for name in names
+        )
+        yield Finding(
+            server.name,
+            True,
+            f"every role may connect to {', '.join(names)}; to close them, as a superuser: {statements}",
+        )

@@ -1,0 +1,223 @@
+"""Golden templates on a PostgreSQL server, and warm spares cloned from them ahead of time."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final
+
+import psycopg
+from psycopg import sql
+
+from tenantry.errors import NameTaken
+from tenantry.model import Server
+from tenantry.resources import Setting
+from tenantry.resources import postgres_admin as admin
+from tenantry.resources.postgres_admin import Admin
+from tenantry.resources.postgres_dialect import Connection
+from tenantry.resources.postgres_shape import shape
+
+TRIES: Final = 5
+"""How often a template is made again that another process, which knows a newer schema, removed."""
+
+BUSY_SECONDS: Final = 10.0
+"""How long to wait for a database that somebody is connected to."""
+
+Fill = Callable[[Connection], None]
+
+
+def digest(*parts: str) -> str:
+    """48 bits of a hash over several texts, in hex: part of a database's name."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+
+
+class Golden:
+    """The golden template of one resource, on any number of servers.
+
+    Its name holds a hash of platform, blueprint and resource, so that platforms sharing a server never meet, and the
+    fingerprint of what it is made of. Everything in it belongs to `pg_database_owner`, a role whose only member is
+    whoever owns the database: so a clone belongs to its tenant, wholly, without a statement inside it.
+    """
+
+    def __init__(self, setting: Setting, resource: str, options: Any, fingerprint: Callable[[], str], fill: Fill):
+        self._options = options
+        self._fingerprint = fingerprint
+        self._fill = fill
+        self._prefix = f"tenantry_t_{digest(setting.platform or str(setting.data), setting.blueprint, resource)}_"
+        self._known: dict[tuple[str, str], Mapping[str, str]] = {}
+
+    @property
+    def name(self) -> str:
+        """The template's name as the files are now."""
+        return self._prefix + self._fingerprint()[:12]
+
+    # --- the template ---
+
+    def ready(self, connection: Admin, server: Server) -> Mapping[str, str]:
+        """The shape of the template, which is made now where it is missing or the blueprint changed."""
+        name = self.name
+        if (server.name, name) not in self._known:
+            found = self._find(connection, server, name)
+            if found is None:
+                with admin.locked(connection, name):  # whoever waited here finds it made
+                    found = self._find(connection, server, name)
+                    if found is None:
+                        found = self._make(connection, server, name)
+            self._known[server.name, name] = found
+        return self._known[server.name, name]
+
+    def _find(self, connection: Admin, server: Server, name: str) -> Mapping[str, str] | None:
+        found = admin.database(connection, name)
+        if found is None:
+            return None
+        if found.mark.get("tenantry") != "template":
+            raise NameTaken(kind="database", name=name, server=server.name)
+        shape: Mapping[str, str] = found.mark["shape"]
+        return shape
+
+    def _make(self, connection: Admin, server: Server, name: str) -> Mapping[str, str]:
+        temporary = f"{name}_new"
+        remove(connection, temporary)
+        try:
+            create_empty(connection, temporary, self._options)
+            with admin.connected_to(server, temporary) as inner:
+                inner.execute("SET ROLE pg_database_owner")
+                extend(inner, self._options.extensions)
+                self._fill(inner)
+                made = shape(inner)
+            self._publish(connection, temporary, name, made)
+        except BaseException:
+            remove(connection, temporary)
+            raise
+        return made
+
+    def _publish(self, connection: Admin, temporary: str, name: str, made: Mapping[str, str]) -> None:
+        old, new = sql.Identifier(temporary), sql.Identifier(name)
+        mark = admin.write_mark("template", shape=made)
+        steps = [
+            sql.SQL("ALTER DATABASE {} RENAME TO {}").format(old, new),
+            sql.SQL("ALTER DATABASE {} IS_TEMPLATE true ALLOW_CONNECTIONS false").format(new),
+            sql.SQL("COMMENT ON DATABASE {} IS {}").format(new, mark),
+        ]
+        patiently(lambda: admin.run(connection, steps))
+
+    def clone(self, connection: Admin, server: Server, name: str, more: sql.Composable) -> None:
+        """Clone the template; `more` is what CREATE DATABASE is to be told besides. Nobody can connect to it yet."""
+        words = sql.SQL("CREATE DATABASE {} TEMPLATE {} ALLOW_CONNECTIONS false {}")
+        for left in range(TRIES, 0, -1):
+            self.ready(connection, server)
+            template = self.name
+            statement = words.format(sql.Identifier(name), sql.Identifier(template), more)
+            try:
+                patiently(partial(connection.execute, statement))
+                return
+            except psycopg.errors.UndefinedDatabase:
+                if left == 1:
+                    raise
+                self._known.pop((server.name, template), None)
+
+    def tidy(self, connection: Admin) -> list[str]:
+        """Remove templates and spares of older blueprints, and halves whose maker is gone; the names removed."""
+        name, removed = self.name, []
+        for found in admin.databases(connection, self._prefix):
+            spare = found.name.startswith(f"{name}_s") and found.mark
+            if found.name == name or spare:
+                continue
+            with admin.tried(connection, found.name[: len(name)]) as free:
+                if free:
+                    remove(connection, found.name)
+                    removed.append(found.name)
+        return removed
+
+    # --- warm spares ---
+
+    def refill(self, connection: Admin, server: Server) -> int:
+        """Make the spares that are missing; how many were made."""
+        if not self._options.spares:
+            return 0
+        self.ready(connection, server)
+        name = self.name
+        with admin.locked(connection, name):
+            there = admin.databases(connection, f"{name}_s")
+            for half in there:
+                if not half.mark:
+                    self._finish(connection, half.name)
+            for surplus in there[self._options.spares :]:
+                remove(connection, surplus.name)
+            missing = self._options.spares - len(there)
+            for _ in range(missing):
+                spare = f"{name}_s{secrets.token_hex(4)}"
+                self.clone(connection, server, spare, sql.SQL(""))
+                self._finish(connection, spare)
+        return max(missing, 0)
+
+    def _finish(self, connection: Admin, spare: str) -> None:
+        database = sql.Identifier(spare)
+        admin.run(
+            connection,
+            [
+                sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database),
+                sql.SQL("COMMENT ON DATABASE {} IS {}").format(database, admin.write_mark("spare")),
+            ],
+        )
+
+    def take(self, connection: Admin) -> str | None:
+        """The name of a spare that nobody else takes before this transaction ends; None where there is none."""
+        query = """
+        WITH spare AS MATERIALIZED (
+          SELECT datname FROM pg_database
+          WHERE starts_with(datname, %s) AND NOT datallowconn AND shobj_description(oid, 'pg_database') IS NOT NULL)
+        SELECT datname FROM spare WHERE pg_try_advisory_xact_lock(hashtextextended(datname::text, 0)) LIMIT 1"""
+        row = connection.execute(query, (f"{self.name}_s",)).fetchone()
+        return str(row[0]) if row else None
+
+
+def create_empty(connection: Admin, name: str, options: Any, more: sql.Composable = sql.SQL("")) -> None:
+    """A database without tables, closed to everybody but the administrator, with the blueprint's encoding."""
+    database = sql.Identifier(name)
+    words = (("ENCODING", options.encoding), ("LOCALE", options.locale), ("ICU_LOCALE", options.icu_locale))
+    given = [sql.SQL(f"{word} {{}}").format(value) for word, value in words if value]  # type: ignore[arg-type]
+    if options.icu_locale:
+        given.append(sql.SQL("LOCALE_PROVIDER icu"))
+    statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} ALLOW_CONNECTIONS false {} {}")
+    statement = statement.format(database, sql.Identifier(options.base), sql.SQL(" ").join(given), more)
+    patiently(lambda: connection.execute(statement))
+    admin.run(
+        connection,
+        [
+            sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database),
+            sql.SQL("GRANT ALL ON DATABASE {} TO pg_database_owner").format(database),
+            sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(database),
+        ],
+    )
+
+
+def extend(connection: Connection, extensions: Sequence[str]) -> None:
+    """Add extensions to a database."""
+    for extension in extensions:
+        connection.execute(sql.SQL("CREATE EXTENSION IF NOT EXISTS {} CASCADE").format(sql.Identifier(extension)))
+
+
+def remove(connection: Admin, name: str) -> None:
+    """Remove a database, template or not, with whoever is connected to it; nothing where it is gone."""
+    database = sql.Identifier(name)
+    if admin.database(connection, name) is None:
+        return
+    connection.execute(sql.SQL("ALTER DATABASE {} IS_TEMPLATE false").format(database))
+    patiently(lambda: connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(database)))
+
+
+def patiently(action: Callable[[], object]) -> None:
+    """Do something that nobody may be connected for, again for a while where somebody is: ends of sessions take time."""
+    until = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            action()
+            return
+        except psycopg.errors.ObjectInUse:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.05)
