@@ -33,6 +33,16 @@ def own_postgres() -> Iterator[servers.Postgres]:
         pytest.skip(str(error))
 
 
+@pytest.fixture(scope="session")
+def postgres_18() -> Iterator[servers.Postgres]:
+    """A PostgreSQL 18 server, from a package; one for each process that runs tests."""
+    try:
+        with servers.postgres(servers.embedded_programs()) as server:
+            yield server
+    except servers.NoServer as error:
+        pytest.skip(str(error))
+
+
 @pytest.fixture
 def postgres_url(postgres: servers.Postgres) -> Iterator[str]:
     """The address of an empty PostgreSQL database, with the password of a role that owns it and nothing else."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from registries import KEY
 from tenantry.registry import Registry, Vault
+from worlds import OPTIONS, WORLDS, PostgresWorld, World, furnish
+
+POSTGRES = ["postgres-15", "postgres-18"]
+MADE = {"schema": "schema", "seed": "seed.sql"}
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
@@ -39,3 +43,30 @@ def cut_off(url: str, request: pytest.FixtureRequest) -> Callable[[], None]:
             request.getfixturevalue("postgres").close(url)
 
     return cut
+
+
+@pytest.fixture(params=[*WORLDS, *(pytest.param(kind, marks=pytest.mark.postgres) for kind in POSTGRES)])
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    """A platform for each kind of resource in turn."""
+    if request.param in POSTGRES:
+        yield from _on_postgres(request, request.param, tmp_path)
+    else:
+        world = WORLDS[request.param](request.param, tmp_path, dict(OPTIONS.get(request.param, MADE)))
+        furnish(world)
+        yield world
+
+
+@pytest.fixture(params=POSTGRES)
+def postgres_world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[PostgresWorld]:
+    """A platform with a PostgreSQL server, in each version."""
+    yield from _on_postgres(request, request.param, tmp_path)
+
+
+def _on_postgres(request: pytest.FixtureRequest, kind: str, root: Path) -> Iterator[PostgresWorld]:
+    server = request.getfixturevalue("postgres" if kind == "postgres-15" else "postgres_18")
+    world = PostgresWorld("postgres", root, dict(MADE), server=server)
+    try:
+        furnish(world)
+        yield world
+    finally:
+        world.clear()

@@ -200,6 +200,24 @@ def _unconnected(server: Server, text: str) -> Exception:
     return ServerUnavailable(server=server.name, reason=reason)
 
 
+_LATER: Final = (
+    "too many clients",
+    "connection slots",
+    "starting up",
+    "shutting down",
+    "recovery",
+    "not yet accepting",
+)
+
+
+def refusal(error: psycopg.OperationalError) -> str | None:
+    """Why a server that answers refuses one login; None where it is the server that is not reached."""
+    text = str(error)
+    if "FATAL" not in text or any(words in text for words in _LATER):
+        return None
+    return text.strip().splitlines()[-1].rpartition("FATAL:")[2].strip()
+
+
 def is_silent(error: ServerUnavailable) -> bool:
     """Whether a server did not answer at all, rather than refuse."""
     cause = error.__cause__

@@ -101,7 +101,7 @@ def shape(connection: Connection) -> dict[str, str]:
     """
     with connection.transaction():
         connection.execute("SET LOCAL search_path TO ''")
-        rows = connection.execute(sql.SQL(_QUERY)).fetchall()  # type: ignore[arg-type]
+        rows = connection.execute(sql.SQL(_QUERY)).fetchall()
     return {name.replace("public.", ""): _hash(text) for name, text in rows if not BOOKKEEPING & set(_words(name))}
 
 

@@ -114,7 +114,7 @@ class Golden:
             try:
                 patiently(partial(connection.execute, statement))
                 return
-            except psycopg.errors.UndefinedDatabase:
+            except psycopg.errors.InvalidCatalogName:
                 if left == 1:
                     raise
                 self._known.pop((server.name, template), None)
@@ -147,7 +147,7 @@ class Golden:
                     self._finish(connection, half.name)
             for surplus in there[self._options.spares :]:
                 remove(connection, surplus.name)
-            missing = self._options.spares - len(there)
+            missing: int = self._options.spares - len(there)
             for _ in range(missing):
                 spare = f"{name}_s{secrets.token_hex(4)}"
                 self.clone(connection, server, spare, sql.SQL(""))
@@ -175,15 +175,15 @@ class Golden:
         return str(row[0]) if row else None
 
 
-def create_empty(connection: Admin, name: str, options: Any, more: sql.Composable = sql.SQL("")) -> None:
+def create_empty(connection: Admin, name: str, options: Any) -> None:
     """A database without tables, closed to everybody but the administrator, with the blueprint's encoding."""
     database = sql.Identifier(name)
     words = (("ENCODING", options.encoding), ("LOCALE", options.locale), ("ICU_LOCALE", options.icu_locale))
-    given = [sql.SQL(f"{word} {{}}").format(value) for word, value in words if value]  # type: ignore[arg-type]
+    given: list[sql.Composable] = [sql.SQL(f"{word} {{}}").format(value) for word, value in words if value]
     if options.icu_locale:
         given.append(sql.SQL("LOCALE_PROVIDER icu"))
-    statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} ALLOW_CONNECTIONS false {} {}")
-    statement = statement.format(database, sql.Identifier(options.base), sql.SQL(" ").join(given), more)
+    template = sql.SQL("CREATE DATABASE {} TEMPLATE {} ALLOW_CONNECTIONS false {}")
+    statement = template.format(database, sql.Identifier(options.base), sql.SQL(" ").join(given))
     patiently(lambda: connection.execute(statement))
     admin.run(
         connection,
@@ -211,7 +211,7 @@ def remove(connection: Admin, name: str) -> None:
 
 
 def patiently(action: Callable[[], object]) -> None:
-    """Do something that nobody may be connected for, again for a while where somebody is: ends of sessions take time."""
+    """Do what nobody may be connected for, again for a while where somebody is: ends of sessions take time."""
     until = time.monotonic() + BUSY_SECONDS
     while True:
         try:

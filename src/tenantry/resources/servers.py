@@ -82,7 +82,7 @@ class OnServer:
     registry records which it came to, and the server keeps whose it is, so the way back is never guessed.
     """
 
-    server_kind: ClassVar[str]
+    server_kind: ClassVar[str | None]
     name_limit: ClassVar[int]  # octets of a database's name
     user_limit: ClassVar[int]  # octets of a user's name
     reserved: ClassVar[frozenset[str]]  # names the server has already

@@ -1,0 +1,357 @@
+"""The kind `postgres`: a PostgreSQL database for each environment, cloned from a golden template."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
+
+import psycopg
+from psycopg import sql
+from pydantic import BaseModel, Field
+from sqlalchemy.exc import SQLAlchemyError
+
+from tenantry.errors import NameTaken, ServerUnavailable
+from tenantry.model import Breach, Environment, Finding, Login, Server, Usage, new_id
+from tenantry.resources import Setting, history, server_database
+from tenantry.resources import postgres_admin as admin
+from tenantry.resources import postgres_template as template
+from tenantry.resources.postgres_admin import Admin, Found
+from tenantry.resources.postgres_dialect import POSTGRES, Connection
+from tenantry.resources.postgres_shape import differences, shape
+from tenantry.resources.postgres_template import Golden
+from tenantry.resources.servers import OTHER
+
+CLAIMS: Final = 3
+"""How many warm spares a create tries to get before it clones: others may be quicker."""
+
+COUNTED: Final = 64 << 20
+"""Bytes up to which a table's rows are counted; those of a larger one are the server's estimate."""
+
+GONE: Final = (psycopg.errors.InvalidCatalogName, psycopg.errors.ObjectInUse, psycopg.errors.InternalError)
+"""What a spare that somebody else claimed a moment ago is refused with."""
+
+Value = str | int | float | bool | list[str]
+
+
+class Options(server_database.Options):
+    """What `postgres` takes."""
+
+    extensions: tuple[str, ...] = ()
+    encoding: str | None = None
+    locale: str | None = None
+    icu_locale: str | None = None
+    base: str = "template0"
+    settings: Mapping[str, Value] = Field(default_factory=dict)
+    connection_limit: int | None = Field(None, ge=1)
+    spares: int = Field(0, ge=0, le=100)
+
+
+@dataclass(frozen=True, slots=True)
+class There:
+    """What the server has under an environment's names."""
+
+    database: Found | None
+    roles: Mapping[str, Found]
+
+
+class Postgres(server_database.ServerDatabase):
+    """A database on a PostgreSQL server, and the one or two roles that may connect to it.
+
+    Database and roles carry a comment that says whose they are: what carries another one, or none, is never touched.
+    """
+
+    kind = "postgres"
+    server_kind = "postgres"
+    Options: ClassVar[type[BaseModel]] = Options
+    dialect = POSTGRES
+    making = "1"
+    name_limit = 63  # NAMEDATALEN - 1, postgresql.org/docs/current/sql-syntax-lexical.html
+    user_limit = 63
+    reserved = frozenset({"postgres", "template0", "template1", "public", "none"})
+    faults = (OSError, psycopg.Error, SQLAlchemyError)
+
+    def __init__(self, name: str, options: Any, setting: Setting) -> None:
+        super().__init__(name, options, setting)
+        self._golden = Golden(setting, name, options, self.fingerprint, self._fill)
+
+    def _made_of(self) -> tuple[str, ...]:
+        chosen = self.options
+        return (*chosen.extensions, str(chosen.encoding), str(chosen.locale), str(chosen.icu_locale), chosen.base)
+
+    # --- connections ---
+
+    @contextmanager
+    def _admin(self, server: Server) -> Iterator[Admin]:
+        with self._listening(server), admin.connected(server) as connection:
+            yield connection
+
+    @contextmanager
+    def _listening(self, server: Server) -> Iterator[None]:
+        """Note that a server does not answer, so that no new tenant is placed there for a while."""
+        try:
+            yield
+        except ServerUnavailable as error:
+            if admin.is_silent(error):
+                self.setting.servers.silent(server.name)
+            raise
+
+    @contextmanager
+    def _working(self, env: Environment) -> Iterator[Admin]:
+        """The administrator's connection, with nobody else at work on this environment's database."""
+        with self._admin(self.server(env)) as connection, admin.locked(connection, self.locate(env)):
+            yield connection
+
+    @contextmanager
+    def _open(self, env: Environment) -> Iterator[Connection]:
+        connection = self._connect(env, self._login(env), self.locate(env))
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+    def _connect(self, env: Environment, login: Login, database: str) -> Connection:
+        server = self.server(env)
+        info = admin.conninfo(server.address, dbname=database, user=login.user, password=login.password)
+        try:
+            return Connection.connect(info, autocommit=True)
+        except psycopg.OperationalError as error:
+            reason = admin.refusal(error)
+            if reason:
+                raise self._error(env, f"the server {server.name} refuses its login: {reason}") from error
+            with self._listening(server), admin.told(server):
+                raise
+
+    # --- whose it is ---
+
+    def _mark(self, env: Environment, **more: Any) -> str:
+        facts = {"tenant": env.tenant.id, "environment": env.id, "resource": self.name}
+        return admin.write_mark("tenant", **facts, **more)
+
+    def _ours(self, found: Found | None, env: Environment) -> bool:
+        if found is None:
+            return False
+        return found.mark.get("environment") == env.id and found.mark.get("resource") == self.name
+
+    def _users(self, env: Environment) -> tuple[str, str]:
+        user = self.user(env)
+        return user, user + OTHER
+
+    def _look(self, connection: Admin, env: Environment) -> There:
+        """Database and roles under this environment's names that are its own; others are as if they were not there."""
+        roles = {
+            name: found for name, found in admin.roles(connection, *self._users(env)).items() if self._ours(found, env)
+        }
+        database = admin.database(connection, self.locate(env))
+        if database is not None and not self._ours(database, env):
+            half = not database.mark and database.owner in roles and not database.open  # its maker was killed
+            database = database if half else None
+        return There(database, roles)
+
+    def _refuse_foreign(self, connection: Admin, env: Environment, there: There) -> None:
+        server = self.server(env).name
+        for name in admin.roles(connection, *self._users(env)):
+            if name not in there.roles and (name == self.user(env) or name == self._login(env).user):
+                raise NameTaken(kind="role", name=name, server=server)
+        if there.database is None and admin.database(connection, self.locate(env)) is not None:
+            raise NameTaken(kind="database", name=self.locate(env), server=server)
+
+    # --- making it ---
+
+    def _exists(self, env: Environment) -> bool:
+        with self._admin(self.server(env)) as connection:
+            there = self._look(connection, env)
+        return bool(there.database or there.roles)
+
+    def _create(self, env: Environment) -> None:
+        with self._working(env) as connection:
+            there = self._look(connection, env)
+            self._refuse_foreign(connection, env, there)
+            whole = there.database is not None and self._ours(there.database, env) and there.database.open
+            if not whole and there.database is None and self._claim(connection, env, there):
+                return
+            if not whole:
+                admin.run(connection, self._admitting(connection, env, there))
+                if there.database is None:
+                    owner = sql.SQL("OWNER {}").format(sql.Identifier(self.user(env)))
+                    self._golden.clone(connection, self.server(env), self.locate(env), owner)
+                admin.run(connection, self._opening(env))
+                return
+            admin.run(connection, [*self._admitting(connection, env, there), *self._opening(env)])
+            self._renew(env)
+
+    def _claim(self, connection: Admin, env: Environment, there: There) -> bool:
+        """Take a warm spare, in one transaction. False where there is none left."""
+        if not self.options.spares:
+            return False
+        for _ in range(CLAIMS):
+            try:
+                with connection.transaction():
+                    spare = self._golden.take(connection)
+                    if spare is None:
+                        return False
+                    admin.run(connection, self._claiming(connection, env, there, spare))
+                return True
+            except GONE:
+                continue
+        return False
+
+    def _claiming(self, connection: Admin, env: Environment, there: There, spare: str) -> list[sql.Composable]:
+        old, new, owner = (sql.Identifier(name) for name in (spare, self.locate(env), self.user(env)))
+        return [
+            *self._admitting(connection, env, there),
+            sql.SQL("ALTER DATABASE {} OWNER TO {}").format(old, owner),
+            sql.SQL("ALTER DATABASE {} RENAME TO {}").format(old, new),
+            *self._opening(env),
+        ]
+
+    def _admitting(self, connection: Admin, env: Environment, there: There) -> list[sql.Composable]:
+        """Make its roles, or those of them that are missing, and let the administrator act as the database's owner."""
+        login, base = self._login(env), self.user(env)
+        steps: list[sql.Composable] = []
+        if base not in there.roles and login.user != base:
+            steps += self._new_role(base, sql.SQL("NOLOGIN"), env)
+        password = admin.verifier(connection, login.user, login.password)
+        may = sql.SQL("LOGIN PASSWORD {}").format(password)
+        if login.user in there.roles:
+            steps.append(sql.SQL("ALTER ROLE {} {}").format(sql.Identifier(login.user), may))
+        else:
+            steps += self._new_role(login.user, may, env)
+        return [*steps, admin.join(connection, base)]
+
+    def _new_role(self, user: str, may: sql.Composable, env: Environment) -> list[sql.Composable]:
+        role, base = sql.Identifier(user), sql.Identifier(self.user(env))
+        nothing = sql.SQL("NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION")
+        made: list[sql.Composable] = [
+            sql.SQL("CREATE ROLE {} {} {}").format(role, may, nothing),
+            sql.SQL("COMMENT ON ROLE {} IS {}").format(role, self._mark(env)),
+        ]
+        if user != self.user(env):  # whatever it makes belongs to the first one, and so to the environment
+            made.append(sql.SQL("GRANT {} TO {}").format(base, role))
+            made.append(sql.SQL("ALTER ROLE {} SET role TO {}").format(role, base))
+        return made
+
+    def _opening(self, env: Environment) -> list[sql.Composable]:
+        """Open a database to its roles, and to nobody else; then the administrator is no member of them any more."""
+        database = sql.Identifier(self.locate(env))
+        limit = -1 if self.options.connection_limit is None else self.options.connection_limit
+        return [
+            sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database),
+            sql.SQL("COMMENT ON DATABASE {} IS {}").format(database, self._mark(env)),
+            *(_setting(database, key, value) for key, value in self.options.settings.items()),
+            sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true CONNECTION LIMIT {}").format(database, limit),
+            admin.leave(self.user(env)),
+        ]
+
+    def _drop(self, env: Environment) -> None:
+        with self._working(env) as connection:
+            there = self._look(connection, env)
+            if there.roles:
+                shut: list[sql.Composable] = [
+                    sql.SQL("ALTER ROLE {} NOLOGIN").format(sql.Identifier(name)) for name in there.roles
+                ]
+                admin.run(connection, [*shut, *(admin.join(connection, name) for name in there.roles)])
+            if there.database is not None:
+                template.remove(connection, there.database.name)
+            if there.roles:
+                names = sql.SQL(", ").join(sql.Identifier(name) for name in sorted(there.roles, reverse=True))
+                admin.run(connection, [sql.SQL("DROP ROLE IF EXISTS {}").format(names)])
+
+    # --- templates ---
+
+    def _prepare(self) -> str | None:
+        for server in self._open_servers():
+            with self._admin(server) as connection:
+                self._golden.ready(connection, server)
+        return self.newest
+
+    def _refill(self) -> int:
+        made = 0
+        for server in self._open_servers():
+            with self._admin(server) as connection:
+                made += self._golden.refill(connection, server)
+        return made
+
+    def _tidy(self) -> list[str]:
+        removed: list[str] = []
+        for server in self._open_servers():
+            with self._admin(server) as connection:
+                removed += [f"{server.name}/{name}" for name in self._golden.tidy(connection)]
+        return removed
+
+    def _open_servers(self) -> list[Server]:
+        return [one for one in self.setting.servers.of(self.kind) if one.admin and one.state == "open"]
+
+    # --- users and looking at it ---
+
+    def _enrol(self, env: Environment, login: str, password_hash: str, role: str) -> None:
+        with self._open(env) as connection:
+            connection.execute(
+                "INSERT INTO tenantry_user (id, login, role, password, created) VALUES (%s, %s, %s, %s, %s) "
+                "ON CONFLICT (login) DO UPDATE SET password = excluded.password, role = excluded.role, "
+                "active = 1, epoch = tenantry_user.epoch + 1",
+                (new_id(), login.lower(), role, password_hash, history.now()),
+            )
+
+    def _differences(self, env: Environment, connection: Connection) -> list[str]:
+        server = self.server(env)
+        with self._admin(server) as administrator:
+            declared = self._golden.ready(administrator, server)
+        return differences(declared, shape(connection))
+
+    def _unsafe(self, env: Environment, connection: Connection) -> list[Finding]:
+        row = connection.execute(
+            "SELECT has_database_privilege('public', current_database(), 'CONNECT'), "
+            "bool_or(rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrls) "
+            "FROM pg_roles WHERE rolname = ANY (%s)",
+            (list(self._users(env)),),
+        ).fetchone()
+        everyone, mighty = row or (False, False)
+        found, name = [], sql.Identifier(self.locate(env)).as_string()
+        if everyone:
+            remedy = f"Run REVOKE ALL ON DATABASE {name} FROM PUBLIC; there, as its owner."
+            found.append(Finding(self.name, False, f"every role may connect to {name}", remedy))
+        if mighty:
+            what = f"its role may do more on the server than use {name}"
+            found.append(Finding(self.name, False, what, "Take the attributes away with ALTER ROLE."))
+        return found
+
+    def _measure(self, env: Environment) -> Usage:
+        with self._open(env) as connection:
+            (size,) = connection.execute("SELECT pg_database_size(current_database())").fetchone() or (0,)
+            return Usage(bytes=size, rows=_count(connection))
+
+    def _dump(self, env: Environment, into: Any) -> None:
+        raise self._error(env, "not yet")
+
+    def _load(self, env: Environment, source: Any) -> None:
+        raise self._error(env, "not yet")
+
+    def _attack(self, env: Environment, other: Environment) -> list[Breach]:
+        raise self._error(env, "not yet")
+
+
+def _setting(database: sql.Identifier, name: str, value: Value) -> sql.Composed:
+    values: Sequence[object] = value if isinstance(value, list) else [value]
+    texts = [json.dumps(one) if isinstance(one, bool) else str(one) for one in values]
+    listed = sql.SQL(", ").join(sql.Literal(text) for text in texts)
+    return sql.SQL("ALTER DATABASE {} SET {} TO {}").format(database, sql.Identifier(name), listed)
+
+
+def _count(connection: Connection) -> int:
+    """Rows of all tables but the migration records."""
+    rows = connection.execute(
+        "SELECT n.nspname, c.relname, CASE WHEN pg_table_size(c.oid) > %s THEN greatest(c.reltuples, 0)::bigint END "
+        "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "WHERE c.relkind IN ('r', 'm') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' "
+        "AND NOT (n.nspname = 'public' AND c.relname = ANY (%s))",
+        (COUNTED, list(history.BOOKKEEPING)),
+    ).fetchall()
+    small = [sql.SQL("(SELECT count(*) FROM {})").format(sql.Identifier(*row[:2])) for row in rows if row[2] is None]
+    estimated = sum(row[2] for row in rows if row[2] is not None)
+    if not small:
+        return int(estimated)
+    (counted,) = connection.execute(sql.SQL("SELECT {}").format(sql.SQL(" + ").join(small))).fetchone() or (0,)
+    return int(estimated + counted)

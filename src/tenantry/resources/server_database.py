@@ -1,0 +1,134 @@
+"""What the databases on servers share: their schema and seed, the users' table, and how far they are migrated."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, Field
+
+from tenantry.config import Frozen, Seconds
+from tenantry.credentials import USER_TABLE
+from tenantry.errors import ResourceError
+from tenantry.model import Environment, Finding, Login, Migrated
+from tenantry.resources import Resource, Setting, history, server_migrator, servers
+from tenantry.resources.schema import EMPTY, Schema, checksum, fingerprint, read
+from tenantry.resources.server_migrator import Dialect
+
+
+class Pool(Frozen):
+    """The connections that one process keeps to a tenant's database."""
+
+    size: int = Field(default=5, ge=0)
+    overflow: int = Field(default=10, ge=0)
+    idle: Seconds = 300.0
+
+
+class Options(servers.Options):
+    """What every kind of database on a server takes."""
+
+    directory: str | None = Field(default=None, alias="schema")  # `schema` itself is a name of pydantic's
+    seed: str | None = None
+    pool: Pool = Pool()
+
+
+class ServerDatabase(servers.OnServer, Resource):
+    """A database on a server, at the newest schema of its blueprint."""
+
+    Options: ClassVar[type[BaseModel]] = Options
+    has_schema = True
+    has_users = True
+    dialect: ClassVar[Dialect]
+    making: ClassVar[str]  # part of every fingerprint: counted up when the way databases are made changes
+
+    def __init__(self, name: str, options: Any, setting: Setting) -> None:
+        super().__init__(name, options, setting)
+        self._directory = self._declared("schema", options.directory, directory=True) if options.directory else None
+        self._seed = self._declared("seed", options.seed) if options.seed else None
+
+    @abstractmethod
+    def _open(self, env: Environment) -> AbstractContextManager[Any]:
+        """A connection to an environment's database by its own login; raises `ResourceError` where there is none."""
+
+    def _login(self, env: Environment) -> Login:
+        login = env.logins.get(self.name)
+        if login is None:
+            raise self._error(env, "this process does not know its login")
+        return login
+
+    # --- schema ---
+
+    def schema(self) -> Schema:
+        """The migrations as the files are now. Raises `MigrationInvalid`."""
+        return read(self._directory, self.dialect.split) if self._directory else EMPTY
+
+    def versions(self) -> tuple[str, ...]:
+        """All versions the blueprint declares, oldest first."""
+        return history.versions(self.schema())
+
+    def fingerprint(self) -> str:
+        """What a new database is made of, in 16 hex digits: schema files, seed, users' table and options."""
+        seed = checksum(self._seed.read_text("utf-8")) if self._seed else ""
+        users = USER_TABLE[self.dialect.name] if self.setting.users else ""
+        return fingerprint((self.making, self.schema().fingerprint, seed, users, *self._made_of()))
+
+    def _made_of(self) -> tuple[str, ...]:
+        """The options that change what a new database is."""
+        return ()
+
+    def _fill(self, connection: Any) -> None:
+        """Make an empty database what every new tenant gets."""
+        self._add_users(connection)
+        server_migrator.migrate(self.dialect, connection, self.schema(), self.newest)
+        if self._seed:
+            statements = self.dialect.split(self._seed.read_text("utf-8"), self._seed.name)
+            self.dialect.script(connection, statements, self._seed.name)
+
+    def _add_users(self, connection: Any) -> None:
+        if self.setting.users:
+            self.dialect.script(connection, (USER_TABLE[self.dialect.name],), "tenantry_user")
+
+    def _renew(self, env: Environment) -> None:
+        """Bring a database that was there already to what a new one would be, its data kept."""
+        with self._open(env) as connection:
+            self._add_users(connection)
+            server_migrator.migrate(self.dialect, connection, self.schema(), self.newest)
+
+    def _version(self, env: Environment) -> str | None:
+        with self._open(env) as connection:
+            return server_migrator.version(self.dialect, connection, self.schema())
+
+    def _migrate(self, env: Environment, to: str | None) -> Migrated:
+        with self._open(env) as connection:
+            return server_migrator.migrate(self.dialect, connection, self.schema(), to)
+
+    # --- looking at it ---
+
+    def _check(self, env: Environment) -> list[Finding]:
+        with self._open(env) as connection:
+            version = server_migrator.version(self.dialect, connection, self.schema())
+            faults = [*self._unsafe(env, connection)]
+            if version != self.newest:
+                what = f"schema {version or 'none'} is behind {self.newest}"
+                faults.append(Finding(self.name, False, what, "Run `tenantry migrate run`."))
+            else:
+                faults += self._drift(env, connection)
+        told = f"{self.kind} {self.locate(env)} on {self.server(env).name}, schema {version or 'none'}"
+        return faults or [Finding(self.name, True, told)]
+
+    def _drift(self, env: Environment, connection: Any) -> list[Finding]:
+        remedy = "Write the difference as a migration, or undo it by hand."
+        found = self._differences(env, connection)
+        return [Finding(self.name, False, f"the schema has drifted: {what}", remedy) for what in found]
+
+    @abstractmethod
+    def _unsafe(self, env: Environment, connection: Any) -> list[Finding]:
+        """What opens the database to others, or its login to more than the database."""
+
+    @abstractmethod
+    def _differences(self, env: Environment, connection: Any) -> list[str]:
+        """What differs from a new database, by name."""
+
+    def _missing(self, env: Environment) -> ResourceError:
+        return self._error(env, f"there is no database {self.locate(env)} on {self.server(env).name}")
