@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
@@ -20,12 +21,13 @@ from tenantry.config import FILE, Config, secret_keys
 from tenantry.embedded import Hold
 from tenantry.errors import ConfigError, EmbeddedFailed, RegistryUnavailable, TenantryError
 from tenantry.model import Changes, Environment, Loaded
+from tenantry.operations import placement
 from tenantry.operations.blueprints import Blueprints, read_config
 from tenantry.registry import Feed, Registry, Vault
 from tenantry.registry.database import Database
 from tenantry.runtime import Runtime, Settings
 from tenantry.runtime.resolver import Request, Resolver
-from tenantry.runtime.settings import Jwt
+from tenantry.runtime.settings import Jwt, PoolLimits
 
 SNAPSHOT: Final = "snapshot.json"
 JWKS_BYTES: Final = 1_000_000
@@ -42,7 +44,8 @@ def connect(config: Config | Path | str | None = None) -> Runtime:
         config = read_config(Path(config or os.environ.get("TENANTRY_CONFIG", FILE)))
     vault = Vault(*secret_keys(config.root))
     source = RegistrySource(config.control_url, vault, config.data if config.wants_embedded else None)
-    return Runtime(settings(config), source, lambda environment: open_key(vault, environment)).install()
+    keys = partial(open_key, vault)
+    return Runtime(settings(config), source, keys, partial(placement.unseal, vault)).install()
 
 
 def open_key(vault: Vault, environment: Environment) -> bytes:
@@ -71,12 +74,21 @@ def settings(config: Config) -> Settings:
         versions={key: part.versions() for key, part in with_schema.items()},
         users={name: blueprints.users_of(blueprint) for name, blueprint in config.blueprints.items()},
         open_databases=config.runtime.open_databases,
+        pools={key: found for key, part in parts.items() if (found := _pool(part.options)) is not None},
         session_seconds=int(config.runtime.session),
         secure_cookies=config.runtime.secure_cookies,
         trusted_proxies=config.serve.trusted_proxies,
         jwt=_jwt(config) if "jwt" in config.routing.by else None,
         snapshot=config.data / SNAPSHOT,
     )
+
+
+def _pool(options: Any) -> PoolLimits | None:
+    """The limits of a resource whose kind takes `pool = {size, overflow, idle}`."""
+    found = getattr(options, "pool", None)
+    if found is None:
+        return None
+    return PoolLimits(found.size, found.overflow, found.idle)
 
 
 def _jwt(config: Config) -> Jwt:

@@ -90,6 +90,17 @@ class DatabasesBusy(TenantryError):
     status = 503
 
 
+class ServerBusy(TenantryError):
+    """No connection to the server '{server}' came free within {seconds} s: {reason}."""
+
+    code = "server.busy"
+    remedy = (
+        "Try again; raise `connections` of the server '{server}', or look for sessions that are never closed: "
+        "the log names them."
+    )
+    status = 503
+
+
 class SchemaBehind(TenantryError):
     """The tenant '{slug}' is at schema {has}, and this application needs {needs}."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sys
 import threading
 import weakref
 from collections import OrderedDict
@@ -14,11 +15,11 @@ from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from tenantry.context import current_environment
-from tenantry.errors import RegistryUnavailable, RuntimeMissing, TenantNotFound, TenantryError
-from tenantry.model import Environment, facts_of, resolve_values
+from tenantry.errors import RegistryUnavailable, ResourceError, RuntimeMissing, TenantNotFound, TenantryError
+from tenantry.model import Environment, Login, Place, facts_of, resolve_values
 from tenantry.runtime.accounts import Accounts
 from tenantry.runtime.cache import TenantCache
-from tenantry.runtime.databases import Databases
+from tenantry.runtime.databases import Databases, Origin
 from tenantry.runtime.follower import Follower
 from tenantry.runtime.resolver import Resolver
 from tenantry.runtime.sessions import Sessions
@@ -39,6 +40,12 @@ REMEMBERED: Final = 10_000
 _installed: Runtime | None = None
 
 
+def no_logins(environment: Environment, place: Place) -> Login:
+    """Stands where a runtime was given no way to open sealed logins: nothing on a server can be reached."""
+    reason = "this runtime was not told how to open its login"
+    raise ResourceError(kind=place.kind, resource=place.name, tenant=environment.tenant.slug, reason=reason)
+
+
 class Runtime:
     """Knows all tenants, follows their changes, and gives the current one its database, files, cache and users.
 
@@ -46,11 +53,22 @@ class Runtime:
     (`start_thread`). A process that is forked off begins anew with its first request.
     """
 
-    def __init__(self, settings: Settings, source: Source, keys: Callable[[Environment], bytes]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        source: Source,
+        keys: Callable[[Environment], bytes],
+        logins: Callable[[Environment, Place], Login] = no_logins,
+    ) -> None:
         self.settings = settings
         self.source = source
         self.resolver = Resolver(settings)
-        self.databases = Databases(settings, lambda environment: self.resolver.table.current(environment))
+        self.databases = Databases(
+            settings,
+            lambda environment: self.resolver.table.current(environment),
+            lambda name: self.resolver.table.servers.get(name),
+            logins,
+        )
         self._keys: _Remembered[bytes] = _Remembered(keys)
         self._values: _Remembered[Mapping[str, Any]] = _Remembered(self._resolve_values)
         self.sessions = Sessions(settings, self._keys.get)
@@ -106,7 +124,7 @@ class Runtime:
                 task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-        await self.databases.forget()
+        await self.databases.close()
 
     def start_thread(self) -> None:
         """Follow the changes in a thread with an event loop of its own; returns when all tenants are loaded."""
@@ -182,12 +200,15 @@ class Runtime:
 
     def session(self, resource: str | None = None) -> TenantSession:
         """A session on the current tenant's database, for `async with` or `with`."""
-        return TenantSession(self.databases, resource)
+        frame = sys._getframe(1)
+        return TenantSession(self.databases, resource, (frame.f_code.co_filename, frame.f_lineno))
 
     @contextmanager
     def connection(self, resource: str | None = None) -> Iterator[Connection]:
         """A SQLAlchemy connection to the current tenant's database, for code without an event loop."""
-        with self.databases.connection_sync(resource) as connection:
+        frame = sys._getframe(2)  # past contextlib's own
+        origin = frame.f_code.co_filename, frame.f_lineno
+        with self.databases.connection_sync(resource, origin) as connection:
             yield connection
 
     def storage(self, resource: str = "media") -> Storage:
@@ -212,16 +233,17 @@ class TenantSession:
     What is not committed when the block ends is rolled back.
     """
 
-    __slots__ = ("_async", "_databases", "_resource", "_sync")
+    __slots__ = ("_async", "_databases", "_origin", "_resource", "_sync")
 
-    def __init__(self, databases: Databases, resource: str | None) -> None:
+    def __init__(self, databases: Databases, resource: str | None, origin: Origin) -> None:
         self._databases = databases
         self._resource = resource
+        self._origin = origin
         self._async: AbstractAsyncContextManager[AsyncSession] | None = None
         self._sync: AbstractContextManager[Session] | None = None
 
     async def __aenter__(self) -> AsyncSession:
-        self._async = self._databases.session(self._resource)
+        self._async = self._databases.session(self._resource, self._origin)
         return await self._async.__aenter__()
 
     async def __aexit__(
@@ -231,7 +253,7 @@ class TenantSession:
         await self._async.__aexit__(kind, error, trace)
 
     def __enter__(self) -> Session:
-        self._sync = self._databases.session_sync(self._resource)
+        self._sync = self._databases.session_sync(self._resource, self._origin)
         return self._sync.__enter__()
 
     def __exit__(
@@ -293,9 +315,10 @@ def connected() -> Runtime:
 def tenant_session(resource: str | None = None) -> TenantSession:
     """A session on the current tenant's own database: `async with` gives an AsyncSession, `with` a Session.
 
-    Entering raises `NoTenant`, `TenantNotServed`, `SchemaBehind` or `DatabasesBusy`.
+    Entering raises `NoTenant`, `TenantNotServed`, `SchemaBehind`, `DatabasesBusy`, `ServerBusy` or `ServerUnavailable`.
     """
-    return connected().session(resource)
+    runtime, frame = connected(), sys._getframe(1)
+    return TenantSession(runtime.databases, resource, (frame.f_code.co_filename, frame.f_lineno))
 
 
 def tenant_storage(resource: str = "media") -> Storage:

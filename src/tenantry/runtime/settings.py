@@ -28,6 +28,15 @@ class Jwt:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolLimits:
+    """How many connections to a server one resource of one environment has in this process."""
+
+    size: int = 5  # kept open when nobody uses them
+    overflow: int = 10  # beside these, while they are needed
+    idle: float = 300.0  # seconds after which one that nobody uses is closed
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything an application's process needs to know about the platform."""
 
@@ -46,7 +55,9 @@ class Settings:
         default_factory=dict
     )  # by blueprint: the resource that holds the users' table
     open_databases: int = 200  # tenant databases that one process keeps open
-    busy_seconds: float = 10.0  # how long a request waits where all of them are in use
+    busy_seconds: float = 10.0  # how long a request waits where all of them, or all connections, are in use
+    pools: Mapping[tuple[str, str], PoolLimits] = field(default_factory=dict)  # of (blueprint, resource) on a server
+    leak_after: float = 60.0  # seconds after which the log names a session on a server that is still open
     session_seconds: int = 14 * 86400
     secure_cookies: bool = True
     trusted_proxies: tuple[str, ...] = ()  # whose X-Forwarded-Proto is believed in redirects

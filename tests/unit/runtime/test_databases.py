@@ -170,11 +170,11 @@ async def test_bound(world: Any, started: Any) -> None:
     for number in (0, 1, 0, 2, 3, 4, 0):
         with tenant_context(tenants[number]):
             assert await read() == f"t{number}"
-        assert runtime.databases._count <= 2
-    assert [key[0] for key in runtime.databases._open] == [tenants[4].id, tenants[0].id]
+        assert runtime.databases.files._count <= 2
+    assert [key[0] for key in runtime.databases.files._open] == [tenants[4].id, tenants[0].id]
     with tenant_context(tenants[1]):
         assert read_sync() == "t1"
-    assert runtime.databases._count == 2
+    assert runtime.databases.files._count == 2
 
 
 async def test_waiting_for_a_database(world: Any, started: Any) -> None:
@@ -193,14 +193,14 @@ async def test_waiting_for_a_database(world: Any, started: Any) -> None:
                 asyncio.create_task(use(other, read)),
                 asyncio.create_task(use(third, lambda: asyncio.to_thread(read_sync))),
             ]
-            while len(runtime.databases._waiting) < 2:
+            while len(runtime.databases.files._waiting) < 2:
                 await asyncio.sleep(0.001)
             cancelled = asyncio.create_task(use(third, read))
             await asyncio.sleep(0)
             cancelled.cancel()
             assert not any(task.done() for task in waiting)
     assert await asyncio.gather(*waiting) == ["other", "third"]
-    assert runtime.databases._count == 1
+    assert runtime.databases.files._count == 1
 
 
 async def test_waiting_in_vain(world: Any, started: Any) -> None:
@@ -216,7 +216,7 @@ async def test_waiting_in_vain(world: Any, started: Any) -> None:
                     read_sync()
     with tenant_context(other):
         assert await read() == "other"
-    assert not runtime.databases._waiting
+    assert not runtime.databases.files._waiting
 
 
 async def test_a_change_closes(world: Any, started: Any, until: Any) -> None:
@@ -225,14 +225,14 @@ async def test_a_change_closes(world: Any, started: Any, until: Any) -> None:
     runtime = await started()
     with tenant_context(acme):
         await read()
-        assert runtime.databases._count == 1
+        assert runtime.databases.files._count == 1
         new = world.change(acme, plan="pro")
-        await until(lambda: runtime.databases._count == 0)
+        await until(lambda: runtime.databases.files._count == 0)
         async with tenant_session() as session:
             world.change(new, plan="free")
-            await until(lambda: not runtime.databases._open)
+            await until(lambda: not runtime.databases.files._open)
             assert (await session.execute(NOTE)).scalar_one() == "acme"
-        assert runtime.databases._count == 0
+        assert runtime.databases.files._count == 0
 
 
 async def test_tasks_at_the_same_time(world: Any, started: Any) -> None:
@@ -247,7 +247,7 @@ async def test_tasks_at_the_same_time(world: Any, started: Any) -> None:
 
     async with asyncio.timeout(60):
         assert all(await asyncio.gather(*(one(number) for number in range(96))))
-    assert runtime.databases._count <= 3
+    assert runtime.databases.files._count <= 3
 
 
 def test_threads_at_the_same_time(world: Any) -> None:

@@ -1,0 +1,178 @@
+"""The connections one process may have to one server, and who gets the next one. Plain data: no input or output.
+
+Whoever uses a `Budget` holds one lock around every call, from event loops and threads alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, Generic, TypeAlias, TypeVar
+
+from tenantry.errors import TenantryError
+
+Loop: TypeAlias = asyncio.AbstractEventLoop | None
+"""The event loop that uses a connection; None: threads do."""
+
+AHEAD: Final = 4
+"""A tenant gets another connection while it uses fewer than this many times the free ones.
+
+So whoever floods, alone, leaves a fifth of the budget to the others, who find it free when they come ("dynamic
+thresholds", Choudhury and Hahne, IEEE/ACM Transactions on Networking 6(2), 1998).
+"""
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """A connection's place in the budget."""
+
+    share: Share
+    loop: Loop
+    since: float = 0.0  # when it was last given back
+
+
+@dataclass(slots=True, eq=False)
+class Share:
+    """What one tenant's resource has of a server's budget."""
+
+    key: tuple[str, str]  # environment id, resource
+    size: int  # connections kept open when nobody uses them
+    most: int  # connections at all
+    open: int = 0  # being opened, in use, and idle
+    idle: list[Slot] = field(default_factory=list)  # the last one was used last
+
+    @property
+    def busy(self) -> int:
+        """Connections being opened or in use."""
+        return self.open - len(self.idle)
+
+
+S = TypeVar("S", bound=Slot)
+
+
+@dataclass(slots=True)
+class Grant(Generic[S]):
+    """The right to use an idle connection, or to open one; first the evicted one has to be closed."""
+
+    slot: S | None = None
+    evicted: S | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Waiter(Generic[S]):
+    """Somebody who waits; `wake` is called when there is a grant or an error."""
+
+    share: Share
+    loop: Loop
+    wake: Callable[[], object]
+    grant: Grant[S] | None = None
+    error: TenantryError | None = None
+
+
+class Budget(Generic[S]):
+    """At most `limit` connections over all tenants. Those who wait take turns by tenant; within one, in their order."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.open = 0
+        self.idle: OrderedDict[S, None] = OrderedDict()  # least recently used first
+        self.waiting: OrderedDict[Share, deque[Waiter[S]]] = OrderedDict()
+
+    @property
+    def busy(self) -> int:
+        """Connections being opened or in use."""
+        return self.open - len(self.idle)
+
+    @property
+    def waiters(self) -> int:
+        """How many wait."""
+        return sum(map(len, self.waiting.values()))
+
+    def ask(self, share: Share, loop: Loop) -> Grant[S] | None:
+        """A connection now, or None where one has to `wait`."""
+        return None if share in self.waiting else self._grant(share, loop)
+
+    def wait(self, waiter: Waiter[S]) -> None:
+        """Stand in line."""
+        self.waiting.setdefault(waiter.share, deque()).append(waiter)
+
+    def give_up(self, waiter: Waiter[S]) -> None:
+        """Leave the line."""
+        queue = self.waiting.get(waiter.share)
+        if queue and waiter in queue:
+            queue.remove(waiter)
+            if not queue:
+                del self.waiting[waiter.share]
+
+    def fail(self, error: TenantryError) -> None:
+        """Send everybody home with an error."""
+        for queue in self.waiting.values():
+            for waiter in queue:
+                waiter.error = error
+                waiter.wake()
+        self.waiting.clear()
+
+    def give_back(self, slot: S, now: float) -> S | None:
+        """A connection is idle again; the one that is now too many, if any, has to be closed."""
+        share, slot.since = slot.share, now
+        share.idle.append(slot)
+        self.idle[slot] = None
+        self.serve()
+        if len(share.idle) > share.size or self.open > self.limit:
+            surplus = share.idle[0] if share.idle else None
+            return self.take_out(surplus) if surplus else None  # type: ignore[arg-type]
+        return None
+
+    def idle_of(self, share: Share) -> list[S]:
+        """A tenant's idle connections."""
+        return [slot for slot in self.idle if slot.share is share]
+
+    def take_out(self, slot: S) -> S:
+        """Let nobody have this idle connection any more. It counts until it is `gone`."""
+        slot.share.idle.remove(slot)
+        del self.idle[slot]
+        return slot
+
+    def gone(self, share: Share) -> None:
+        """A connection was closed, or could not be opened."""
+        share.open -= 1
+        self.open -= 1
+        self.serve()
+
+    def serve(self) -> None:
+        """Give those who wait what there is, one tenant after the other."""
+        blocked = 0
+        while blocked < len(self.waiting) and (self.open < self.limit or self.idle):
+            share, queue = next(iter(self.waiting.items()))
+            self.waiting.move_to_end(share)
+            grant = self._grant(share, queue[0].loop)
+            if grant is None:
+                blocked += 1
+                continue
+            blocked = 0
+            waiter = queue.popleft()
+            if not queue:
+                del self.waiting[share]
+            waiter.grant = grant
+            waiter.wake()
+
+    def _grant(self, share: Share, loop: Loop) -> Grant[S] | None:
+        if share.busy >= AHEAD * (self.limit - self.busy):
+            return None
+        own = next((slot for slot in reversed(share.idle) if slot.loop is loop), None)
+        if own is not None:
+            return Grant(slot=self.take_out(own))  # type: ignore[arg-type]
+        if share.open >= share.most:  # all it may have, with an idle one of another event loop
+            return Grant(evicted=self.take_out(share.idle[0])) if share.idle else None  # type: ignore[arg-type]
+        if self.open < self.limit:
+            self.open += 1
+            share.open += 1
+            return Grant()
+        if not self.idle or self.open > self.limit:
+            return None
+        evicted = self.take_out(next(iter(self.idle)))
+        evicted.share.open -= 1
+        share.open += 1
+        return Grant(evicted=evicted)

@@ -1,0 +1,25 @@
+"""Keeps the connections of one tenant from being used while another one is the current tenant."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tenantry.context import _current
+from tenantry.errors import ForeignTenant, NoTenant
+from tenantry.model import Environment
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+
+def guard(engine: Engine, environment: Environment) -> None:
+    """Refuse every statement outside the context of the environment that an engine was made for."""
+    from sqlalchemy import event
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def same_tenant(*_: Any) -> None:
+        now = _current.get()
+        if now is None:
+            raise NoTenant
+        if now.id != environment.id:
+            raise ForeignTenant(owner=environment.tenant.slug, current=now.tenant.slug)

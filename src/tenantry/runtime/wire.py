@@ -1,0 +1,148 @@
+"""What differs between the kinds of database servers: addresses, drivers, and how their connections are looked at."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from tenantry.model import Login, Server
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
+CONNECT_SECONDS: Final = 2
+"""How long opening a connection may take; also how long a server may take to show that it lives."""
+
+
+class Wire(ABC):
+    """One kind of server. Connections are those of the driver itself, without SQLAlchemy's wrapping."""
+
+    backend: ClassVar[str]
+    drivers: ClassVar[tuple[str, str]]  # for threads, for event loops
+    options: ClassVar[Mapping[str, Any]] = MappingProxyType({})  # of the SQLAlchemy dialect
+
+    def url(self, server: Server, login: Login, database: str, loop: object) -> URL:
+        """The SQLAlchemy URL of a database; the query of the server's address holds its TLS settings."""
+        from sqlalchemy import make_url
+
+        driver = f"{self.backend}+{self.drivers[loop is not None]}"
+        plain = make_url(server.address).set(drivername=driver, database=database)
+        return plain.set(username=login.user, password=login.password)
+
+    @abstractmethod
+    def socket_of(self, connection: Any) -> int:
+        """The descriptor of a connection's socket."""
+
+    @abstractmethod
+    def settled(self, connection: Any) -> bool:
+        """Whether a connection is open and in no transaction, told without asking the server."""
+
+    @abstractmethod
+    def close(self, connection: Any, loop: asyncio.AbstractEventLoop | None) -> None:
+        """Close an idle connection, from any thread, without waiting."""
+
+    @abstractmethod
+    def refused(self, error: BaseException) -> bool:
+        """Whether the server turned a login down, where it could have answered another one."""
+
+    @abstractmethod
+    def answers(self, server: Server, login: Login, database: str) -> bool:
+        """Whether the server shows within `CONNECT_SECONDS` that it lives; blocks."""
+
+
+class Postgres(Wire):
+    """PostgreSQL, by psycopg."""
+
+    backend = "postgresql"
+    drivers = ("psycopg", "psycopg_async")
+    options = MappingProxyType({"use_native_hstore": False})  # its number differs between databases, the dialect is one
+
+    def socket_of(self, connection: Any) -> int:
+        return int(connection.pgconn.socket)
+
+    def settled(self, connection: Any) -> bool:
+        return bool(connection.pgconn.transaction_status == 0)  # PQTRANS_IDLE, also where it is in no pipeline
+
+    def close(self, connection: Any, loop: asyncio.AbstractEventLoop | None) -> None:
+        connection.pgconn.finish()  # says good-bye and closes; no event loop has a part in it
+
+    def refused(self, error: BaseException) -> bool:
+        """The server asked for the password before it said no: libpq tells no SQLSTATE of a failed connection."""
+        connection = getattr(error, "pgconn", None)
+        crowded = "slots are reserved" in str(error) or "too many connections" in str(error)
+        return bool(connection is not None and getattr(connection, "used_password", False)) and not crowded
+
+    def answers(self, server: Server, login: Login, database: str) -> bool:
+        """It answers a request for TLS with one octet, before any login (protocol 3.0, "SSL Session Encryption")."""
+        from sqlalchemy import make_url
+
+        url = make_url(server.address)
+        try:
+            with socket.create_connection((url.host, url.port or 5432), CONNECT_SECONDS) as probe:
+                probe.sendall(struct.pack("!ii", 8, 80877103))
+                return bool(probe.recv(1))
+        except OSError:
+            return False
+
+
+class MySql(Wire):
+    """MariaDB and MySQL, by asyncmy and PyMySQL."""
+
+    backend = "mysql"
+    drivers = ("pymysql", "asyncmy")
+
+    def url(self, server: Server, login: Login, database: str, loop: object) -> URL:
+        url = super().url(server, login, database, loop)
+        return url if "charset" in url.query else url.update_query_dict({"charset": "utf8mb4"})
+
+    def socket_of(self, connection: Any) -> int:
+        transport = getattr(connection, "_transport", None)
+        if transport is not None:
+            return int(transport.get_extra_info("socket").fileno())
+        return int(connection._sock.fileno())
+
+    def settled(self, connection: Any) -> bool:
+        connected = connection.connected if hasattr(connection, "connected") else connection.open
+        return bool(connected) and not connection.server_status & 1  # SERVER_STATUS_IN_TRANS
+
+    def close(self, connection: Any, loop: asyncio.AbstractEventLoop | None) -> None:
+        if loop is None:
+            with contextlib.suppress(Exception):
+                connection.close()
+        elif not loop.is_closed():
+            with contextlib.suppress(RuntimeError):  # the loop ends at this moment
+                loop.call_soon_threadsafe(lambda: loop.create_task(connection.ensure_closed()))
+
+    def refused(self, error: BaseException) -> bool:
+        code = error.args[0] if error.args else None
+        return code in _REFUSED
+
+    def answers(self, server: Server, login: Login, database: str) -> bool:
+        """It takes a login, or says why not. Anything less counts there as an attack (`max_connect_errors`)."""
+        from sqlalchemy import create_engine
+        from sqlalchemy.exc import DBAPIError
+        from sqlalchemy.pool import NullPool
+
+        limits = {"connect_timeout": CONNECT_SECONDS, "read_timeout": CONNECT_SECONDS}
+        url = self.url(server, login, database, None)
+        engine = create_engine(url, poolclass=NullPool, connect_args=limits)
+        try:
+            engine.raw_connection().close()
+        except DBAPIError as error:
+            code = error.orig.args[0] if error.orig and error.orig.args else 0
+            return isinstance(code, int) and not (code == 0 or 2000 <= code < 3000)  # those are the client's own
+        except OSError:
+            return False
+        return True
+
+
+_REFUSED: Final = frozenset({1044, 1045, 1049, 1698, 3118, 4151})  # access denied, no such database, account locked
+
+WIRES: Final[Mapping[str, Wire]] = MappingProxyType({"postgres": Postgres(), "mysql": MySql()})
+"""By the kind of a place."""

@@ -1,0 +1,132 @@
+"""Tenants whose databases lie on PostgreSQL servers, made with plain SQL, and a feed that tells of them."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+import servers
+from tenantry.credentials import USER_TABLE
+from tenantry.model import Changes, Environment, Loaded, Login, Place, Server, ServerState, Status, Tenant, new_id
+from tenantry.runtime import Runtime, Settings
+from tenantry.runtime.settings import PoolLimits
+
+TABLES = f"{USER_TABLE['postgresql']}; CREATE TABLE note (text text NOT NULL)"
+
+
+LIMITS = PoolLimits()
+
+
+class Fleet:
+    """The registry in miniature: tenants on servers. A login is 'sealed' as user:password."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.seq = 0
+        self.known: dict[str, Server] = {}
+        self.tenants: dict[str, Environment] = {}
+        self.log: list[Changes] = []
+        self.made: list[tuple[servers.Postgres, str]] = []
+
+    # --- what is there ---
+
+    def server(self, name: str, server: servers.Postgres, connections: int = 50) -> Server:
+        """Make a running server known."""
+        known = Server(name, "postgres", f"postgresql://127.0.0.1:{server.port}/postgres", connections=connections)
+        return self.enter(known)
+
+    def enter(self, server: Server) -> Server:
+        self.known[server.name] = server
+        self._tell(frozenset(), ())
+        return server
+
+    def change_server(self, name: str, **changes: Any) -> None:
+        self.enter(dataclasses.replace(self.known[name], **changes))
+
+    def tenants_on(self, name: str, server: servers.Postgres, slugs: Sequence[str]) -> list[Environment]:
+        """A database and a role for each slug, on a server that is known under a name."""
+        made = []
+        with psycopg.connect(server.url(), autocommit=True) as admin:
+            template = f"template_{new_id()[-12:]}"
+            admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(template)))
+            self.made.append((server, template))
+            with psycopg.connect(server.url(template), autocommit=True) as connection:
+                connection.execute(TABLES)
+                connection.execute("GRANT ALL ON ALL TABLES IN SCHEMA public TO PUBLIC")
+            for slug in slugs:
+                user, password = f"{slug}_{new_id()[-8:]}", f"of-{slug}{servers.ODD}"
+                role = sql.Identifier(user)
+                admin.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(role, password))
+                admin.execute(
+                    sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE {}").format(role, role, sql.Identifier(template))
+                )
+                admin.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(role))
+                with psycopg.connect(server.url(user, user, password), autocommit=True) as connection:
+                    connection.execute("INSERT INTO note VALUES (%s)", (slug,))
+                self.made.append((server, user))
+                made.append(self.place(slug, name, user, Login(user, password)))
+        return made
+
+    def clear(self) -> None:
+        """Drop what was made on servers that still run."""
+        for server, name in self.made:
+            if server.process.poll() is None:
+                drop = sql.SQL("DROP DATABASE {} WITH (FORCE)"), sql.SQL("DROP ROLE IF EXISTS {}")
+                server.run(*(statement.format(sql.Identifier(name)) for statement in drop))
+
+    def place(self, slug: str, server: str, database: str, login: Login, kind: str = "postgres") -> Environment:
+        """A tenant whose database is there already."""
+        tenant = Tenant(new_id(), slug, slug.title(), "lab", None, Status.ACTIVE)
+        place = Place("db", kind, database, None, server, sealed(login))
+        home = f"tenants/{slug}-{tenant.id[-8:]}/production"
+        return self.put(Environment(new_id(), "production", tenant, home, (place,), (f"{slug}.example.com",)))
+
+    def put(self, environment: Environment) -> Environment:
+        self.tenants[environment.id] = environment
+        self._tell(frozenset({environment.tenant.id}), (environment,))
+        return environment
+
+    def rotate(self, environment: Environment, login: Login) -> Environment:
+        """Let the runtimes know another login."""
+        place = dataclasses.replace(environment.places[0], sealed=sealed(login))
+        return self.put(dataclasses.replace(environment, places=(place,)))
+
+    def _tell(self, tenants: frozenset[str], environments: tuple[Environment, ...]) -> None:
+        self.seq += 1
+        self.log.append(Changes(self.seq, tenants, environments, tuple(self.known.values())))
+
+    # --- the source of a runtime ---
+
+    async def load(self) -> Loaded:
+        return Loaded(self.seq, list(self.tenants.values()), list(self.known.values()))
+
+    async def follow(self, since: int) -> AsyncIterator[Changes]:
+        while True:
+            for changes in [changes for changes in self.log if changes.seq > since]:
+                since = changes.seq
+                yield changes
+            await asyncio.sleep(0.005)
+
+    def runtime(self, pool: PoolLimits = LIMITS, **changes: Any) -> Runtime:
+        """A runtime of these tenants, not started."""
+        values: dict[str, Any] = {"users": {"lab": "db"}, "pools": {("lab", "db"): pool}, "secure_cookies": False}
+        settings = Settings(domain="example.com", data=self.data, **values | changes)
+        return Runtime(settings, self, lambda environment: environment.id.encode(), opened)
+
+
+def sealed(login: Login) -> bytes:
+    return f"{login.user}:{login.password}".encode()
+
+
+def opened(environment: Environment, place: Place) -> Login:
+    user, _, password = place.sealed.decode().partition(":")
+    return Login(user, password)
+
+
+__all__ = ["Fleet", "PoolLimits", "ServerState", "opened", "sealed"]
