@@ -59,7 +59,7 @@ CREATE TABLE IF NOT EXISTS tenantry_user (
         "mysql": """
 CREATE TABLE IF NOT EXISTS tenantry_user (
   id VARCHAR(36) NOT NULL PRIMARY KEY,
-  login VARCHAR(254) NOT NULL UNIQUE,
+  login VARCHAR(254) COLLATE utf8mb4_bin NOT NULL UNIQUE,
   name VARCHAR(200) NOT NULL DEFAULT '',
   role VARCHAR(10) NOT NULL DEFAULT 'user' CHECK (role IN ('admin', 'superuser', 'user')),
   password VARCHAR(200) NOT NULL,

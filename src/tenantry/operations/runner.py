@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -14,7 +14,7 @@ from tenantry.operations import adopt, bulk, change, create, destroy, drop, migr
 from tenantry.operations.fleet import ItemsFailed, Stopwatch
 from tenantry.operations.toolbox import Toolbox
 from tenantry.operations.verb import Verb, Work
-from tenantry.registry import journal
+from tenantry.registry import Transaction, journal
 from tenantry.registry.database import now
 from tenantry.registry.journal import State, StepState
 
@@ -59,8 +59,14 @@ class Runner:
         self.worker_id = worker_id
         self.running: set[str] = set()
         self.ending = False
+        self._taken: dict[str, tuple[journal.Operation, list[journal.Step]]] = {}
         self._idle = asyncio.Event()
         self._idle.set()
+
+    async def take(self, tx: Transaction, operation_id: str) -> journal.Operation:
+        """Take an operation in the transaction that claims it, and keep it at hand for `drive`."""
+        self._taken[operation_id] = await self._take(tx, operation_id)
+        return self._taken[operation_id][0]
 
     def begin(self, operation_id: str) -> None:
         """Count an operation as under way here."""
@@ -70,6 +76,7 @@ class Runner:
     def over(self, operation_id: str) -> None:
         """Count an operation as no longer under way here."""
         self.running.discard(operation_id)
+        self._taken.pop(operation_id, None)
         if not self.running:
             self._idle.set()
 
@@ -94,54 +101,76 @@ class Runner:
             self.over(operation_id)
 
     async def _drive(self, operation_id: str, durable: Durable) -> None:
-        operation, steps = await self._take(operation_id)
+        taken = self._taken.pop(operation_id, None)
+        if taken is None:
+            async with self.tools.registry.write() as tx:
+                taken = await self._take(tx, operation_id)
+        operation, steps = taken
         if not operation.state.live:
             return
         work = Work(self.tools, operation, lambda: self.ending)
-        outcome: Outcome = {}
-        reached: list[journal.Step] = []
-        for step in steps:
-            reached.append(step)
-            outcome = await self._one(durable, f"{step.position} {step.name}", partial(self.perform, work, step))
-            if outcome:
-                break
+        outcome = await durable("steps", partial(self._perform_all, work, steps))
         undone = bool(outcome) and VERBS[operation.verb].reversible
         if undone:
-            for step in reversed(reached):
-                await self._one(durable, f"undo {step.position} {step.name}", partial(self.undo, work, step))
-        await self._one(durable, "end", partial(self.end, work, outcome, undone))
+            await durable("undo", partial(self._undo_all, work))
+        await durable("end", partial(self.end, work, outcome, undone))
 
-    async def _one(self, durable: Durable, name: str, call: Callable[[], Awaitable[Outcome]]) -> Outcome:
-        """One durable step, unless this worker is asked to end: then whoever takes the operation next goes on here."""
+    async def _take(self, tx: Transaction, operation_id: str) -> tuple[journal.Operation, list[journal.Step]]:
+        """The operation in this worker's hands, its first open step recorded as running."""
+        operation = await journal.take(tx, operation_id, self.worker_id)
+        steps = await journal.steps(tx, operation_id)
+        following = next((step.position for step in steps if step.state is not StepState.DONE), None)
+        if operation.state is State.RUNNING and following is not None:
+            await journal.begin_step(tx, operation_id, following)
+        return operation, steps
+
+    async def _perform_all(self, work: Work, steps: Sequence[journal.Step]) -> Outcome:
+        """All steps that are not done, until one does not go well: then its error. What is done, the registry knows."""
+        if work.operation.state is State.CANCELLING:
+            return Cancelled().as_dict()
+        for step in steps:
+            self._stay()
+            if step.state is not StepState.DONE and (outcome := await self.perform(work, step)):
+                return outcome
+        return {}
+
+    async def _undo_all(self, work: Work) -> Outcome:
+        """Undo, last first, every step that was begun."""
+        async with self.tools.registry.read() as tx:
+            steps = await journal.steps(tx, work.operation.id)
+        for step in reversed(steps):
+            self._stay()
+            if step.state not in (StepState.PENDING, StepState.UNDONE):
+                await self.undo(work, step)
+        return {}
+
+    def _stay(self) -> None:
+        """Raise `Handover` where this worker is asked to end: then whoever takes the operation next goes on here."""
         if self.ending:
             raise Handover
-        return await durable(name, call)
-
-    async def _take(self, operation_id: str) -> tuple[journal.Operation, list[journal.Step]]:
-        async with self.tools.registry.write() as tx:
-            operation = await journal.take(tx, operation_id, self.worker_id)
-            return operation, await journal.steps(tx, operation_id)
 
     async def perform(self, work: Work, step: journal.Step) -> Outcome:
         """One step; {} when it went well, otherwise its error. Raises only what means: not this worker, not now."""
-        async with self.tools.registry.write() as tx:
-            state = await journal.guard(tx, work.operation)
-            if not await journal.begin_step(tx, work.operation.id, step.position):
-                return {}  # recorded as done by a worker that was killed before the engine heard of it
         watch = Stopwatch()
         try:
-            if state is State.CANCELLING:
-                raise Cancelled
             detail = await VERBS[work.operation.verb].perform(work, step)
         except NOT_HERE:
             raise
         except Exception as error:
             return await self._failed(work, step, error, watch.seconds)
+        return await self._done(work, step, detail, watch.seconds)
+
+    async def _done(self, work: Work, step: journal.Step, detail: str, seconds: float) -> Outcome:
+        """Record that a step is done and the next one runs; where someone asked for it, cancelled before that one."""
+        operation = work.operation
         async with self.tools.registry.write() as tx:
-            await journal.guard(tx, work.operation)
-            await journal.set_step(tx, work.operation.id, step.position, StepState.DONE, detail, watch.seconds)
-            if work.operation.verb not in FLEET:
-                await journal.progress(tx, work.operation.id, done=1)
+            state = await journal.guard(tx, operation)
+            await journal.set_step(tx, operation.id, step.position, StepState.DONE, detail, seconds)
+            if operation.verb not in FLEET:
+                await journal.progress(tx, operation.id, done=1)
+            if state is State.CANCELLING and await journal.step_after(tx, operation.id, step.position):
+                return Cancelled().as_dict()
+            await journal.begin_step(tx, operation.id, step.position + 1)
         return {}
 
     async def _failed(self, work: Work, step: journal.Step, error: Exception, seconds: float) -> Outcome:
@@ -150,7 +179,9 @@ class Runner:
             error = Unexpected(kind=type(error).__name__, text=str(error))
         async with self.tools.registry.write() as tx:
             await journal.guard(tx, work.operation)
-            state = StepState.PENDING if isinstance(error, Cancelled) else StepState.FAILED
+            state = StepState.FAILED
+            if isinstance(error, Cancelled):  # what it did so far is to be undone, where the verb undoes anything
+                state = StepState.RUNNING if VERBS[work.operation.verb].reversible else StepState.PENDING
             await journal.set_step(tx, work.operation.id, step.position, state, str(error), seconds)
         return error.as_dict()
 

@@ -157,9 +157,10 @@ class Worker:
             if not await journal.anything_queued(tx):
                 return False
         async with self.registry.write() as tx:
-            operation = await journal.claim(tx, self.id, operation_id)
-        if operation is None:
-            return False
+            claimed = await journal.claim(tx, self.id, operation_id)
+            if claimed is None:
+                return False
+            operation = await self.runner.take(tx, claimed.id)
         log.info("operation %s: %s %s", operation.id, operation.verb, operation.tenant_slug or "")
         self.runner.begin(operation.id)
         try:

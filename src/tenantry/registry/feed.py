@@ -21,7 +21,7 @@ from tenantry.registry.database import TENANTS, WORK, Database
 if TYPE_CHECKING:
     from tenantry.registry.listener import Listener
 
-SQLITE_POLL: Final = 0.02
+SQLITE_POLL: Final = 0.01
 """Seconds between two looks at `PRAGMA data_version`, which costs about ten microseconds."""
 
 MANY: Final = 5000

@@ -365,6 +365,13 @@ async def begin_step(tx: Transaction, operation_id: str, position: int) -> bool:
     return (await tx.execute(statement.values(state=StepState.RUNNING.value, detail="", seconds=None))).rowcount > 0
 
 
+async def step_after(tx: Transaction, operation_id: str, position: int) -> bool:
+    """Whether an operation has a step behind this one."""
+    table = tables.operation_step
+    where = and_(table.c.operation_id == operation_id, table.c.position > position)
+    return await tx.first(select(table.c.position).where(where).limit(1)) is not None
+
+
 async def set_items(tx: Transaction, operation_id: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Record where items are: position, state, detail, error, seconds."""
     table = tables.operation_item

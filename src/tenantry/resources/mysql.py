@@ -1,0 +1,557 @@
+"""The kind `mysql`: a database on a MariaDB or MySQL server for each environment, made from a golden script."""
+
+from __future__ import annotations
+
+import io
+import json
+import secrets
+import zlib
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Final
+
+from pydantic import AfterValidator, BaseModel, Field
+
+from tenantry import paths
+from tenantry.credentials import USER_TABLE
+from tenantry.errors import ConfigError, NameTaken, ServerUnavailable, TenantryError
+from tenantry.model import Breach, Environment, Finding, Login, Migrated, Server, Usage, new_id
+from tenantry.resources import Resource, Setting, history, mysql_attack, mysql_book, mysql_script, server_migrator
+from tenantry.resources.mysql_book import BOOK, Part, State
+from tenantry.resources.mysql_dialect import MYSQL, rows
+from tenantry.resources.mysql_server import (
+    BAD_LOGIN,
+    DATABASE_THERE,
+    FORBIDDEN,
+    NO_DATABASE,
+    USER_REFUSED,
+    Administration,
+    Connection,
+    Refused,
+    connect,
+    demands_tls,
+    locked,
+    missing,
+    probe,
+    quote,
+    quote_grant,
+)
+from tenantry.resources.schema import EMPTY, Schema, checksum, fingerprint, read
+from tenantry.resources.servers import PASSWORD_BYTES, OnServer
+from tenantry.resources.servers import Options as ServerOptions
+
+FORMAT: Final = "1"
+"""Part of every fingerprint: golden scripts are made anew when the way they are made changes."""
+
+SCRATCH: Final = "tenantry_scratch_"
+
+PRIVILEGES: Final = (
+    "SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, REFERENCES, INDEX, ALTER, CREATE TEMPORARY TABLES, LOCK TABLES, "
+    "EXECUTE, CREATE VIEW, SHOW VIEW, CREATE ROUTINE, ALTER ROUTINE, EVENT, TRIGGER"
+)
+"""All there are on a database, but not GRANT OPTION: a tenant cannot pass its own on."""
+
+UNKNOWN_CHARSET: Final = frozenset({1115, 1253, 1273})
+
+
+def _word(value: str) -> str:
+    if not value.replace("_", "").isalnum() or not value.isascii():
+        raise ValueError("it is made of letters, digits and _")
+    return value
+
+
+def _host(value: str) -> str:
+    if not value or any(character in "'\"`\\ @" for character in value) or len(value) > 255:
+        raise ValueError("it is a host name or address, in which % stands for anything")
+    return value
+
+
+class Options(ServerOptions):
+    """What `mysql` takes."""
+
+    directory: str | None = Field(default=None, alias="schema")  # `schema` itself is a name of pydantic's
+    seed: str | None = None
+    charset: Annotated[str, AfterValidator(_word)] = "utf8mb4"
+    collation: Annotated[str, AfterValidator(_word)] | None = None
+    host: Annotated[str, AfterValidator(_host)] = "%"
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """What every new database gets."""
+
+    script: tuple[str, ...]
+    shape: dict[str, str]
+
+
+class Mysql(OnServer, Resource):
+    """A MariaDB or MySQL database with users of its own."""
+
+    kind: ClassVar[str] = "mysql"
+    server_kind: ClassVar[str] = "mysql"
+    name_limit: ClassVar[int] = 64
+    user_limit: ClassVar[int] = 32  # MySQL's; MariaDB takes 80
+    reserved: ClassVar[frozenset[str]] = frozenset({"mysql", "information_schema", "performance_schema", "sys", BOOK})
+    Options: ClassVar[type[BaseModel]] = Options
+    has_schema: ClassVar[bool] = True
+    has_users: ClassVar[bool] = True
+    faults: ClassVar[tuple[type[Exception], ...]] = (OSError, Refused)
+
+    def __init__(self, name: str, options: Any, setting: Setting) -> None:
+        super().__init__(name, options, setting)
+        self._directory = self._declared("schema", options.directory, directory=True) if options.directory else None
+        self._seed = self._declared("seed", options.seed) if options.seed else None
+        self._administration = Administration(setting.servers)
+        self._goldens: dict[tuple[str, str], Golden] = {}
+
+    @classmethod
+    def _probe(cls, server: Server) -> list[Finding]:
+        return probe(server)
+
+    # --- connections ---
+
+    @contextmanager
+    def _admin(self, server: Server) -> Iterator[Connection]:
+        """The administrator's connection to a server."""
+        try:
+            with self._administration.open(server) as connection:
+                yield connection
+        except Refused as error:
+            raise missing(server, error) or error from error
+
+    @contextmanager
+    def _part(self, env: Environment) -> Iterator[tuple[Connection, Part | None]]:
+        """The administrator's connection, and what the book has about an environment's database.
+
+        Nobody else works on that database meanwhile. Raises `NameTaken` where it is another environment's.
+        """
+        server, name = self.server(env), self.locate(env)
+        with self._admin(server) as admin, locked(admin, _lock(name)):
+            part = mysql_book.part(admin, name)
+            if part is not None and (part.owner, part.resource) != (env.id, self.name):
+                raise NameTaken(kind="database", name=name, server=server.name)
+            yield admin, part
+
+    @contextmanager
+    def _own(self, env: Environment, *, multi: bool = False) -> Iterator[Connection]:
+        """A connection by the environment's own login: nothing done with it reaches another database."""
+        server = self.server(env)
+        with self._administration.heeded(server), self._enter(env, server, self.locate(env), multi) as connection:
+            yield connection
+
+    @contextmanager
+    def _enter(self, env: Environment, server: Server, name: str, multi: bool) -> Iterator[Connection]:
+        login = self._login(env)
+        try:
+            connection = connect(server, login, name, multi=multi)
+        except Refused as error:
+            if error.number in BAD_LOGIN:
+                raise self._error(env, f"the server '{server.name}' refuses its login '{login.user}'") from error
+            if error.number in FORBIDDEN | {NO_DATABASE}:
+                reason = f"there is no database '{name}' for '{login.user}' on the server '{server.name}'"
+                raise self._error(env, reason) from error
+            raise
+        with closing(connection):
+            yield connection
+
+    def _login(self, env: Environment) -> Login:
+        login = env.logins.get(self.name)
+        if login is None:
+            raise self._error(env, "its login is not known here")
+        return login
+
+    # --- schema ---
+
+    def schema(self) -> Schema:
+        """The migrations as the files are now. Raises `MigrationInvalid`."""
+        return read(self._directory, MYSQL.split) if self._directory else EMPTY
+
+    def versions(self) -> tuple[str, ...]:
+        """All versions the blueprint declares, oldest first."""
+        return history.versions(self.schema())
+
+    def _version(self, env: Environment) -> str | None:
+        with self._own(env) as connection:
+            return server_migrator.version(MYSQL, connection, self.schema())
+
+    def _migrate(self, env: Environment, to: str | None) -> Migrated:
+        with self._own(env) as connection, locked(connection, _lock(self.locate(env))):
+            return server_migrator.migrate(MYSQL, connection, self.schema(), to)
+
+    def _fill(self, connection: Connection) -> None:
+        """Make an empty database what every new tenant gets."""
+        self._add_users(connection)
+        server_migrator.migrate(MYSQL, connection, self.schema(), self.newest)
+        if self._seed:
+            MYSQL.script(connection, MYSQL.split(self._seed.read_text("utf-8"), self._seed.name), self._seed.name)
+
+    def _add_users(self, connection: Connection) -> None:
+        if self.setting.users:
+            connection.ask(USER_TABLE["mysql"])
+
+    def _enrol(self, env: Environment, login: str, password_hash: str, role: str) -> None:
+        with self._own(env) as connection:
+            connection.ask(
+                "INSERT INTO tenantry_user (id, login, role, password, created) VALUES (%s, %s, %s, %s, %s) "
+                "ON DUPLICATE KEY UPDATE "
+                "password = VALUES(password), role = VALUES(role), active = 1, epoch = epoch + 1",
+                *(new_id(), login.lower(), role, password_hash, history.now()),
+            )
+
+    # --- the golden script ---
+
+    @property
+    def _title(self) -> str:
+        return f"{self.setting.blueprint}.{self.name}"
+
+    def fingerprint(self, admin: Connection) -> str:
+        """What the golden script is made of, in 16 hex digits: files, options, users' table, server's version."""
+        seed = checksum(self._seed.read_text("utf-8")) if self._seed else ""
+        users = USER_TABLE["mysql"] if self.setting.users else ""
+        options = f"{self.options.charset} {self.options.collation}"
+        version = str(admin.get_server_info())
+        return fingerprint((FORMAT, self._title, self.schema().fingerprint, seed, users, options, version))
+
+    def _golden(self, admin: Connection) -> Golden:
+        """The golden script for a server, made now where it is missing or the blueprint changed."""
+        mark = self.fingerprint(admin)
+        key = (admin.server.address, mark)
+        if key not in self._goldens:
+            data = mysql_book.golden(admin, mark)
+            if data is None:
+                with locked(admin, _lock(mark)):  # whoever waited here finds it made
+                    data = mysql_book.golden(admin, mark) or self._make_golden(admin, mark)
+            found = json.loads(zlib.decompress(data))
+            self._goldens = {key: Golden(tuple(found["script"]), found["shape"])} | dict(
+                list(self._goldens.items())[:7]
+            )
+        return self._goldens[key]
+
+    def _make_golden(self, admin: Connection, mark: str) -> bytes:
+        with self._scratch(admin) as (name, connection):
+            self._fill(connection)
+            found = mysql_script.items(connection, name)
+            connection.ask(mysql_script.SESSION)
+            script = [*mysql_script.tables_of(connection, found), *mysql_script.code_of(found)]
+            data = zlib.compress(json.dumps({"script": script, "shape": mysql_script.shape(found)}).encode())
+        mysql_book.keep_golden(admin, mark, self._title, data)
+        return data
+
+    @contextmanager
+    def _scratch(self, admin: Connection, *, multi: bool = False) -> Iterator[tuple[str, Connection]]:
+        """An empty database for the time of one call, and a connection of its user, who may no more than a tenant."""
+        name = f"{SCRATCH}{secrets.token_hex(7)}"
+        login = Login(name, secrets.token_urlsafe(PASSWORD_BYTES))
+        with locked(admin, name):
+            mysql_book.enter(admin, name, "", self._title, State.SCRATCH)
+            try:
+                self._make_database(admin, name)
+                self._let_in(admin, name, login)
+                with closing(connect(admin.server, login, name, multi=multi)) as connection:
+                    yield name, connection
+            finally:
+                with suppress(TenantryError, Refused):  # `tidy` removes what an error leaves
+                    self._remove(admin, name)
+
+    def _prepare(self) -> str | None:
+        """Make the golden script on every server that answers."""
+        newest, unreachable = self.newest, []
+        servers = self.setting.servers.of(self.server_kind)
+        for server in servers:
+            try:
+                with self._admin(server) as admin:
+                    self._golden(admin)
+            except ServerUnavailable as error:
+                unreachable.append(error)
+        if unreachable and len(unreachable) == len(servers):
+            raise unreachable[0]
+        return newest
+
+    def _tidy(self) -> list[str]:
+        removed = []
+        for server in self.setting.servers.of(self.server_kind):
+            with suppress(ServerUnavailable), self._admin(server) as admin:
+                for name in mysql_book.scratches(admin, self._title):
+                    if admin.ask("SELECT IS_FREE_LOCK(%s)", name) == [("1",)]:
+                        self._remove(admin, name)
+                        removed.append(f"{server.name}/{name}")
+        return removed
+
+    # --- life ---
+
+    def _exists(self, env: Environment) -> bool:
+        with self._admin(self.server(env)) as admin:
+            part = mysql_book.part(admin, self.locate(env))
+        return part is not None and (part.owner, part.resource) == (env.id, self.name)
+
+    def _create(self, env: Environment) -> None:
+        with self._part(env) as (admin, part):
+            name = self.locate(env)
+            if part is not None and part.state is not State.MAKING and mysql_book.exists(admin, name):
+                self._let_in(admin, name, self._login(env))
+                self._renew(env)
+            else:
+                self._make(admin, env, part)
+
+    def _make(self, admin: Connection, env: Environment, part: Part | None) -> None:
+        """Make a database anew. One that is ours and was never whole is made again from the start."""
+        golden, name = self._golden(admin), self.locate(env)
+        self._claim(admin, env, part)
+        self._let_in(admin, name, self._login(env))
+        with self._own(env, multi=True) as connection:
+            mysql_script.run(connection, golden.script)
+        mysql_book.ready(admin, name)
+
+    def _claim(self, admin: Connection, env: Environment, part: Part | None) -> None:
+        """Make an empty database of the environment's name. Raises `NameTaken`."""
+        name = self.locate(env)
+        if part is not None:
+            mysql_book.drop(admin, name)
+        elif mysql_book.exists(admin, name):
+            raise NameTaken(kind="database", name=name, server=admin.server.name)
+        else:
+            mysql_book.enter(admin, name, env.id, self.name, State.MAKING)
+        self._make_database(admin, name)
+
+    def _make_database(self, admin: Connection, name: str) -> None:
+        collation = f" COLLATE {self.options.collation}" if self.options.collation else ""
+        try:
+            admin.ask(f"CREATE DATABASE {quote(name)} CHARACTER SET {self.options.charset}{collation}")
+        except Refused as error:
+            mysql_book.forget(admin, name)
+            if error.number == DATABASE_THERE:
+                raise NameTaken(kind="database", name=name, server=admin.server.name) from error
+            if error.number in UNKNOWN_CHARSET:
+                option = "charset" if error.number == 1115 else "collation"
+                where = f"blueprints.{self.setting.blueprint}.resources.{self.name}.{option}"
+                raise ConfigError(where=where, reason=f"the server '{admin.server.name}' says: {error.text}") from error
+            raise
+
+    def _renew(self, env: Environment) -> None:
+        """Bring a database that was there already to what a new one would be, its data kept."""
+        with self._own(env) as connection:
+            self._add_users(connection)
+            server_migrator.migrate(MYSQL, connection, self.schema(), self.newest)
+
+    def _drop(self, env: Environment) -> None:
+        with suppress(NameTaken), self._part(env) as (admin, part):  # what is not ours stays
+            if part is not None:
+                self._remove(admin, part.name)
+
+    def _remove(self, admin: Connection, name: str) -> None:
+        """Remove a database of ours with its users, and at last the knowledge of it."""
+        users = mysql_book.users(admin, name)
+        for user, host in users:
+            self._shut_out(admin, user, host)
+        mysql_book.drop(admin, name)
+        for user, host in users:
+            self._remove_user(admin, user, host)
+        mysql_book.forget(admin, name)
+
+    # --- users of the server ---
+
+    def _let_in(self, admin: Connection, name: str, login: Login) -> None:
+        """Make a user, or give ours this password, and let it into one database."""
+        host, terms = self.options.host, "REQUIRE SSL" if demands_tls(admin.server) else "REQUIRE NONE"
+        entry = mysql_book.user(admin, login.user, host)
+        if entry is not None and entry[0] != name:
+            raise NameTaken(kind="user", name=login.user, server=admin.server.name)
+        if entry is None:
+            mysql_book.enter_user(admin, login.user, host, name)
+        try:
+            admin.ask(f"CREATE USER %s@%s IDENTIFIED BY %s {terms}", login.user, host, login.password)
+        except Refused as error:
+            if error.number != USER_REFUSED:
+                raise
+            if entry is None:
+                mysql_book.forget_user(admin, login.user, host)
+            if entry is None or not (entry[1] or self._is_ours(admin.server, login)):
+                raise NameTaken(kind="user", name=login.user, server=admin.server.name) from error
+            change = f"ALTER USER %s@%s IDENTIFIED BY %s {terms} ACCOUNT UNLOCK"
+            admin.ask(change, login.user, host, login.password)
+        if entry is None or not entry[1]:
+            mysql_book.user_made(admin, login.user, host)
+        admin.ask(f"GRANT {PRIVILEGES} ON {quote_grant(name).replace('%', '%%')}.* TO %s@%s", login.user, host)
+
+    def _is_ours(self, server: Server, login: Login) -> bool:
+        """Whether a user that was entered, but perhaps not made, has the password it was to get."""
+        with suppress(Refused):
+            connect(server, login).close()
+            return True
+        return False
+
+    def _shut_out(self, admin: Connection, user: str, host: str) -> None:
+        """Let a user in no more, and end its connections."""
+        with suppress(Refused):  # it is gone already
+            admin.ask("ALTER USER %s@%s ACCOUNT LOCK", user, host)
+        for (number,) in admin.ask("SELECT id FROM information_schema.processlist WHERE user = %s", user):
+            with suppress(Refused):  # it ended by itself
+                admin.ask(f"KILL CONNECTION {int(number)}")
+
+    def _remove_user(self, admin: Connection, user: str, host: str) -> None:
+        admin.ask("DROP USER IF EXISTS %s@%s", user, host)
+        mysql_book.forget_user(admin, user, host)
+
+    def _admit(self, env: Environment, login: Login) -> None:
+        with self._part(env) as (admin, part):
+            if part is None:
+                raise self._error(env, f"there is no database '{self.locate(env)}'")
+            self._let_in(admin, part.name, login)
+
+    def _expel(self, env: Environment, user: str) -> None:
+        with self._part(env) as (admin, part):
+            for name, host in mysql_book.users(admin, self.locate(env)) if part else ():
+                if name == user:
+                    self._shut_out(admin, name, host)
+                    if not _defines(admin, self.locate(env), f"{name}@{host}"):
+                        self._remove_user(admin, name, host)
+
+    # --- what was there before ---
+
+    def _adopt(self, env: Environment, version: str | None) -> None:
+        with self._part(env) as (admin, part):
+            name = self.locate(env)
+            if not mysql_book.exists(admin, name):
+                raise self._error(env, f"there is no database '{name}' on the server '{admin.server.name}'")
+            if part is None:
+                mysql_book.enter(admin, name, env.id, self.name, State.ADOPTED, self._strange(admin, name))
+            self._let_in(admin, name, self._login(env))
+            with self._own(env) as connection:
+                self._add_users(connection)
+                server_migrator.enter(MYSQL, connection, self.schema(), version)
+
+    def _strange(self, admin: Connection, name: str) -> str:
+        """Those of Tenantry's own tables that a database does not have yet."""
+        query = "SELECT table_name FROM information_schema.tables WHERE table_schema = %s"
+        there = {table for (table,) in admin.ask(query, name)}
+        return " ".join(sorted({*history.BOOKKEEPING, "tenantry_user"} - there))
+
+    def _release(self, env: Environment) -> None:
+        with self._part(env) as (admin, part):
+            if part is None:
+                return
+            if part.state is not State.ADOPTED:
+                raise self._error(env, f"the database '{part.name}' was made here, not adopted")
+            users = mysql_book.users(admin, part.name)
+            for user, host in users:
+                self._shut_out(admin, user, host)
+            for table in part.note.split():
+                admin.ask(f"DROP TABLE IF EXISTS {quote(part.name)}.{quote(table)}")
+            for user, host in users:
+                self._remove_user(admin, user, host)
+            mysql_book.forget(admin, part.name)
+
+    # --- copies ---
+
+    def _dump(self, env: Environment, into: Path) -> None:
+        into.mkdir(parents=True, exist_ok=True)
+        with (
+            self._own(env) as connection,
+            paths.directory_beneath(into) as folder,
+            paths.new_file(folder, self.name) as file,
+        ):
+            text = io.TextIOWrapper(file, "utf-8", newline="\n", write_through=True)
+            mysql_script.write(text, connection, self.locate(env))
+            text.flush()
+            text.detach()
+
+    def _load(self, env: Environment, source: Path) -> None:
+        """Beside the database first: only what could be loaded wholly takes its place."""
+        copy = source / self.name
+        with copy.open("rb") as file:
+            if not mysql_script.is_whole(file):
+                raise self._error(env, f"the copy {copy.name} is not loaded, since it is damaged: it has no end")
+        with self._part(env) as (admin, part):
+            name = self.locate(env)
+            if part is None or not mysql_book.exists(admin, name):
+                self._claim(admin, env, part)
+            self._let_in(admin, name, self._login(env))
+            with self._scratch(admin, multi=True) as (scratch, connection):
+                for code in (False, True):
+                    mysql_script.run(connection, _statements(copy, code))
+                with self._scratch(admin) as (old, _):
+                    mysql_script.exchange(admin, scratch, name, old)
+            with self._own(env, multi=True) as connection:
+                mysql_script.run(connection, _statements(copy, True))
+            if part is None or part.state is not State.ADOPTED:
+                mysql_book.ready(admin, name)
+
+    # --- looking at it ---
+
+    def _measure(self, env: Environment) -> Usage:
+        with self._own(env) as connection:
+            tables = [name for name, kind in connection.ask("SHOW FULL TABLES") if kind == "BASE TABLE"]
+            for name in tables:  # the figures are as old as the last one of these
+                connection.ask(f"ANALYZE NO_WRITE_TO_BINLOG TABLE {quote(name)}")
+            query = "SELECT coalesce(sum(data_length + index_length), 0) FROM information_schema.tables "
+            ((size,),) = connection.ask(query + "WHERE table_schema = DATABASE()")
+            count = mysql_script.rows_of(connection, [name for name in tables if name not in history.BOOKKEEPING])
+            return Usage(bytes=int(size), rows=count, files=0)
+
+    def _check(self, env: Environment) -> list[Finding]:
+        with self._own(env) as connection:
+            stopped = MYSQL.unfinished(connection)
+            version = server_migrator.version(MYSQL, connection, self.schema())
+            found = mysql_script.items(connection, self.locate(env))
+            grants = [str(row[0]) for row in rows(connection, "SHOW GRANTS")]
+        faults = self._excess(env, grants)
+        if stopped:
+            faults.append(Finding(self.name, False, stopped.what, "Correct it, then run `tenantry migrate run`."))
+        elif version != self.newest:
+            what = f"schema {version or 'none'} is behind {self.newest}"
+            faults.append(Finding(self.name, False, what, "Run `tenantry migrate run`."))
+        else:
+            faults += self._drift(env, mysql_script.shape(found))
+        what = f"mysql {self.locate(env)} on {self.server(env).name}, schema {version or 'none'}"
+        return faults or [Finding(self.name, True, what)]
+
+    def _excess(self, env: Environment, grants: list[str]) -> list[Finding]:
+        """Privileges that reach beyond the environment's own database."""
+        own = f" ON {quote_grant(self.locate(env))}.* TO "
+        odd = [
+            one.partition(" TO ")[0] for one in grants if own not in one and not one.startswith("GRANT USAGE ON *.*")
+        ]
+        remedy = "Revoke it: it reaches beyond the tenant's own database."
+        return [Finding(self.name, False, f"its login has a privilege more: {grant}", remedy) for grant in odd]
+
+    def _drift(self, env: Environment, found: dict[str, str]) -> list[Finding]:
+        """What differs from the golden script, by name."""
+        with self._admin(self.server(env)) as admin:
+            declared = self._golden(admin).shape
+        differences = [
+            *(f"{name} is missing" for name in sorted(declared.keys() - found.keys())),
+            *(f"{name} is not declared" for name in sorted(found.keys() - declared.keys())),
+            *(f"{name} differs" for name in sorted(declared.keys() & found.keys()) if declared[name] != found[name]),
+        ]
+        remedy = "Write the difference as a migration, or undo it by hand."
+        return [Finding(self.name, False, f"the schema has drifted: {what}", remedy) for what in differences]
+
+    def _attack(self, env: Environment, other: Environment) -> list[Breach]:
+        with self._own(env) as connection:
+            attacker = mysql_attack.Attacker(connection, self._login(env), self.locate(env), self.locate(other))
+            found = attacker.run()
+        return [Breach(self.name, attack, evidence) for attack, evidence in found]
+
+
+def _lock(name: str) -> str:
+    """The name of the lock on a database or a golden script: at most 64 characters, whatever its name."""
+    return f"tenantry {checksum(name)[:32]}"
+
+
+def _statements(copy: Path, code: bool) -> Iterator[str]:
+    with copy.open(encoding="utf-8", newline="\n") as file:
+        yield from mysql_script.read(file, code)
+
+
+def _defines(admin: Connection, name: str, user: str) -> bool:
+    """Whether views or code of a database run as this user, and break when it is gone."""
+    kinds = (("views", "table"), ("triggers", "trigger"), ("routines", "routine"), ("events", "event"))
+    return any(
+        admin.ask(
+            f"SELECT 1 FROM information_schema.{kind} WHERE {prefix}_schema = %s AND definer = %s LIMIT 1",  # noqa: S608
+            *(name, user),
+        )
+        for kind, prefix in kinds
+    )
