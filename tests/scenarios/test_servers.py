@@ -316,7 +316,7 @@ async def test_rotating(shelves: Shelves) -> None:
         for _ in range(2):
             await done(platform, await platform.tenants.rotate(["acme"]))
             seen = asked
-            await g.until(_more(lambda: asked, seen), "another request")  # noqa: B023
+            await g.until(_more(lambda: asked, seen), "another request")
             assert not asking.done()
             after = await platform.tenants.login("acme", "db")
             assert (after.user, after.password) != (before.user, before.password)
