@@ -1,0 +1,97 @@
+"""Other programs: the one place that starts any. An argv list, never a shell; secrets go into `env` or `input`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Final
+
+from tenantry.errors import ProcessFailed
+
+TAIL: Final = 2000
+"""How much of a program's last words an error repeats, in characters."""
+
+Argv = Sequence[str | Path]
+Process = subprocess.Popen[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a program gets beside its arguments."""
+
+    env: Mapping[str, str] | None = None  # added to this process's environment
+    inherit: bool = True  # whether it gets this process's environment at all
+    input: bytes | None = None  # what it reads; without it and `stdin`: nothing
+    stdin: IO[bytes] | None = None  # an open file that it reads instead
+    stdout: IO[bytes] | None = None  # an open file that it writes to; otherwise `run` returns what it wrote
+    cwd: Path | None = None
+    timeout: float | None = None  # seconds
+    user: tuple[int, int] | None = None  # user and group id to run as, where this process is root
+    pass_fds: tuple[int, ...] = ()
+
+    def options(self) -> dict[str, Any]:
+        """The same for `subprocess.Popen`."""
+        switched = {"user": self.user[0], "group": self.user[1], "extra_groups": []} if self.user else {}
+        env = {**(os.environ if self.inherit else {}), **(self.env or {})}
+        return {"env": env, "cwd": self.cwd, "pass_fds": self.pass_fds, **switched}
+
+
+async def run(argv: Argv, given: Given = Given()) -> bytes:
+    """Run a program to its end without holding up the event loop; what it wrote to standard output.
+
+    Raises `ProcessFailed` where it cannot be started, takes too long or ends with anything but 0. It is killed where
+    the caller is cancelled.
+    """
+    process = _open(argv, given)
+    try:
+        return await asyncio.to_thread(_finish, process, argv, given)
+    except asyncio.CancelledError:
+        process.kill()
+        raise
+
+
+def run_now(argv: Argv, given: Given = Given()) -> bytes:
+    """The same for code without an event loop."""
+    return _finish(_open(argv, given), argv, given)
+
+
+def start(argv: Argv, log: IO[bytes], given: Given = Given()) -> Process:
+    """Start a program that stays, in a session of its own, its words in a log. Raises `ProcessFailed`."""
+    return _popen(argv, given, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+
+
+def _open(argv: Argv, given: Given) -> Process:
+    stdin = subprocess.PIPE if given.input is not None else given.stdin or subprocess.DEVNULL
+    return _popen(argv, given, stdin=stdin, stdout=given.stdout or subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def _popen(argv: Argv, given: Given, **streams: Any) -> Process:
+    try:
+        return subprocess.Popen([str(part) for part in argv], **given.options(), **streams)
+    except OSError as error:
+        raise ProcessFailed(program=_name(argv), status="no start", output=error.strerror or str(error)) from error
+
+
+def _finish(process: Process, argv: Argv, given: Given) -> bytes:
+    with process:
+        try:
+            output, faults = process.communicate(given.input, given.timeout)
+        except subprocess.TimeoutExpired as error:
+            process.kill()
+            process.communicate()
+            raise ProcessFailed(program=_name(argv), status=f"no answer in {given.timeout:g} s", output="") from error
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode:
+        told = (faults or output or b"").decode(errors="replace").strip()[-TAIL:]
+        raise ProcessFailed(program=_name(argv), status=process.returncode, output=told)
+    return output or b""
+
+
+def _name(argv: Argv) -> str:
+    return Path(argv[0]).name
