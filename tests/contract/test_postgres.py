@@ -260,10 +260,10 @@ async def test_a_repair_mends_the_login(world: PostgresWorld) -> None:
 async def test_options_shape_the_database(world: PostgresWorld) -> None:
     """Extensions, encoding, language, settings and the limit of connections are as the blueprint says."""
     language = {"icu_locale": "de"} if world.server.version == 15 else {"locale": "C"}  # the package has no ICU
-    options = {
+    options: dict[str, Any] = {
         **world.options,
         **language,
-        "extensions": ["hstore"],
+        "extensions": ["hstore" if world.server.version == 15 else "plpgsql"],
         "encoding": "UTF8",
         "settings": {"statement_timeout": "7s", "jit": False, "search_path": ["$user", "public"]},
         "connection_limit": 7,
@@ -277,13 +277,14 @@ async def test_options_shape_the_database(world: PostgresWorld) -> None:
         ("SHOW search_path", '"$user", public'),
         ("SELECT datconnlimit FROM pg_database WHERE datname = current_database()", 7),
         ("SELECT datlocprovider = 'i' OR datcollate = 'C' FROM pg_database WHERE datname = current_database()", True),
-        ("SELECT 'a=>1'::hstore->'a'", "1"),
     ):
         assert world.query(resource, env, query) == [(expected,)], query
+    extensions = world.query(resource, env, "SELECT extname FROM pg_extension ORDER BY 1")
+    assert (options["extensions"][0],) in extensions
     await resource.dump(env, world.root / "dump")
     await resource.drop(env)
     await resource.load(env, world.root / "dump")
-    assert world.query(resource, env, "SELECT 'a=>1'::hstore->'a'") == [("1",)]
+    assert world.query(resource, env, "SELECT extname FROM pg_extension ORDER BY 1") == extensions
     assert world.query(resource, env, "SHOW jit") == [("off",)]
     assert faults(await resource.check(env)) == []
 
@@ -644,12 +645,6 @@ def old(world: PostgresWorld) -> tuple[Environment, Login]:
     return env, owner
 
 
-async def survey(resource: Resource, env: Environment, version: str) -> list[Finding]:
-    """How a database differs from what the blueprint makes at a version."""
-    assert isinstance(resource, Postgres)
-    return await asyncio.to_thread(resource._survey, env, version)
-
-
 def state(world: PostgresWorld, name: str) -> tuple[Any, ...]:
     """Owner, comment and privileges of a database, and who owns what in it."""
     with psycopg.connect(world.server.url(name)) as connection:
@@ -671,8 +666,8 @@ async def test_a_database_is_adopted_and_given_back(world: PostgresWorld, old: t
     resource, (env, owner) = world.resource(), old
     name = resource.locate(env)
     before, other = state(world, name), state(world, f"{name}_other")
-    assert faults(await survey(resource, env, "0002_bodies")) == []
-    assert "table page differs" in " ".join(faults(await survey(resource, env, "0001_pages")))
+    assert faults(await resource.survey(env, "0002_bodies")) == []
+    assert "table page differs" in " ".join(faults(await resource.survey(env, "0001_pages")))
     assert state(world, name) == before, "a survey changes nothing"
     for _ in range(2):
         await resource.adopt(env, "0002_bodies")
@@ -705,7 +700,7 @@ async def test_adopting_believes_the_databases_own_records(
         )
         connection.execute(sql.SQL("ALTER TABLE tenantry_schema OWNER TO {}").format(sql.Identifier(old[1].user)))
     with pytest.raises(MigrationInvalid, match="at 0001_pages, not at 0002_bodies"):
-        await survey(resource, env, "0002_bodies")
+        await resource.survey(env, "0002_bodies")
     with pytest.raises(MigrationInvalid, match="at 0001_pages, not at 0002_bodies"):
         await resource.adopt(env, "0002_bodies")
     assert not await resource.exists(env)
@@ -798,10 +793,30 @@ async def test_too_few_connections_are_told(world: PostgresWorld) -> None:
 async def test_an_extension_that_is_not_there_is_told(world: PostgresWorld) -> None:
     """An extension the server does not have is named; no half template stays."""
     resource = world.resource(**world.options, extensions=["no_such_thing"])
-    with pytest.raises((ResourceError, ServerUnfit), match="no_such_thing"):
+    with pytest.raises(ServerUnfit, match="it has no extension 'no_such_thing'"):
         await resource.create(world.environment())
     assert world.databases() == set()
     assert world.files() == set()
+
+
+async def test_an_extension_that_a_superuser_must_make_is_told(world: PostgresWorld) -> None:
+    """An extension that is not trusted is named with the way there is: a base that has it already."""
+    name = "pg_stat_statements" if world.server.version == 15 else "vector"
+    options = {**world.options, "extensions": [name]}
+    with pytest.raises(ServerUnfit, match=f"only a superuser may create the extension '{name}'"):
+        await world.resource(**options).create(world.environment())
+    base = f"{world.prefix}_base"
+    world.server.run(
+        sql.SQL("CREATE DATABASE {} TEMPLATE template0 IS_TEMPLATE true").format(sql.Identifier(base)),
+    )
+    with psycopg.connect(world.server.url(base), autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE EXTENSION {}").format(sql.Identifier(name)))
+    resource, env = world.resource(**options, base=base), world.environment()
+    await resource.create(env)
+    assert (name,) in world.query(resource, env, "SELECT extname FROM pg_extension")
+    await resource.dump(env, world.root / "dump")
+    await resource.load(env, world.root / "dump")
+    assert faults(await resource.check(env)) == []
 
 
 async def test_a_failing_schema_leaves_nothing(world: PostgresWorld) -> None:

@@ -455,7 +455,7 @@ class Postgres(server_database.ServerDatabase):
         template.create_empty(connection, aside, self.options)
         with admin.connected_to(server, aside) as inner:
             inner.execute("SET ROLE pg_database_owner")
-            template.extend(inner, self.options.extensions)
+            template.extend(inner, server, self.options.extensions)
         database = sql.Identifier(aside)
         steps = [
             *self._admitting(connection, env, there),
