@@ -36,11 +36,12 @@ IDLE: Final = 8
 VERSIONS: Final[Mapping[str, tuple[int, int]]] = {"MariaDB": (10, 6), "MySQL": (8, 0)}
 """The oldest versions that do: MariaDB's DDL is atomic from 10.6 on, MySQL's from 8.0 on."""
 
+BOOK_GRANT: Final = "ALL PRIVILEGES ON `tenantry\\_%`.*"
+TENANT_GRANT: Final = "ALL PRIVILEGES ON `PREFIX%`.*"
 GRANTS: Final = (
-    "CREATE USER, PROCESS ON *.*",
-    "CONNECTION ADMIN ON *.*",  # MySQL: CONNECTION_ADMIN
-    "ALL PRIVILEGES ON `tenantry\\_%`.* … WITH GRANT OPTION",
-    "ALL PRIVILEGES ON `PREFIX%`.* … WITH GRANT OPTION, where PREFIX is how the databases' names begin",
+    "CREATE USER, PROCESS, CONNECTION ADMIN ON *.*",  # MySQL: CONNECTION_ADMIN
+    f"{BOOK_GRANT} WITH GRANT OPTION",
+    f"{TENANT_GRANT} WITH GRANT OPTION, where PREFIX is how the databases' names begin",
 )
 """What an administrator needs, and no more: `SUPER` and the database `mysql` are not among it."""
 
@@ -352,18 +353,27 @@ def _privileges(connection: Connection) -> list[Finding]:
     """What the administrator lacks, by SHOW GRANTS."""
     name, maria = connection.server.name, product(connection)[0] == "MariaDB"
     grants = [str(row[0]) for row in connection.ask("SHOW GRANTS")]
-    everywhere = " ".join(grant for grant in grants if " ON *.* " in grant)
-    everything = "ALL PRIVILEGES ON *.*" in everywhere or "SUPER" in everywhere
+    everywhere = " ".join(grant.partition(" ON *.* ")[0] for grant in grants if " ON *.* " in grant)
     wanted = ("CREATE USER", "PROCESS", "CONNECTION ADMIN" if maria else "CONNECTION_ADMIN")
-    lacking = [] if everything else [f"{one} ON *.*" for one in wanted if one not in everywhere]
-    passing = [grant for grant in grants if grant.endswith("WITH GRANT OPTION")]
-    if not any(" ON *.* " in grant or " ON `tenantry\\_%`" in grant for grant in passing):
-        lacking.append("ALL PRIVILEGES ON `tenantry\\_%`.* … WITH GRANT OPTION")
-    if not any(" ON *.* " in grant or "`tenantry\\_%`" not in grant for grant in passing):
-        lacking.append("ALL PRIVILEGES ON `PREFIX%`.* … WITH GRANT OPTION")
+    able = "ALL PRIVILEGES" in everywhere
+    lacking = [f"{one} ON *.*" for one in wanted if not able and one not in everywhere]
+    passed_on = [grant.partition(" TO ")[0] for grant in grants if grant.endswith("WITH GRANT OPTION")]
+    if not any(grant.endswith((" ON *.*", " ON `tenantry\\_%`.*")) for grant in passed_on):
+        lacking.append(BOOK_GRANT)
+    if not any(not grant.endswith(" ON `tenantry\\_%`.*") for grant in passed_on):
+        lacking.append(TENANT_GRANT)
     if not lacking:
         return [Finding(name, True, "its administrator may make databases and users")]
-    return [Finding(name, False, f"its administrator lacks {one}", f"GRANT {one}.") for one in lacking]
+    ((user,),) = connection.ask("SELECT CURRENT_USER()")
+    account = "'{}'@'{}'".format(*str(user).rpartition("@")[::2])
+    return [Finding(name, False, f"its administrator lacks {one}", _granting(one, account)) for one in lacking]
+
+
+def _granting(privilege: str, account: str) -> str:
+    """The statement that grants a privilege."""
+    option = " WITH GRANT OPTION" if "`" in privilege else ""
+    where = " Let PREFIX be how the databases' names begin." if "PREFIX" in privilege else ""
+    return f"Run GRANT {privilege} TO {account}{option};{where}"
 
 
 def _room(connection: Connection) -> list[Finding]:
