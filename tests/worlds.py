@@ -218,7 +218,7 @@ DROP FUNCTION trim_title();
 
     def described(self, **changes: Any) -> Server:
         """The server as the platform knows it."""
-        plain = make_url(self.admin).set(username=None, password=None).render_as_string()
+        plain = make_url(self.admin)._replace(username=None, password=None).render_as_string()
         return replace(Server("pg", "postgres", plain, self.admin), **changes)
 
     def setting(self) -> Setting:

@@ -16,6 +16,7 @@ TAIL: Final = 2000
 """How much of a program's last words an error repeats, in characters."""
 
 Argv = Sequence[str | Path]
+Process = subprocess.Popen[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class Given:
     """What a program gets beside its arguments."""
 
     env: Mapping[str, str] | None = None  # added to this process's environment
+    inherit: bool = True  # whether it gets this process's environment at all
     input: bytes | None = None  # what it reads; without it and `stdin`: nothing
     stdin: IO[bytes] | None = None  # an open file that it reads instead
     stdout: IO[bytes] | None = None  # an open file that it writes to; otherwise `run` returns what it wrote
@@ -34,7 +36,7 @@ class Given:
     def options(self) -> dict[str, Any]:
         """The same for `subprocess.Popen`."""
         switched = {"user": self.user[0], "group": self.user[1], "extra_groups": []} if self.user else {}
-        env = {**os.environ, **self.env} if self.env else None
+        env = {**(os.environ if self.inherit else {}), **(self.env or {})}
         return {"env": env, "cwd": self.cwd, "pass_fds": self.pass_fds, **switched}
 
 
@@ -57,24 +59,24 @@ def run_now(argv: Argv, given: Given = Given()) -> bytes:
     return _finish(_open(argv, given), argv, given)
 
 
-def start(argv: Argv, log: IO[bytes], given: Given = Given()) -> subprocess.Popen[bytes]:
+def start(argv: Argv, log: IO[bytes], given: Given = Given()) -> Process:
     """Start a program that stays, in a session of its own, its words in a log. Raises `ProcessFailed`."""
     return _popen(argv, given, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
 
 
-def _open(argv: Argv, given: Given) -> subprocess.Popen[bytes]:
+def _open(argv: Argv, given: Given) -> Process:
     stdin = subprocess.PIPE if given.input is not None else given.stdin or subprocess.DEVNULL
     return _popen(argv, given, stdin=stdin, stdout=given.stdout or subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def _popen(argv: Argv, given: Given, **streams: Any) -> subprocess.Popen[bytes]:
+def _popen(argv: Argv, given: Given, **streams: Any) -> Process:
     try:
         return subprocess.Popen([str(part) for part in argv], **given.options(), **streams)
     except OSError as error:
         raise ProcessFailed(program=_name(argv), status="no start", output=error.strerror or str(error)) from error
 
 
-def _finish(process: subprocess.Popen[bytes], argv: Argv, given: Given) -> bytes:
+def _finish(process: Process, argv: Argv, given: Given) -> bytes:
     with process:
         try:
             output, faults = process.communicate(given.input, given.timeout)

@@ -216,12 +216,14 @@ class Worker(Frozen):
     concurrency: int = Field(default=4, ge=1, le=64)
     heartbeat: Seconds = 0.5
     dead_after: Seconds = 2.0
+    overlap: Seconds = 5.0  # how long an old database login holds beside the new one
 
 
 class Runtime(Frozen):
     open_databases: int = Field(default=200, ge=1)  # tenant databases kept open by one process
     session: Seconds = 14 * 86400.0  # how long a sign-in holds
     secure_cookies: bool = True
+    leak_after: Seconds = 60.0  # when the log names a session on a server that is still open
 
 
 class Config(Frozen):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from tenantry.config import Config
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 BACKENDS: Final = {"postgres": {"postgresql", "postgres"}, "mysql": {"mysql", "mariadb"}}
 PORTS: Final = {"postgres": 5432, "mysql": 3306}
+_LOGIN: Final = frozenset({"user", "username", "password", "passwd", "passfile", "sslpassword"})
+"""What a URL's query may say of a login, too."""
+
 _URL: Final = 'Write it like "postgresql://admin:password@db.example.com:5432/postgres?sslmode=verify-full".'
 
 _OTHER: Final = "Leave --server away, or name one of the kind that its resources lie on: `tenantry server list`."
@@ -50,7 +53,8 @@ def described(
         raise ServerUnfit(server=name, reason="its address is no URL", remedy=_URL) from error
     if parsed.get_backend_name() not in BACKENDS[kind] or not host:
         raise ServerUnfit(server=name, reason=f"its address is no {kind} URL with a host", remedy=_URL)
-    plain = parsed.set(username=None, password=None, port=port or PORTS[kind])
+    query = {key: value for key, value in parsed.query.items() if key.lower() not in _LOGIN}
+    plain = URL.create(parsed.drivername, host=host, port=port or PORTS[kind], database=parsed.database, query=query)
     return Server(
         name=name,
         kind=kind,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -130,8 +130,10 @@ def _bookkeeping(connection: Connection, migration: Migration, up: bool) -> tupl
 
 def _rows(connection: Connection, query: str) -> list[tuple[Any, ...]]:
     """The rows of a query over a table that may not exist yet."""
+    inside = connection.info.transaction_status is TransactionStatus.INTRANS
     try:
-        return connection.execute(query).fetchall()
+        with connection.transaction() if inside else nullcontext():
+            return connection.execute(query).fetchall()
     except psycopg.errors.UndefinedTable:
         return []
 

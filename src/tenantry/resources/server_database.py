@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from tenantry.config import Frozen, Seconds
 from tenantry.credentials import USER_TABLE
-from tenantry.errors import ResourceError
+from tenantry.errors import MigrationInvalid, ResourceError
 from tenantry.model import Environment, Finding, Login, Migrated
 from tenantry.resources import Resource, Setting, history, server_migrator, servers
 from tenantry.resources.schema import EMPTY, Schema, checksum, fingerprint, read
@@ -79,11 +79,14 @@ class ServerDatabase(servers.OnServer, Resource):
 
     def _fill(self, connection: Any) -> None:
         """Make an empty database what every new tenant gets."""
-        self._add_users(connection)
-        server_migrator.migrate(self.dialect, connection, self.schema(), self.newest)
+        self._fill_to(connection, self.newest)
         if self._seed:
             statements = self.dialect.split(self._seed.read_text("utf-8"), self._seed.name)
             self.dialect.script(connection, statements, self._seed.name)
+
+    def _fill_to(self, connection: Any, version: str | None) -> None:
+        self._add_users(connection)
+        server_migrator.migrate(self.dialect, connection, self.schema(), version)
 
     def _add_users(self, connection: Any) -> None:
         if self.setting.users:
@@ -102,6 +105,16 @@ class ServerDatabase(servers.OnServer, Resource):
     def _migrate(self, env: Environment, to: str | None) -> Migrated:
         with self._open(env) as connection:
             return server_migrator.migrate(self.dialect, connection, self.schema(), to)
+
+    def _confirm(self, connection: Any, version: str | None) -> None:
+        """Raise `MigrationInvalid` where a database that is to be adopted records another version than is said."""
+        recorded = server_migrator.version(self.dialect, connection, self.schema())
+        if recorded not in (None, version):
+            raise MigrationInvalid(
+                path=self.name,
+                reason=f"its own records say that it is at {recorded}, not at {version or 'none'}",
+                remedy=f"Adopt it with --at {recorded}, or put its records right first.",
+            )
 
     # --- looking at it ---
 
