@@ -807,6 +807,10 @@ async def test_a_strange_authority_is_refused(mysql_world: MysqlWorld, tmp_path:
     resource = known(mysql_world, address="mysql://" + odd.rpartition("@")[2], admin=odd)
     with pytest.raises(ServerUnfit, match="its address has the setting 'ssl_mode'"):
         await resource.create(env)
+    half = "mysql://admin:secret@127.0.0.1/?ssl_check_hostname=true"
+    resource = known(mysql_world, address=half.replace("admin:secret@", ""), admin=half)
+    with pytest.raises(ServerUnfit, match="ssl_ settings without ssl_ca"):
+        await resource.create(env)
 
 
 def small(**settings: Any) -> Any:

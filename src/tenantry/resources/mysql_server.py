@@ -45,8 +45,8 @@ GRANTS: Final = (
 )
 """What an administrator needs, and no more: `SUPER` and the database `mysql` are not among it."""
 
-_SSL: Final = frozenset({"ssl_ca", "ssl_cert", "ssl_key", "ssl_verify_cert", "ssl_verify_identity"})
-_TRUE: Final = frozenset({"1", "true", "yes", "on"})
+_SSL: Final = frozenset({"ssl_ca", "ssl_cert", "ssl_key", "ssl_check_hostname"})
+"""TLS settings of an address, as SQLAlchemy spells them for its MySQL drivers, which serve the application."""
 
 UNREACHABLE: Final = frozenset({2002, 2003, 2005, 2006, 2013, 1053, 1152, 1158, 1159, 1160, 1161})
 TOO_MANY: Final = frozenset({1040, 1203, 1226})
@@ -60,6 +60,7 @@ DATABASE_THERE: Final = 1007
 USER_REFUSED: Final = 1396
 NO_TLS: Final = 2026
 
+_FALSE: Final = frozenset({"0", "false", "no", "off", "f", "n"})  # as SQLAlchemy reads truth values
 _ENCODERS: Final = {key: value for key, value in conversions.items() if not isinstance(key, int)}
 
 
@@ -106,15 +107,17 @@ def arguments(server: Server, url: str) -> dict[str, Any]:
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     unknown = sorted(query.keys() - _SSL - {"charset"})
-    if unknown:
-        remedy = f"Known: {', '.join(sorted(_SSL))}."
-        raise ServerUnfit(server=server.name, reason=f"its address has the setting '{unknown[0]}'", remedy=remedy)
-    found: dict[str, Any] = {
-        key: value.lower() in _TRUE if key.startswith("ssl_verify") else value
-        for key, value in query.items()
-        if key in _SSL
-    }
-    return {"host": parts.hostname or "", "port": parts.port or 3306, **found}
+    reason = (
+        f"its address has the setting '{unknown[0]}'" if unknown else "its address has ssl_ settings without ssl_ca"
+    )
+    if unknown or (_SSL & query.keys() and not query.get("ssl_ca")):
+        raise ServerUnfit(server=server.name, reason=reason, remedy=f"Known: {', '.join(sorted(_SSL))}.")
+    found: dict[str, Any] = {"host": parts.hostname or "", "port": parts.port or 3306}
+    if "ssl_ca" in query:
+        checked = query.get("ssl_check_hostname", "true").lower() not in _FALSE
+        found.update((key, query[key]) for key in ("ssl_ca", "ssl_cert", "ssl_key") if key in query)
+        found.update(ssl_verify_cert=True, ssl_verify_identity=checked)
+    return found
 
 
 def demands_tls(server: Server) -> bool:
@@ -339,7 +342,7 @@ def _encryption(connection: Connection) -> Finding:
     host = arguments(server, server.address)["host"]
     if host == "localhost" or _loopback(host):
         return Finding(name, True, "not encrypted, on this host")
-    remedy = "Let the server offer TLS and add ?ssl_ca=/path/ca.pem&ssl_verify_identity=true to its address."
+    remedy = "Let the server offer TLS and add ?ssl_ca=/path/ca.pem to its address."
     return Finding(name, False, "connections to it are not encrypted", remedy)
 
 
