@@ -143,7 +143,7 @@ class ServerSpec(Frozen):
     kind: Literal["postgres", "mysql"]
     url: Secret  # the administrator's; a query such as ?sslmode=verify-full sets TLS
     capacity: int | None = Field(default=None, ge=0)
-    connections: int = Field(default=100, ge=1)  # budget of one process over all tenants
+    connections: int = Field(default=80, ge=1)  # budget of one process over all tenants
     labels: tuple[str, ...] = ()
 
 
