@@ -112,11 +112,11 @@ def programs() -> tuple[str, str]:
 
 
 @contextlib.contextmanager
-def running(tls: bool = True, **settings: str) -> Iterator[MariaDB]:
-    """A MariaDB server on a free port, with its files in a temporary directory. Raises `NoServer`."""
+def running(tls: bool = True, place: Path = Path("/tmp"), **settings: str) -> Iterator[MariaDB]:
+    """A MariaDB server on a free port, with its files in a temporary directory at a place. Raises `NoServer`."""
     server, installer = programs()
     user = _unprivileged()
-    home = Path(tempfile.mkdtemp(prefix="tenantry-mariadb-", dir="/tmp"))
+    home = Path(tempfile.mkdtemp(prefix="tenantry-mariadb-", dir=place))
     try:
         if tls:
             certify(home)

@@ -21,7 +21,10 @@ overlap = "{overlap}"
 
 [blueprints.lab.resources]
 db = {{{{kind = "postgres", name = "{prefix}_{{{{slug}}}}", schema = "schema/"{options}}}}}
-config = {{{{kind = "rendered", template = "templates/env.json.j2", target = "{{root}}/rendered/{{{{slug}}}}/env.json"}}}}
+[blueprints.lab.resources.config]
+kind = "rendered"
+template = "templates/env.json.j2"
+target = "{{root}}/rendered/{{{{slug}}}}/env.json"
 
 [blueprints.lab.values]
 site_name = "{{{{name}}}}"

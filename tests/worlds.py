@@ -57,6 +57,9 @@ class World:
     users: bool = True
 
     first: ClassVar[str] = FIRST
+    third: ClassVar[str] = THIRD
+    undo_third: ClassVar[str] = "DROP INDEX page_by_title"
+    rolls_back: ClassVar[bool] = True  # a migration that fails, wholly
     no_table: ClassVar[str] = "no such table: nowhere"
     broken_reference: ClassVar[str] = "row 1 of table link refers to a row of page"
     not_unique: ClassVar[str] = "UNIQUE constraint failed"

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tenantry.config import FILE, Config, secret_keys
+from tenantry.embedded import Hold
 from tenantry.errors import RegistryMissing
 from tenantry.operations import placement
 from tenantry.operations.blueprints import read_config
@@ -50,14 +51,18 @@ class Platform:
     async def open(cls, config: Config | Path | str = FILE, *, actor: str | None = None) -> AsyncIterator[Platform]:
         """Read the configuration, check the platform key, and open the control database at its newest schema.
 
-        Raises `ConfigError`, `SecretKeyError`, `RegistryMissing` or `RegistryUnavailable`.
+        Raises `ConfigError`, `SecretKeyError`, `EmbeddedFailed`, `RegistryMissing` or `RegistryUnavailable`.
         """
         if not isinstance(config, Config):
             config = read_config(Path(config))
         vault = Vault(*secret_keys(config.root))
-        _refuse_to_begin_anew(config)
+        homes = tenants_at(config)
         config.data.mkdir(parents=True, exist_ok=True, mode=0o750)
-        async with Registry.open(config.control_url, vault, actor=actor or default_actor()) as registry:
+        async with contextlib.AsyncExitStack() as stack:
+            if config.wants_embedded:
+                stack.callback((await asyncio.to_thread(Hold, config.data)).close)
+            opened = Registry.open(config.control_url, vault, actor=actor or default_actor(), homes=homes)
+            registry = await stack.enter_async_context(opened)
             if config.servers:
                 await placement.declare(registry, config)
             yield cls(config, registry)
@@ -80,7 +85,7 @@ class Platform:
         return {
             "platform": config.platform.name,
             "domain": config.platform.domain,
-            "control": self.registry.database.url.render_as_string(hide_password=True),
+            "control": self.registry.database.where,
             "tenants": sum(counts.values()),
             "max_tenants": config.platform.max_tenants,
             "by_status": counts,
@@ -117,11 +122,18 @@ class Secrets:
         return await self._registry.rotate()
 
 
-def _refuse_to_begin_anew(config: Config) -> None:
-    """A control database that was lost must not be replaced by an empty one, which knows none of the tenants."""
+def tenants_at(config: Config) -> Path | None:
+    """The directory of tenants that are there already; None where there are none.
+
+    A control database that was lost must not be replaced by an empty one, which knows none of them: raises
+    `RegistryMissing`, where that shows without opening it.
+    """
     file, homes = file_of(config.control_url), config.data / "tenants"
-    if file is not None and not file.exists() and homes.is_dir() and next(homes.iterdir(), None) is not None:
+    if not homes.is_dir() or next(homes.iterdir(), None) is None:
+        return None
+    if file is not None and not file.exists():
         raise RegistryMissing(path=file, tenants=homes)
+    return homes
 
 
 def default_actor() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO, Any, Final
+from typing import IO, Final
 
 from pymysql.converters import escape_string
 from pymysql.cursors import SSCursor
@@ -15,6 +15,9 @@ from tenantry.resources.mysql_server import Connection, quote, told
 
 CHUNK: Final = 1 << 19
 """Characters of one INSERT or one round trip, about: far below the smallest max_allowed_packet (16 MiB)."""
+
+COUNTED: Final = 64 << 20
+"""Bytes up to which a table's rows are counted; those of a larger one are the server's estimate."""
 
 SESSION: Final = (
     "SET SESSION sql_mode = 'NO_AUTO_VALUE_ON_ZERO', time_zone = '+00:00', foreign_key_checks = 0, unique_checks = 0"
@@ -262,8 +265,15 @@ def _table(item: Item) -> Iterator[tuple[str, str]]:
             yield f"{_PARTS.get(kind, kind.lower())} {name} of {item.name}", text
 
 
-def rows_of(connection: Connection, names: Iterable[str]) -> int:
-    """Rows of tables, counted."""
-    queries = [f"(SELECT count(*) FROM {quote(name)})" for name in names]  # noqa: S608 - quoted names
-    total: list[Any] = connection.ask(f"SELECT {' + '.join(queries) or '0'}")
-    return int(total[0][0])
+def size(connection: Connection) -> tuple[int, int]:
+    """Bytes and rows of a connection's database, without migration records; rows of large tables are estimated."""
+    query = (
+        "SELECT table_name, data_length + index_length, table_rows FROM information_schema.tables "
+        "WHERE table_schema = DATABASE() AND table_type = 'BASE TABLE'"
+    )
+    found = [(str(name), int(taken), int(rows)) for name, taken, rows in connection.ask(query)]
+    owned = [one for one in found if one[0] not in BOOKKEEPING]
+    counted = [f"(SELECT count(*) FROM {quote(name)})" for name, taken, _ in owned if taken <= COUNTED]  # noqa: S608
+    ((rows,),) = connection.ask(f"SELECT {' + '.join(counted) or '0'}")
+    estimated = sum(guess for _, taken, guess in owned if taken > COUNTED)
+    return sum(taken for _, taken, _ in found), int(rows) + estimated

@@ -21,8 +21,14 @@ from tenantry.resources.servers import Servers
 CONNECT_SECONDS: Final = 5.0
 """Until a server that does not answer is given up."""
 
-STATEMENT_SECONDS: Final = 3600.0
-"""Until a statement is given up: a migration of a large table may take long."""
+STATEMENT_SECONDS: Final = 3600
+"""Until a tenant's statement is given up: a migration of a large table may take long."""
+
+ADMIN_SECONDS: Final = 300
+"""Until an administrator's statement is given up: a server whose disk is full may wait for room."""
+
+LOCK_SECONDS: Final = 120
+"""Until it is given up to wait for another process that works on the same database."""
 
 IDLE: Final = 8
 """The most administrator's connections to one server that wait for their next use."""
@@ -44,7 +50,7 @@ _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 UNREACHABLE: Final = frozenset({2002, 2003, 2005, 2006, 2013, 1053, 1152, 1158, 1159, 1160, 1161})
 TOO_MANY: Final = frozenset({1040, 1203, 1226})
 FORBIDDEN: Final = frozenset({1044, 1142, 1143, 1227, 1370, 1410, 1419})
-FULL: Final = re.compile(r"no space left|disk full|errno: 28\b|error 28\b|the table .* is full", re.IGNORECASE)
+FULL: Final = re.compile(r"no space left|disk full|errno: (?:28|135)\b|error 28\b|the table .* is full", re.IGNORECASE)
 
 BAD_LOGIN: Final = frozenset({1045, 1698, 3118, 4151})  # the last two: the user is locked
 NO_DATABASE: Final = 1049
@@ -86,9 +92,9 @@ class Connection(pymysql.connections.Connection):  # type: ignore[misc]
             while cursor.nextset():
                 pass
 
-    def patient(self) -> None:
-        """Wait for long statements from now on."""
-        self._read_timeout = STATEMENT_SECONDS
+    def patient(self, seconds: int) -> None:
+        """Wait so long for the answer to a statement from now on."""
+        self._read_timeout = seconds
 
 
 # --- connecting ---------------------------------------------------------------------------------------------------
@@ -115,7 +121,14 @@ def demands_tls(server: Server) -> bool:
     return any(name in _SSL for name, _ in parse_qsl(urlsplit(server.address).query))
 
 
-def connect(server: Server, login: Login, database: str | None = None, *, multi: bool = False) -> Connection:
+def connect(
+    server: Server,
+    login: Login,
+    database: str | None = None,
+    *,
+    multi: bool = False,
+    patience: int = STATEMENT_SECONDS,
+) -> Connection:
     """A connection in UTF-8 that commits by itself. `multi` lets one call hold several statements.
 
     Raises `ServerUnavailable` after five seconds without an answer, `ServerUnfit` without TLS where it is demanded,
@@ -134,13 +147,13 @@ def connect(server: Server, login: Login, database: str | None = None, *, multi:
                 client_flag=CLIENT.MULTI_STATEMENTS if multi else 0,
                 connect_timeout=CONNECT_SECONDS,
                 read_timeout=CONNECT_SECONDS,
-                write_timeout=STATEMENT_SECONDS,
+                write_timeout=patience,
             )
         except OSError as error:  # a certificate file that cannot be read
             reason = f"its TLS settings do not work, {error.strerror or error} ({error.filename or 'no file'})"
             raise ServerUnfit(server=server.name, reason=reason) from error
     connection.server = server
-    connection.patient()
+    connection.patient(patience)
     return connection
 
 
@@ -182,7 +195,7 @@ class Administration:
 
     def _connect(self, server: Server) -> Connection:
         try:
-            connection = connect(server, administrator(server))
+            connection = connect(server, administrator(server), patience=ADMIN_SECONDS)
         except Refused as error:
             reason = f"it refuses its administrator's login: {error.text}"
             remedy = f"Correct the user or the password in the address of the server '{server.name}'."
@@ -212,7 +225,7 @@ class Administration:
 
 
 @contextmanager
-def locked(connection: Connection, name: str, seconds: int = 120) -> Iterator[None]:
+def locked(connection: Connection, name: str, seconds: int = LOCK_SECONDS) -> Iterator[None]:
     """Hold a lock that ends with the connection: one process at a time does what the name says.
 
     Names have at most 64 characters (MySQL's limit).

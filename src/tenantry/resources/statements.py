@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cache
+from threading import Lock
 from typing import Any, Final, TypeAlias
 
 from tenantry.errors import MigrationInvalid
@@ -15,11 +16,17 @@ TRANSACTION: Final = frozenset({"BEGIN", "COMMIT", "END", "ROLLBACK", "ABORT", "
 """First words of statements that begin or end a transaction."""
 
 
-@cache
-def _dialect(name: str) -> Any:
-    from sqlglot.dialects.dialect import Dialect  # takes a quarter of a second: only where a script is read
+_loading: Final = Lock()  # sqlglot's modules load one another, at which two threads wait for each other for ever
 
-    return Dialect.get_or_raise(name)
+
+@cache
+def _dialect(name: str) -> tuple[Any, type[Exception]]:
+    """What reads a dialect, and what it raises for a script it cannot read."""
+    with _loading:
+        from sqlglot.dialects.dialect import Dialect  # takes a quarter of a second: only where a script is read
+        from sqlglot.errors import TokenError
+
+        return Dialect.get_or_raise(name), TokenError
 
 
 def split(dialect: str, sql: str, name: str) -> tuple[str, ...]:
@@ -28,11 +35,10 @@ def split(dialect: str, sql: str, name: str) -> tuple[str, ...]:
     Raises `MigrationInvalid` for a quote or comment that does not end, for statements that begin or end a transaction,
     and for those that need a client of their own.
     """
-    from sqlglot.errors import TokenError
-
+    reader, unreadable = _dialect(dialect)
     try:
-        tokens = _dialect(dialect).tokenize(sql)
-    except TokenError as error:
+        tokens = reader.tokenize(sql)
+    except unreadable as error:
         reason = str(error).partition("\n")[0]
         raise MigrationInvalid(path=name, reason=f"it cannot be read: {reason}") from error
     return tuple(sql[part[0].start : part[-1].end + 1] for part in _parts(tokens) if _allowed(part, name))
