@@ -49,6 +49,9 @@ class Share:
         return self.open - len(self.idle)
 
 
+OPENING: Final = 8
+"""Connections to one server that are being opened at a time: each costs it a process and 10 to 20 ms of a core."""
+
 S = TypeVar("S", bound=Slot)
 
 
@@ -90,6 +93,7 @@ class Budget(Generic[S]):
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.open = 0
+        self.opening = 0
         self.idle: OrderedDict[S, None] = OrderedDict()  # least recently used first
         self.waiting: OrderedDict[Share, deque[Waiter[S]]] = OrderedDict()
 
@@ -152,6 +156,11 @@ class Budget(Generic[S]):
         del self.idle[slot]
         return slot
 
+    def opened(self) -> None:
+        """A try to open a connection has ended, well or not; the next one may be made."""
+        self.opening -= 1
+        self.serve()
+
     def gone(self, share: Share) -> None:
         """A connection was closed, or could not be opened."""
         share.open -= 1
@@ -180,6 +189,7 @@ class Budget(Generic[S]):
         """Take back what nobody came for."""
         kept = grant.slot or grant.evicted
         if grant.slot is None:
+            self.opening -= 1
             share.open -= 1
             if kept is not None:
                 kept.share.open += 1
@@ -195,15 +205,20 @@ class Budget(Generic[S]):
         own = next((slot for slot in reversed(share.idle) if slot.loop is loop), None)
         if own is not None:
             return Grant(slot=self.take_out(own))  # type: ignore[arg-type]
-        if share.open >= share.most:  # all it may have, with an idle one of another event loop
-            return Grant(evicted=self.take_out(share.idle[0])) if share.idle else None  # type: ignore[arg-type]
-        if self.open < self.limit:
+        if self.opening >= OPENING:
+            return None
+        if share.open >= share.most:  # all it may have; perhaps with an idle one of another event loop
+            evicted = share.idle[0] if share.idle else None
+        elif self.open < self.limit:
+            self.opening += 1
             self.open += 1
             share.open += 1
             return Grant()
-        if not self.idle or self.open > self.limit:
+        else:
+            evicted = next(iter(self.idle), None) if self.open == self.limit else None
+        if evicted is None:
             return None
-        evicted = self.take_out(next(iter(self.idle)))
+        self.opening += 1
         evicted.share.open -= 1
         share.open += 1
-        return Grant(evicted=evicted)
+        return Grant(evicted=self.take_out(evicted))  # type: ignore[arg-type]

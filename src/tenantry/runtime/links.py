@@ -31,6 +31,9 @@ log: Final = logging.getLogger("tenantry.runtime")
 GONE_SECONDS: Final = 10
 """Seconds without an answer of the other machine after which a connection is taken for gone."""
 
+PATIENCE: Final = 10
+"""Seconds opening a connection may take in an event loop where the server is slow, but lives."""
+
 STATEMENTS: Final = 500
 """Compiled statements kept for each server, over all tenants."""
 
@@ -283,7 +286,9 @@ def connect(
     dialect = host.dialect(loop)
     url = host.wire.url(host.server, login, place.location, loop)
     arguments, options = dialect.create_connect_args(url)
-    options.update(host.wire.options(host.server, login), connect_timeout=CONNECT_SECONDS)
+    options.update(
+        host.wire.options(host.server, login, loop), connect_timeout=CONNECT_SECONDS if loop is None else PATIENCE
+    )
     prepare = dialect.on_connect()
 
     def creator() -> Any:

@@ -59,20 +59,23 @@ class PoolMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """What it is now."""
-        hosts = self._pools.snapshot()
-        for name, text, value in GAUGES:
-            gauge = GaugeMetricFamily(f"tenantry_server_{name}", text, labels=("server",))
-            for host in hosts:
-                gauge.add_metric((host.server.name,), float(value(host)))
-            yield gauge
-        for name, text, value in COUNTERS:
-            counter = CounterMetricFamily(f"tenantry_server_{name}", text, labels=("server",))
-            for host in hosts:
-                counter.add_metric((host.server.name,), float(value(host)))
-            yield counter
-        for name, text, tally in TALLIES:
-            yield _histogram(name, text, {host.server.name: tally(host) for host in hosts})
-        yield _busiest(hosts)
+        return iter(self._pools.look(lambda hosts: list(_families(hosts))))
+
+
+def _families(hosts: list[Host]) -> Iterator[Metric]:
+    for name, text, value in GAUGES:
+        gauge = GaugeMetricFamily(f"tenantry_server_{name}", text, labels=("server",))
+        for host in hosts:
+            gauge.add_metric((host.server.name,), float(value(host)))
+        yield gauge
+    for name, text, value in COUNTERS:
+        counter = CounterMetricFamily(f"tenantry_server_{name}", text, labels=("server",))
+        for host in hosts:
+            counter.add_metric((host.server.name,), float(value(host)))
+        yield counter
+    for name, text, tally in TALLIES:
+        yield _histogram(name, text, {host.server.name: tally(host) for host in hosts})
+    yield _busiest(hosts)
 
 
 def _histogram(name: str, text: str, tallies: dict[str, Tally]) -> Metric:

@@ -11,10 +11,10 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 
 from tenantry.errors import ResourceError, ServerBusy, ServerUnavailable, ServerUnknown
 from tenantry.model import Environment, Login, Place, Server, ServerState
@@ -42,6 +42,7 @@ SILENCE: Final = 2.0
 PAUSES: Final = (0.1, 0.25, 1.0)
 """Seconds between two rounds of the keeper: while a server is away, while connections are in use, and else."""
 
+Seen = TypeVar("Seen")
 Look: TypeAlias = Callable[[Environment], Environment | None]
 Origin: TypeAlias = tuple[str, int]
 
@@ -93,7 +94,7 @@ class Pools:
             assert link.connection
             yield link.connection
         finally:
-            self.give_back(link, link.leave())
+            self.leave(link)
 
     # --- taking ---------------------------------------------------------------------------------------------------
 
@@ -198,7 +199,7 @@ class Pools:
             reason = f"the tenant '{slug}' uses all {tenancy.most} it may have"
             remedy = f"Try again; raise `pool` of the resource '{tenancy.key[1]}', or look for sessions left open."
             raise ServerBusy(server=host.server.name, seconds=seconds, reason=reason, remedy=remedy)
-        reason = f"{host.budget.limit} is the budget of this process, and others use them"
+        reason = f"{host.budget.limit} is the budget of this process, and {host.budget.open} are open"
         raise ServerBusy(server=host.server.name, seconds=seconds, reason=reason)
 
     def _give_up(self, waiter: Waiter[Link]) -> None:
@@ -213,10 +214,16 @@ class Pools:
         if link is None or (link.fits(place) and not link.stale()):
             return link
         link.close()
+        with self._lock:
+            link.tenancy.host.budget.opening += 1
         return None
 
     def _taken(self, link: Link, origin: Origin) -> Link:
-        link.begin(origin, time.monotonic())
+        try:
+            link.begin(origin, time.monotonic())
+        except BaseException:
+            self.give_back(link, False)
+            raise
         with self._lock:
             link.tenancy.host.busy.add(link)
         if self._keeper is None:
@@ -226,39 +233,64 @@ class Pools:
     # --- opening --------------------------------------------------------------------------------------------------
 
     async def _open(self, tenancy: Tenancy, environment: Environment, place: Place, loop: Loop) -> Link:
+        until = time.monotonic() + ROTATION_SECONDS
+        try:
+            return await self._attempt(tenancy, environment, place, loop)
+        except ResourceError as error:
+            refused = error
+        finally:
+            self._attempted(tenancy)
+        while time.monotonic() < until:
+            newer = self._newer(environment, place)
+            if newer is not None:
+                place = newer
+                with contextlib.suppress(ResourceError):
+                    return await self._attempt(tenancy, environment, place, loop)
+            await asyncio.sleep(ROTATION_STEP)
+        raise refused
+
+    async def _attempt(self, tenancy: Tenancy, environment: Environment, place: Place, loop: Loop) -> Link:
         from sqlalchemy.exc import DBAPIError
         from sqlalchemy.util import greenlet_spawn
 
-        began = time.monotonic()
-        while True:
-            try:
-                async with asyncio.timeout(CONNECT_SECONDS):
-                    login = self._logins(environment, place)
-                    link = await greenlet_spawn(connect, tenancy, place, login, loop, self._broken)
-                    return self._opened(link, began)
-            except (DBAPIError, OSError) as error:  # TimeoutError is one of these
-                refused = self._failed(tenancy, place, error, began)
-            while (newer := self._newer(environment, place)) is None:
-                if time.monotonic() > began + ROTATION_SECONDS:
-                    raise refused
-                await asyncio.sleep(ROTATION_STEP)
-            place = newer
+        login, began = self._logins(environment, place), time.monotonic()
+        try:
+            async with _patience(tenancy.host):
+                link = await greenlet_spawn(connect, tenancy, place, login, loop, self._broken)
+        except (DBAPIError, OSError) as error:  # TimeoutError is one of these
+            raise self._failed(tenancy, place, error, began) from error
+        return self._opened(link, began)
 
     def _open_sync(self, tenancy: Tenancy, environment: Environment, place: Place) -> Link:
+        until = time.monotonic() + ROTATION_SECONDS
+        try:
+            return self._attempt_sync(tenancy, environment, place)
+        except ResourceError as error:
+            refused = error
+        finally:
+            self._attempted(tenancy)
+        while time.monotonic() < until:
+            newer = self._newer(environment, place)
+            if newer is not None:
+                place = newer
+                with contextlib.suppress(ResourceError):
+                    return self._attempt_sync(tenancy, environment, place)
+            time.sleep(ROTATION_STEP)
+        raise refused
+
+    def _attempt_sync(self, tenancy: Tenancy, environment: Environment, place: Place) -> Link:
         from sqlalchemy.exc import DBAPIError
 
-        began = time.monotonic()
-        while True:
-            try:
-                login = self._logins(environment, place)
-                return self._opened(connect(tenancy, place, login, None, self._broken), began)
-            except (DBAPIError, OSError) as error:  # TimeoutError is one of these
-                refused = self._failed(tenancy, place, error, began)
-            while (newer := self._newer(environment, place)) is None:
-                if time.monotonic() > began + ROTATION_SECONDS:
-                    raise refused
-                time.sleep(ROTATION_STEP)
-            place = newer
+        login, began = self._logins(environment, place), time.monotonic()
+        try:
+            link = connect(tenancy, place, login, None, self._broken)
+        except (DBAPIError, OSError) as error:
+            raise self._failed(tenancy, place, error, began) from error
+        return self._opened(link, began)
+
+    def _attempted(self, tenancy: Tenancy) -> None:
+        with self._lock:
+            tenancy.host.budget.opened()
 
     def _opened(self, link: Link, began: float) -> Link:
         host, now = link.tenancy.host, time.monotonic()
@@ -268,34 +300,40 @@ class Pools:
         return link
 
     def _newer(self, environment: Environment, place: Place) -> Place | None:
-        """The place as it is now, where it is another one than it was."""
+        """The place as it is now, where it is another one on the same server."""
         now = self._current(environment)
         found = now.place(place.name) if now else None
-        return found if found != place else None
+        return found if found != place and found and found.server == place.server else None
 
-    def _failed(self, tenancy: Tenancy, place: Place, error: Exception, began: float) -> ResourceError:
-        """The refusal of a login, which may pass. Raises `ServerUnavailable` for what else kept a connection away."""
+    def _failed(
+        self, tenancy: Tenancy, place: Place, error: Exception, began: float
+    ) -> ResourceError | ServerUnavailable:
+        """Why there is no connection: the login is refused, which may pass, or the server is away."""
         host, slug = tenancy.host, tenancy.environment.tenant.slug
         cause = getattr(error, "orig", None) or error
-        if isinstance(error, TimeoutError):
-            reason = f"it did not answer within {CONNECT_SECONDS} s"
-        else:
-            reason = " ".join(str(cause).split())[:300]
+        late = isinstance(error, TimeoutError)
+        reason = f"it did not answer within {CONNECT_SECONDS} s" if late else " ".join(str(cause).split())[:300]
         if host.wire.refused(cause):
             reason = f"the server '{host.server.name}' does not let it in ({reason})"
             remedy = f"`tenantry tenant check {slug}` tells more; `tenantry tenant rotate {slug}` gives it a new login."
-            found = ResourceError(kind=place.kind, resource=place.name, tenant=slug, reason=reason, remedy=remedy)
-            found.__cause__ = error
-            return found
-        if isinstance(error, TimeoutError):
+            return ResourceError(kind=place.kind, resource=place.name, tenant=slug, reason=reason, remedy=remedy)
+        if late:
             self._trip(host, reason, began)
         self._suspect(host)
-        raise ServerUnavailable(server=host.server.name, reason=reason) from error
+        return ServerUnavailable(server=host.server.name, reason=reason)
 
     # --- giving back ----------------------------------------------------------------------------------------------
 
+    def leave(self, link: Link, session: Session | None = None) -> None:
+        """The session is over; in an event loop this is run in a greenlet."""
+        sound = False
+        try:
+            sound = link.leave(session)
+        finally:
+            self.give_back(link, sound)
+
     def give_back(self, link: Link, sound: bool) -> None:
-        """The session is over. What is not sound, changed meanwhile, or too many, is closed."""
+        """Let others have a connection. What is not sound, changed meanwhile, or too many, is closed."""
         tenancy = link.tenancy
         host, now = tenancy.host, time.monotonic()
         surplus: Link | None = link
@@ -342,6 +380,7 @@ class Pools:
         found: list[Link] = []
         with self._lock:
             for host in self.hosts.values():
+                host.breaker.mend()  # nobody is to be told any more
                 for tenancy in host.tenancies.values():
                     tenancy.place = None
                 found += [host.budget.take_out(link) for link in list(host.budget.idle)]
@@ -461,14 +500,34 @@ class Pools:
             link.detach()
             self.give_back(link, False)
 
-    def snapshot(self) -> list[Host]:
-        """The servers there are."""
+    def look(self, at: Callable[[list[Host]], Seen]) -> Seen:
+        """What is seen of all servers at one moment."""
         with self._lock:
-            return list(self.hosts.values())
+            return at(list(self.hosts.values()))
 
     def watch(self, link: Link, session: Session) -> None:
         """Notice when a session is dropped. The garbage collector calls this wherever it runs: so no lock is taken."""
         link.watch(session, lambda _: self._lost.append(link))
+
+
+@asynccontextmanager
+async def _patience(host: Host) -> AsyncIterator[None]:
+    """The limit of opening a connection, longer while the server shows that it lives: many may be opened at a time."""
+    loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle | None = None
+
+    def look(since: float) -> None:
+        nonlocal timer
+        if host.alive >= since:
+            limit.reschedule(loop.time() + CONNECT_SECONDS)
+            timer = loop.call_later(0.9 * CONNECT_SECONDS, look, time.monotonic())
+
+    async with asyncio.timeout(CONNECT_SECONDS) as limit:
+        timer = loop.call_later(0.9 * CONNECT_SECONDS, look, time.monotonic())
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 def _host_of(waiter: Waiter[Link]) -> Host:
@@ -504,11 +563,7 @@ class ServerSession:
         from sqlalchemy.util import greenlet_spawn
 
         assert self._link
-        sound = False
-        try:
-            sound = await greenlet_spawn(self._link.leave, self._session)
-        finally:
-            self._pools.give_back(self._link, sound)
+        await greenlet_spawn(self._pools.leave, self._link, self._session)
 
     def __enter__(self) -> Session:
         from sqlalchemy.orm import Session
@@ -522,8 +577,4 @@ class ServerSession:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._link
-        sound = False
-        try:
-            sound = self._link.leave(self._session)
-        finally:
-            self._pools.give_back(self._link, sound)
+        self._pools.leave(self._link, self._session)

@@ -38,7 +38,7 @@ class Wire(ABC):
         plain = make_url(server.address).set(drivername=driver, database=database)
         return plain.set(username=login.user, password=login.password)
 
-    def options(self, server: Server, login: Login) -> dict[str, Any]:
+    def options(self, server: Server, login: Login, loop: Loop) -> dict[str, Any]:
         """What the driver is told beside the URL."""
         return {}
 
@@ -108,14 +108,15 @@ class MySql(Wire):
         url = super().url(server, login, database, loop)
         return url.set(query={"charset": url.query.get("charset", "utf8mb4")})
 
-    def options(self, server: Server, login: Login) -> dict[str, Any]:
+    def options(self, server: Server, login: Login, loop: Loop) -> dict[str, Any]:
         """The password in UTF-8, where the drivers take another alphabet; and TLS said in one way for both."""
         from sqlalchemy import make_url
 
         query = make_url(server.address).query
         given = tuple(str(query.get(name, "")) for name in _TLS)
         tls = {"ssl": _tls(*given)} if any(given) else {}
-        return {"password": login.password.encode(), **tls}
+        creator = {} if loop is None else {"async_creator_fn": _asyncmy}
+        return {"password": login.password.encode(), **tls, **creator}
 
     def socket_of(self, connection: Any) -> int:
         transport = getattr(connection, "_transport", None)
@@ -143,7 +144,7 @@ class MySql(Wire):
 
         url = make_url(server.address)
         limits = {"connect_timeout": CONNECT_SECONDS, "read_timeout": CONNECT_SECONDS}
-        options = self.options(server, login) | limits
+        options = self.options(server, login, None) | limits
         try:
             pymysql.connect(host=url.host, port=url.port or 3306, user=login.user, database=database, **options).close()
         except pymysql.MySQLError as error:
@@ -170,6 +171,19 @@ def _tls(ca: str, certificate: str, key: str, verify: str, identity: str) -> ssl
     if certificate:
         context.load_cert_chain(certificate, key or None)
     return context
+
+
+async def _asyncmy(**options: Any) -> Any:
+    """A connection by asyncmy, which leaves the socket open where it is cancelled between its greetings."""
+    from asyncmy.connection import Connection
+
+    connection: Any = Connection(**options)  # type: ignore[no-untyped-call]
+    try:
+        await connection.connect()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _part(loop: asyncio.AbstractEventLoop, connection: Any) -> None:

@@ -8,7 +8,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tenantry.runtime.budget import AHEAD, Budget, Grant, Share, Slot, Waiter
+from tenantry.runtime.budget import AHEAD, OPENING, Budget, Grant, Share, Slot, Waiter
 
 
 class Tenant:
@@ -30,6 +30,8 @@ class Tenant:
 
     def use(self, grant: Grant[Slot] | None) -> None:
         assert grant is not None
+        if grant.slot is None:
+            self.budget.opened()
         self.used.append(grant.slot or Slot(self.share, None))
 
     def leave(self, now: float = 0.0) -> Slot | None:
@@ -97,6 +99,22 @@ def test_nobody_takes_all() -> None:
     assert isinstance(other.take(), Grant)
 
 
+def test_few_are_opened_at_a_time() -> None:
+    """A server is asked for a few connections at a time; the next one is opened when a try has ended."""
+    budget: Budget[Slot] = Budget(50)
+    tenants = [Share((f"t{number}", "db"), 5, 15) for number in range(OPENING + 2)]
+    granted = [budget.ask(share, None) for share in tenants]
+    assert [grant is not None for grant in granted] == [True] * OPENING + [False] * 2
+    waiters = [Waiter[Slot](share, None) for share in tenants[OPENING:]]
+    for waiter in waiters:
+        budget.wait(waiter)
+    budget.opened()
+    assert [waiter.grant is not None for waiter in waiters] == [True, False]
+    budget.give_up(waiters[0])
+    assert waiters[1].grant is not None
+    assert (budget.open, budget.opening) == (OPENING + 1, OPENING)
+
+
 def test_limit_of_a_tenant() -> None:
     """A tenant has `most` connections, and keeps `size` of them when nobody uses them."""
     budget: Budget[Slot] = Budget(50)
@@ -124,7 +142,7 @@ def test_another_event_loop() -> None:
     loop.close()
     assert grant is not None
     assert (grant.slot, grant.evicted) == (None, slot)
-    assert (budget.open, acme.share.open) == (1, 1)
+    assert (budget.open, acme.share.open, budget.opening) == (1, 1, 1)
 
 
 def test_a_waiter_of_a_closed_loop_is_passed_over() -> None:
@@ -178,6 +196,8 @@ class Crowd:
             self.budget.open <= self.budget.limit
             and self.budget.busy == sum(len(one.used) for one in self.tenants) + granted
             and all(one.share.open <= one.share.most for one in self.tenants)
+            and self.budget.opening
+            == sum(waiter.grant is not None and waiter.grant.slot is None for _, waiter in self.line)
             and sum(one.share.open for one in self.tenants) == self.budget.open
             and sorted(map(id, self.budget.idle)) == sorted(idle)
         )
