@@ -431,6 +431,15 @@ class ServerInUse(TenantryError):
     exit_code = 3
 
 
+class NoLogin(TenantryError):
+    """'{slug}' has no login on a server{where}."""
+
+    code = "tenant.no_login"
+    remedy = "Only parts that lie on servers have one; `tenantry tenant show {slug}` names its parts."
+    status = 404
+    exit_code = 4
+
+
 class NameTaken(TenantryError):
     """There is a {kind} '{name}' on the server '{server}' that belongs to somebody else."""
 
@@ -518,6 +527,14 @@ class CopyFailed(TenantryError):
 
     code = "registry.copy"
     remedy = "The control database is as it was, and the other one is empty."
+
+
+class EmbeddedFailed(TenantryError):
+    """The embedded PostgreSQL does not run: {reason}."""
+
+    code = "embedded.failed"
+    remedy = "Its log is '{log}'."
+    status = 503
 
 
 class ProcessFailed(TenantryError):

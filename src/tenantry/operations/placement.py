@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from tenantry import embedded
 from tenantry.config import Config
+from tenantry.config.models import ServerSpec
 from tenantry.errors import NameTaken, NoServer, ServerUnfit, TenantryError
 from tenantry.model import Environment, Login, Place, Server, ServerState, expand, facts_of, login_field
 from tenantry.registry import Registry, Transaction, Vault, servers, tenants
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
 BACKENDS: Final = {"postgres": {"postgresql", "postgres"}, "mysql": {"mysql", "mariadb"}}
 PORTS: Final = {"postgres": 5432, "mysql": 3306}
+_LOGIN: Final = frozenset({"user", "username", "password", "passwd", "passfile", "sslpassword"})
+"""What a URL's query may say of a login, too."""
+
 _URL: Final = 'Write it like "postgresql://admin:password@db.example.com:5432/postgres?sslmode=verify-full".'
 
 _OTHER: Final = "Leave --server away, or name one of the kind that its resources lie on: `tenantry server list`."
@@ -34,9 +39,14 @@ LAST: Final = "placed:"
 def declared(config: Config) -> list[Server]:
     """The servers that tenantry.toml declares, with their administrators' logins."""
     return [
-        described(name, spec.kind, spec.url.get_secret_value(), spec.capacity, spec.connections, spec.labels)
+        described(name, spec.kind, _url_of(config, spec), spec.capacity, spec.connections, spec.labels)
         for name, spec in config.servers.items()
     ]
+
+
+def _url_of(config: Config, spec: ServerSpec) -> str:
+    """The administrator's URL of a declared server, which has one or is the embedded PostgreSQL."""
+    return spec.url.get_secret_value() if spec.url is not None else embedded.admin_url(config.data)
 
 
 def described(
@@ -50,7 +60,8 @@ def described(
         raise ServerUnfit(server=name, reason="its address is no URL", remedy=_URL) from error
     if parsed.get_backend_name() not in BACKENDS[kind] or not host:
         raise ServerUnfit(server=name, reason=f"its address is no {kind} URL with a host", remedy=_URL)
-    plain = parsed._replace(username=None, password=None, port=port or PORTS[kind])  # `set` ignores None
+    query = {key: value for key, value in parsed.query.items() if key.lower() not in _LOGIN}
+    plain = URL.create(parsed.drivername, host=host, port=port or PORTS[kind], database=parsed.database, query=query)
     return Server(
         name=name,
         kind=kind,

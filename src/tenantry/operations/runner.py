@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from tenantry.errors import Cancelled, Fenced, Handover, RegistryUnavailable, TenantryError
-from tenantry.operations import bulk, change, create, destroy, drop, migrate
+from tenantry.operations import adopt, bulk, change, create, destroy, drop, migrate, rotate
 from tenantry.operations.fleet import ItemsFailed, Stopwatch
 from tenantry.operations.toolbox import Toolbox
 from tenantry.operations.verb import Verb, Work
@@ -38,8 +38,14 @@ VERBS: Final[Mapping[str, Verb]] = {
         drop.Drop(),
         migrate.Migrate(),
         bulk.Import(),
+        rotate.Rotate(),
+        adopt.Adopt(),
     )
 }
+
+
+MAKING: Final = frozenset({create.Create.name, adopt.Adopt.name, bulk.Import.name})
+"""Verbs that make tenants."""
 
 
 class Unexpected(TenantryError):
@@ -58,6 +64,7 @@ class Runner:
         self.running: set[str] = set()
         self.ending = False
         self._taken: dict[str, tuple[journal.Operation, list[journal.Step]]] = {}
+        self.made = asyncio.Event()  # set when tenants were made, which may have taken warm spares
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -212,6 +219,8 @@ class Runner:
             result = None if outcome else await verb.complete(tx, work)
             state, error = await self._verdict(work, outcome, result)
             await journal.set_state(tx, operation.id, state, error=error, result=result)
+        if operation.verb in MAKING:
+            self.made.set()
         return {}
 
     async def _verdict(
@@ -232,5 +241,5 @@ def _tell(operation_id: str, cause: BaseException | None) -> None:
         log.error("operation %s was interrupted", operation_id, exc_info=cause)
 
 
-FLEET: Final = frozenset({migrate.Migrate.name, bulk.Import.name})
+FLEET: Final = frozenset({migrate.Migrate.name, bulk.Import.name, rotate.Rotate.name})
 """Verbs that count tenants, not steps."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +94,15 @@ class Toolbox(Blueprints):
     async def learn_servers(self, tx: Transaction) -> None:
         """Know the servers as the registry has them now, with their administrators' logins."""
         known = await servers.known(tx, self.registry.vault)
-        declared = {server.name: server for server in placement.declared(self.config)}
         self.servers.replace(
-            dataclasses.replace(server, admin=declared[server.name].admin) if server.name in declared else server
+            dataclasses.replace(server, admin=self._admins[server.name]) if server.name in self._admins else server
             for server in known.values()
         )
+
+    @cached_property
+    def _admins(self) -> Mapping[str, str]:
+        """The administrators' URLs of the servers that tenantry.toml declares."""
+        return {server.name: server.admin for server in placement.declared(self.config)}
 
     def open_values(self, environment: Environment, sealed: Mapping[str, bytes]) -> dict[str, Any]:
         """The secret values among a tenant's sealed fields."""

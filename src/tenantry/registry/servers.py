@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import and_, delete, func, select, update
 
 from tenantry.errors import ServerUnknown
-from tenantry.model import Server, ServerState
+from tenantry.model import Server, ServerState, Status
 from tenantry.registry import tables
 from tenantry.registry.database import IN_LIMIT, Transaction, chunks, now, plain
 from tenantry.registry.vault import Vault
@@ -139,6 +139,21 @@ async def tenants_on(tx: Transaction, server: str, limit: int = 100) -> list[str
         .limit(limit)
     )
     return [row[0] for row in await tx.all(query)]
+
+
+async def with_logins(tx: Transaction) -> list[tuple[str, str]]:
+    """The tenants (id, slug) that have a login on a server, in the order they were made; not those that are going."""
+    tenant, environment, resource = tables.tenant, tables.environment, tables.resource
+    query = (
+        select(tenant.c.id, tenant.c.slug)
+        .join(environment, environment.c.tenant_id == tenant.c.id)
+        .join(resource, resource.c.environment_id == environment.c.id)
+        .where(resource.c.sealed.is_not(None))
+        .where(tenant.c.status.not_in([Status.CREATING.value, Status.DESTROYING.value]))
+        .distinct()
+        .order_by(tenant.c.id)
+    )
+    return [(row[0], row[1]) for row in await tx.all(query)]
 
 
 async def set_login(tx: Transaction, rows: Sequence[tuple[str, str, str, bytes]]) -> None:
