@@ -52,7 +52,7 @@ class MariaDB:
     def url(self, user: str = "root", password: str | None = None, **query: str) -> str:
         """An administrator's address, as tenantry.toml has it; demands TLS where the server has it."""
         if self.tls:
-            query = {"ssl_ca": str(self.home / "ca.pem"), "ssl_verify_identity": "true", **query}
+            query = {"ssl_ca": str(self.home / "ca.pem"), **query}
         made = URL.create("mysql", user, password or self.password, "127.0.0.1", self.port, query=query)
         return made.render_as_string(hide_password=False)
 

@@ -371,6 +371,8 @@ class Keeper:
         self._start()
         while not self.ending:
             time.sleep(0.25)
+            if not self.embedded.cluster.exists():
+                break  # the platform was removed while it was in use
             if self._pid() is None and not self._start():
                 return
             users = self.embedded._try_lock("users")

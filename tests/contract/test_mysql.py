@@ -319,6 +319,8 @@ CREATE TABLE odd (
   latin VARCHAR(20) CHARACTER SET latin1, loud VARCHAR(30) AS (concat(id, '!')) STORED,
   asked VARCHAR(30) AS (concat('?', id)) VIRTUAL
 );
+CREATE SEQUENCE number START WITH 100;
+CREATE TABLE numbered (id BIGINT PRIMARY KEY DEFAULT nextval(number), name VARCHAR(20)) WITH SYSTEM VERSIONING;
 CREATE VIEW z_names AS SELECT name FROM parent;
 CREATE VIEW a_count AS SELECT count(*) AS n FROM z_names;
 CREATE FUNCTION answer(x INT) RETURNS INT DETERMINISTIC
@@ -339,6 +341,7 @@ INSERT INTO odd (id, bits, raw, large, amount, ratio, day, at, stamp, year, choi
 (18446744073709551615, NULL, '', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL);
 INSERT INTO parent (name) VALUES (NULL), ('line\nbreak; -- '' "quote" \\ \0 end');
 INSERT INTO a_child VALUES (1, 1);
+INSERT INTO numbered (name) VALUES ('a'), ('b');
 """
 
 
@@ -348,7 +351,7 @@ async def test_everything_is_copied(mysql_world: MysqlWorld, tmp_path: Path) -> 
     (mysql_world.root / "seed.sql").write_text("SET sql_mode = 'NO_AUTO_VALUE_ON_ZERO';" + ODD_ROWS)
     resource, env, other = mysql_world.resource(), mysql_world.environment(), mysql_world.environment("umbrella")
     await resource.create(env)
-    tables = ("odd", "parent", "a_child", "z_names", "a_count")
+    tables = ("odd", "numbered", "parent", "a_child", "z_names", "a_count")
     before = {table: mysql_world.query(resource, env, f"SELECT * FROM {table}") for table in tables}
     assert before["odd"][0][:3] == (0, b"\x0a\xaa", b"\x00\xff'")
     assert before["odd"][1][0] == 18446744073709551615
@@ -358,12 +361,15 @@ async def test_everything_is_copied(mysql_world: MysqlWorld, tmp_path: Path) -> 
     await resource.dump(env, tmp_path / "dump")
     mysql_world.query(resource, env, "CALL clear_odd()")
     mysql_world.query(resource, env, "DROP TABLE a_child")
+    mysql_world.query(resource, env, "DELETE FROM numbered")
     await resource.create(other)
     for one in (env, other):
         await resource.load(one, tmp_path / "dump")
         after = {table: mysql_world.query(resource, one, f"SELECT * FROM {table}") for table in tables}
         assert after == before
         assert mysql_world.query(resource, one, "SELECT answer(2)") == [(42,)]
+        mysql_world.query(resource, one, "INSERT INTO numbered (name) VALUES ('next')")
+        assert mysql_world.query(resource, one, "SELECT id > 101 FROM numbered WHERE name = 'next'") == [(1,)]
         assert all(finding.ok for finding in await resource.check(one))
     mysql_world.query(resource, env, "DELETE FROM parent WHERE id = 1")
     assert mysql_world.query(resource, env, "SELECT * FROM a_child") == []
@@ -695,7 +701,10 @@ async def test_a_missing_privilege_is_named(mysql_world: MysqlWorld, number: int
         resource = known(mysql_world, admin=mysql_world.server.url(*login))
         found = [finding for finding in probe(mysql_world.known.get("my")) if not finding.ok]
         assert found
-        assert all(finding.remedy.startswith("GRANT ") for finding in found)
+        assert all(
+            finding.remedy.startswith(f"Run GRANT {finding.what.rpartition('lacks ')[2]} TO '{login[0]}'@'%'")
+            for finding in found
+        )
         if number == 0:
             assert [f.what.rpartition("lacks ")[2] for f in found] == [
                 "CREATE USER ON *.*",
@@ -803,6 +812,10 @@ async def test_a_strange_authority_is_refused(mysql_world: MysqlWorld, tmp_path:
     odd = mysql_world.server.url(ssl_mode="maybe")
     resource = known(mysql_world, address="mysql://" + odd.rpartition("@")[2], admin=odd)
     with pytest.raises(ServerUnfit, match="its address has the setting 'ssl_mode'"):
+        await resource.create(env)
+    half = "mysql://admin:secret@127.0.0.1/?ssl_check_hostname=true"
+    resource = known(mysql_world, address=half.replace("admin:secret@", ""), admin=half)
+    with pytest.raises(ServerUnfit, match="ssl_ settings without ssl_ca"):
         await resource.create(env)
 
 

@@ -13,7 +13,7 @@ from planner.plan import Bar, Group, Line, Plan
 WEEK: Final = 20  # width of a week, in pixels
 NAMES: Final = 176  # width of the names
 HEAD: Final = 50
-ROW: Final = {"staff": 34, "equipment": 24}
+ROW: Final = {"staff": 38, "equipment": 25}
 GAP: Final = 5  # above and below the bars of a row
 SITE: Final = 30  # height of a site's heading
 
@@ -53,11 +53,11 @@ def names(plan: Plan, to: To) -> Markup:
 
 def _name(line: Line, y: int, to: To) -> str:
     tall = line.kind == "staff"
-    about = f'<text class="about" x="0" y="{y + 27}">{escape(_cut(line.about, 30))}</text>' if tall else ""
+    about = f'<text class="about" x="0" y="{y + 30}">{escape(_cut(line.about, 30))}</text>' if tall else ""
     title = f"{line.name}{', ' + line.about if line.about else ''}"
     return (
         f'<a href="{escape(to(f"/{line.kind}/{line.id}"))}"><title>{escape(title)}</title>'
-        f'<text class="name" x="0" y="{y + (14 if tall else 16)}">{escape(_cut(line.name, 24))}</text>{about}</a>'
+        f'<text class="name" x="0" y="{y + (17 if tall else 16)}">{escape(_cut(line.name, 24))}</text>{about}</a>'
     )
 
 

@@ -217,6 +217,19 @@ def too_full(line: Line, weeks: Sequence[date]) -> Iterator[Full]:
             yield Full(monday, why)
 
 
+def warnings(plan: Plan) -> list[tuple[str, int, int, str]]:
+    """Where too much is planned: name, first and last week by their numbers, and why."""
+    found: list[tuple[str, int, int, str]] = []
+    for line in plan.lines:
+        for full in line.full:
+            week = full.week.isocalendar().week
+            if found and found[-1][0] == line.name and found[-1][2] == week - 1 and found[-1][3] == full.why:
+                found[-1] = (*found[-1][:2], week, full.why)
+            else:
+                found.append((line.name, week, week, full.why))
+    return found
+
+
 def as_json(plan: Plan) -> Mapping[str, Any]:
     """The same for programs."""
     return {

@@ -55,7 +55,7 @@ async def home(request: Request) -> Response:
     return render(
         request, "plan.html", visitor=who, plan=found, year=year, site=site, sites=sites, today=today(),
         names=picture.names(found, to), weeks=picture.weeks(found, to, today()), wide=picture.width(found),
-        full=[(line, week) for line in found.lines for week in line.full],
+        full=plan.warnings(found),
     )  # fmt: skip
 
 

@@ -148,7 +148,7 @@ class ServerSpec(Frozen):
     url: Secret | None = None  # the administrator's; a query such as ?sslmode=verify-full sets TLS
     embedded: bool = False  # the PostgreSQL that Tenantry brings itself, in place of a URL
     capacity: int | None = Field(default=None, ge=0)
-    connections: int = Field(default=100, ge=1)  # budget of one process over all tenants
+    connections: int = Field(default=80, ge=1)  # budget of one process over all tenants
     labels: tuple[str, ...] = ()
 
 

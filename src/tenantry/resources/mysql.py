@@ -458,7 +458,7 @@ class Mysql(server_database.ServerDatabase):
     def _measure(self, env: Environment) -> Usage:
         with self._open(env) as connection:
             for name, kind in connection.ask("SHOW FULL TABLES"):
-                if kind == "BASE TABLE":  # the server's figures are as old as the last one of these
+                if kind not in ("VIEW", "SEQUENCE"):  # the server's figures are as old as the last one of these
                     connection.ask(f"ANALYZE NO_WRITE_TO_BINLOG TABLE {quote(name)}")
             return Usage(*mysql_script.size(connection))
 

@@ -186,7 +186,7 @@ def exchange(admin: Connection, new: str, name: str, old: str) -> None:
     """
     for database in (name, new):
         empty(admin, database)
-    query = "SELECT table_name FROM information_schema.tables WHERE table_schema = %s AND table_type = 'BASE TABLE'"
+    query = "SELECT table_name FROM information_schema.tables WHERE table_schema = %s AND table_type <> 'VIEW'"
     moves = [
         f"{quote(source)}.{quote(table)} TO {quote(target)}.{quote(table)}"
         for source, target in ((name, old), (new, name))
@@ -194,6 +194,18 @@ def exchange(admin: Connection, new: str, name: str, old: str) -> None:
     ]
     if moves:
         admin.ask(f"RENAME TABLE {', '.join(moves)}")
+        _redirect(admin, new, name)
+
+
+def _redirect(admin: Connection, new: str, name: str) -> None:
+    """Let defaults that take numbers from a sequence take them from the one that moved along."""
+    query = (
+        "SELECT table_name, column_name, column_default FROM information_schema.columns "
+        "WHERE table_schema = %s AND column_default LIKE %s"
+    )
+    for table, column, default in admin.ask(query, name, f"%{new}%"):
+        own = str(default).replace(f"{quote(new)}.", f"{quote(name)}.")
+        admin.ask(f"ALTER TABLE {quote(name)}.{quote(table)} ALTER COLUMN {quote(column)} SET DEFAULT ({own})")
 
 
 # --- files --------------------------------------------------------------------------------------------------------
@@ -269,7 +281,7 @@ def size(connection: Connection) -> tuple[int, int]:
     """Bytes and rows of a connection's database, without migration records; rows of large tables are estimated."""
     query = (
         "SELECT table_name, data_length + index_length, table_rows FROM information_schema.tables "
-        "WHERE table_schema = DATABASE() AND table_type = 'BASE TABLE'"
+        "WHERE table_schema = DATABASE() AND table_type IN ('BASE TABLE', 'SYSTEM VERSIONED')"
     )
     found = [(str(name), int(taken), int(rows)) for name, taken, rows in connection.ask(query)]
     owned = [one for one in found if one[0] not in BOOKKEEPING]

@@ -36,16 +36,17 @@ IDLE: Final = 8
 VERSIONS: Final[Mapping[str, tuple[int, int]]] = {"MariaDB": (10, 6), "MySQL": (8, 0)}
 """The oldest versions that do: MariaDB's DDL is atomic from 10.6 on, MySQL's from 8.0 on."""
 
+BOOK_GRANT: Final = "ALL PRIVILEGES ON `tenantry\\_%`.*"
+TENANT_GRANT: Final = "ALL PRIVILEGES ON `PREFIX%`.*"
 GRANTS: Final = (
-    "CREATE USER, PROCESS ON *.*",
-    "CONNECTION ADMIN ON *.*",  # MySQL: CONNECTION_ADMIN
-    "ALL PRIVILEGES ON `tenantry\\_%`.* … WITH GRANT OPTION",
-    "ALL PRIVILEGES ON `PREFIX%`.* … WITH GRANT OPTION, where PREFIX is how the databases' names begin",
+    "CREATE USER, PROCESS, CONNECTION ADMIN ON *.*",  # MySQL: CONNECTION_ADMIN
+    f"{BOOK_GRANT} WITH GRANT OPTION",
+    f"{TENANT_GRANT} WITH GRANT OPTION, where PREFIX is how the databases' names begin",
 )
 """What an administrator needs, and no more: `SUPER` and the database `mysql` are not among it."""
 
-_SSL: Final = frozenset({"ssl_ca", "ssl_cert", "ssl_key", "ssl_verify_cert", "ssl_verify_identity"})
-_TRUE: Final = frozenset({"1", "true", "yes", "on"})
+_SSL: Final = frozenset({"ssl_ca", "ssl_cert", "ssl_key", "ssl_check_hostname"})
+"""TLS settings of an address, as SQLAlchemy spells them for its MySQL drivers, which serve the application."""
 
 UNREACHABLE: Final = frozenset({2002, 2003, 2005, 2006, 2013, 1053, 1152, 1158, 1159, 1160, 1161})
 TOO_MANY: Final = frozenset({1040, 1203, 1226})
@@ -59,6 +60,7 @@ DATABASE_THERE: Final = 1007
 USER_REFUSED: Final = 1396
 NO_TLS: Final = 2026
 
+_FALSE: Final = frozenset({"0", "false", "no", "off", "f", "n"})  # as SQLAlchemy reads truth values
 _ENCODERS: Final = {key: value for key, value in conversions.items() if not isinstance(key, int)}
 
 
@@ -105,15 +107,17 @@ def arguments(server: Server, url: str) -> dict[str, Any]:
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     unknown = sorted(query.keys() - _SSL - {"charset"})
-    if unknown:
-        remedy = f"Known: {', '.join(sorted(_SSL))}."
-        raise ServerUnfit(server=server.name, reason=f"its address has the setting '{unknown[0]}'", remedy=remedy)
-    found: dict[str, Any] = {
-        key: value.lower() in _TRUE if key.startswith("ssl_verify") else value
-        for key, value in query.items()
-        if key in _SSL
-    }
-    return {"host": parts.hostname or "", "port": parts.port or 3306, **found}
+    reason = (
+        f"its address has the setting '{unknown[0]}'" if unknown else "its address has ssl_ settings without ssl_ca"
+    )
+    if unknown or (_SSL & query.keys() and not query.get("ssl_ca")):
+        raise ServerUnfit(server=server.name, reason=reason, remedy=f"Known: {', '.join(sorted(_SSL))}.")
+    found: dict[str, Any] = {"host": parts.hostname or "", "port": parts.port or 3306}
+    if "ssl_ca" in query:
+        checked = query.get("ssl_check_hostname", "true").lower() not in _FALSE
+        found.update((key, query[key]) for key in ("ssl_ca", "ssl_cert", "ssl_key") if key in query)
+        found.update(ssl_verify_cert=True, ssl_verify_identity=checked)
+    return found
 
 
 def demands_tls(server: Server) -> bool:
@@ -338,7 +342,7 @@ def _encryption(connection: Connection) -> Finding:
     host = arguments(server, server.address)["host"]
     if host == "localhost" or _loopback(host):
         return Finding(name, True, "not encrypted, on this host")
-    remedy = "Let the server offer TLS and add ?ssl_ca=/path/ca.pem&ssl_verify_identity=true to its address."
+    remedy = "Let the server offer TLS and add ?ssl_ca=/path/ca.pem to its address."
     return Finding(name, False, "connections to it are not encrypted", remedy)
 
 
@@ -352,18 +356,27 @@ def _privileges(connection: Connection) -> list[Finding]:
     """What the administrator lacks, by SHOW GRANTS."""
     name, maria = connection.server.name, product(connection)[0] == "MariaDB"
     grants = [str(row[0]) for row in connection.ask("SHOW GRANTS")]
-    everywhere = " ".join(grant for grant in grants if " ON *.* " in grant)
-    everything = "ALL PRIVILEGES ON *.*" in everywhere or "SUPER" in everywhere
+    everywhere = " ".join(grant.partition(" ON *.* ")[0] for grant in grants if " ON *.* " in grant)
     wanted = ("CREATE USER", "PROCESS", "CONNECTION ADMIN" if maria else "CONNECTION_ADMIN")
-    lacking = [] if everything else [f"{one} ON *.*" for one in wanted if one not in everywhere]
-    passing = [grant for grant in grants if grant.endswith("WITH GRANT OPTION")]
-    if not any(" ON *.* " in grant or " ON `tenantry\\_%`" in grant for grant in passing):
-        lacking.append("ALL PRIVILEGES ON `tenantry\\_%`.* … WITH GRANT OPTION")
-    if not any(" ON *.* " in grant or "`tenantry\\_%`" not in grant for grant in passing):
-        lacking.append("ALL PRIVILEGES ON `PREFIX%`.* … WITH GRANT OPTION")
+    able = "ALL PRIVILEGES" in everywhere
+    lacking = [f"{one} ON *.*" for one in wanted if not able and one not in everywhere]
+    passed_on = [grant.partition(" TO ")[0] for grant in grants if grant.endswith("WITH GRANT OPTION")]
+    if not any(grant.endswith((" ON *.*", " ON `tenantry\\_%`.*")) for grant in passed_on):
+        lacking.append(BOOK_GRANT)
+    if not any(not grant.endswith(" ON `tenantry\\_%`.*") for grant in passed_on):
+        lacking.append(TENANT_GRANT)
     if not lacking:
         return [Finding(name, True, "its administrator may make databases and users")]
-    return [Finding(name, False, f"its administrator lacks {one}", f"GRANT {one}.") for one in lacking]
+    ((user,),) = connection.ask("SELECT CURRENT_USER()")
+    account = "'{}'@'{}'".format(*str(user).rpartition("@")[::2])
+    return [Finding(name, False, f"its administrator lacks {one}", _granting(one, account)) for one in lacking]
+
+
+def _granting(privilege: str, account: str) -> str:
+    """The statement that grants a privilege."""
+    option = " WITH GRANT OPTION" if "`" in privilege else ""
+    where = " Let PREFIX be how the databases' names begin." if "PREFIX" in privilege else ""
+    return f"Run GRANT {privilege} TO {account}{option};{where}"
 
 
 def _room(connection: Connection) -> list[Finding]:

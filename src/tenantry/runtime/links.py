@@ -75,7 +75,7 @@ class Host:
         self.sample: tuple[Environment, Place] | None = None  # of those that were let in here
         self.sessions: Counter[tuple[str, str]] = Counter()  # by tenant's slug and resource
         self.waits, self.connects = Tally(), Tally()
-        self.refused = self.leaks = self.lost = 0
+        self.refused = self.leaks = self.lost = self.probes = 0
         self._dialects: dict[bool, Dialect] = {}
         self._learnt: set[bool] = set()
         self._cache: Any = None

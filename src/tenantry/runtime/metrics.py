@@ -36,6 +36,7 @@ COUNTERS: Final[tuple[tuple[str, str, Callable[[Host], float]], ...]] = (
     ("sessions", "Sessions", lambda host: sum(host.sessions.values())),
     ("refused", "Sessions refused because no connection came free", lambda host: host.refused),
     ("outages", "Times the server was taken for unavailable", lambda host: host.breaker.trips),
+    ("probes", "Times the server was asked for a sign of life", lambda host: host.probes),
     ("leaked", "Sessions that were open for longer than runtime.leak_after", lambda host: host.leaks),
     ("lost", "Sessions that were dropped without being closed", lambda host: host.lost),
 )

@@ -369,6 +369,7 @@ class Pools:
             if host.probing:
                 return
             host.probing = True
+            host.probes += 1
         threading.Thread(target=self._probe, args=(host,), name="tenantry-probe", daemon=True).start()
 
     def _probe(self, host: Host) -> None:
