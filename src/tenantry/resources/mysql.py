@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import io
 import json
 import secrets
@@ -37,6 +39,7 @@ from tenantry.resources.mysql_server import (
     Administration,
     Connection,
     Refused,
+    administrator,
     connect,
     demands_tls,
     locked,
@@ -45,7 +48,7 @@ from tenantry.resources.mysql_server import (
     quote,
     quote_grant,
 )
-from tenantry.resources.schema import checksum, fingerprint
+from tenantry.resources.schema import fingerprint
 from tenantry.resources.servers import PASSWORD_BYTES
 
 SCRATCH: Final = "tenantry_scratch_"
@@ -144,7 +147,7 @@ class Mysql(server_database.ServerDatabase):
         Nobody else works on that database meanwhile. Raises `NameTaken` where it is another environment's.
         """
         server, name = self.server(env), self.locate(env)
-        with self._admin(server) as admin, locked(admin, _lock(name)):
+        with self._admin(server) as admin, locked(admin, _lock(server, name)):
             part = mysql_book.part(admin, name)
             if part is not None and (part.owner, part.resource) != (env.id, self.name):
                 raise NameTaken(kind="database", name=name, server=server.name)
@@ -174,7 +177,7 @@ class Mysql(server_database.ServerDatabase):
 
     def _migrate(self, env: Environment, to: str | None) -> Migrated:
         """One process at a time: without transactions around them, two would run the same statements."""
-        with self._open(env) as connection, locked(connection, _lock(self.locate(env))):
+        with self._open(env) as connection, locked(connection, _lock(self.server(env), self.locate(env))):
             return server_migrator.migrate(MYSQL, connection, self.schema(), to)
 
     def _enrol(self, env: Environment, login: str, password_hash: str, role: str) -> None:
@@ -199,7 +202,7 @@ class Mysql(server_database.ServerDatabase):
         if key not in self._goldens:
             data = mysql_book.golden(admin, mark)
             if data is None:
-                with locked(admin, _lock(mark)):  # whoever waited here finds it made
+                with locked(admin, _lock(admin.server, mark)):  # whoever waited here finds it made
                     data = mysql_book.golden(admin, mark) or self._make_golden(admin, mark)
             found = json.loads(zlib.decompress(data))
             self._goldens = {key: Golden(tuple(found["script"]), found["shape"])} | dict(
@@ -497,9 +500,13 @@ def _escaped(name: str) -> str:
     return quote_grant(name)[1:-1]
 
 
-def _lock(name: str) -> str:
-    """The name of the lock on a database or a golden script: at most 64 characters, whatever its name."""
-    return f"tenantry {checksum(name)[:32]}"
+def _lock(server: Server, name: str) -> str:
+    """The name of the lock on a database or a golden script, in at most 64 characters.
+
+    Any login may take any lock it knows the name of: so the names depend on what no tenant knows.
+    """
+    key = administrator(server).password.encode()
+    return f"tenantry {hmac.new(key, name.encode(), hashlib.sha256).hexdigest()[:32]}"
 
 
 def _statements(copy: Path, code: bool) -> Iterator[str]:
