@@ -10,8 +10,8 @@ help: ## Show these targets
 setup: ## Make .venv with everything the project needs
 	@scripts/setup
 
-demo: setup ## Run the main job on 249 tenants, and print what was done
-	@$(RUN)/python examples/countries/demo.py
+demo: setup ## Run the main job and print what was done: 249 tenants; or PLATFORM=planner, on PostgreSQL
+	@cd examples && ../$(RUN)/python -m $(or $(PLATFORM),countries).demo
 
 test: setup ## Run every check and test; installs the servers they need
 	@scripts/servers
@@ -27,8 +27,8 @@ lint: setup ## Check style, types and layers
 bench: setup ## Measure; `make bench NAME=resolve` runs one
 	@$(RUN)/python -m bench $(NAME)
 
-serve: setup ## Serve the example Storyfront at http://localhost:8000
-	@examples/storyfront/serve
+serve: setup ## Serve the example Storyfront at http://localhost:8000; or PLATFORM=planner
+	@examples/$(or $(PLATFORM),storyfront)/serve
 
 clean: ## Remove what the other targets made
 	rm -rf .venv .tools var dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

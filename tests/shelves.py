@@ -17,11 +17,14 @@ domain = "localhost"
 data = "var"
 {servers}
 [worker]
-overlap = "200ms"
+overlap = "{overlap}"
 
 [blueprints.lab.resources]
 db = {{{{kind = "postgres", name = "{prefix}_{{{{slug}}}}", schema = "schema/"{options}}}}}
-config = {{{{kind = "rendered", template = "templates/env.json.j2", target = "{{root}}/rendered/{{{{slug}}}}/env.json"}}}}
+[blueprints.lab.resources.config]
+kind = "rendered"
+template = "templates/env.json.j2"
+target = "{{root}}/rendered/{{{{slug}}}}/env.json"
 
 [blueprints.lab.values]
 site_name = "{{{{name}}}}"
@@ -39,7 +42,9 @@ url = {{env = "{variable}"}}
 class Shelves(Ground):
     """A platform on disk with servers `pg1`, `pg2`, …; its administrators may make databases and roles, no more."""
 
-    def __init__(self, root: Path, *known: Postgres, options: str = "", more: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, root: Path, *known: Postgres, options: str = "", more: tuple[str, ...] = (), overlap: str = "200ms"
+    ) -> None:
         self.prefix = "t" + root.parent.name[-20:].replace("-", "_") + format(id(self) % 0xFFFFF, "x")
         self.known = {f"pg{number}": server for number, server in enumerate(known, 1)}
         extra = dict(zip(self.known, (*more, *[""] * len(known)), strict=False))
@@ -47,7 +52,7 @@ class Shelves(Ground):
             SERVER.format(name=name, variable=f"{name.upper()}_ADMIN_URL", more=extra[name]) for name in self.known
         )
         servers = tables.replace("{", "{{").replace("}", "}}")
-        super().__init__(root, TOML.format(servers=servers, prefix=self.prefix, options=options))
+        super().__init__(root, TOML.format(servers=servers, prefix=self.prefix, options=options, overlap=overlap))
         self.admins = {name: server.administrator() for name, server in self.known.items()}
         with (root / ".env").open("a") as file:
             for name, url in self.admins.items():

@@ -12,18 +12,13 @@ import base64
 import contextlib
 import csv
 import dataclasses
-import os
 import shutil
-import signal
-import socket
 import sqlite3
 import subprocess
-import sys
-import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Coroutine, Sequence
+from dataclasses import dataclass
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -31,16 +26,13 @@ from typing import Any
 
 import httpx
 import pycountry
-from rich.console import Console
-from rich.table import Table
 
 import tenantry
+from staging import Ledger, Server, Site, Wrong, expect, first_refusal, for_each, kill_in_the_middle, main
 from tenantry.platform import Platform
-from tenantry.registry.journal import State
 from tenantry.runtime import Runtime
 
 HERE = Path(__file__).parent
-TENANTRY = Path(sys.executable).with_name("tenantry")
 BAD_ROWS = (["www", "World Wide Web"], ["Not a slug!", "Nowhere"], ["", "Åland Islands"])
 """A reserved slug, an invalid one, and a country that is there already: their slug and name."""
 
@@ -48,72 +40,8 @@ SUSPENDED, DESTROYED = "Åland Islands", "Côte d'Ivoire"
 PASSWORDS = 25
 """Tenants whose editor signs in with a password; each costs about 0.1 s of processor time, on purpose."""
 
-AT_ONCE = 8
-"""Requests under way at a time."""
-
 LIMIT = 170
 """Seconds after which the demo gives up."""
-
-
-class Wrong(Exception):
-    """Something is not as it should be."""
-
-
-def expect(right: bool, otherwise: str) -> None:
-    """Go on only where this is right."""
-    if not right:
-        raise Wrong(otherwise)
-
-
-# --- what is told -------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Row:
-    """One line of the table."""
-
-    what: str
-    count: int = 1
-    seconds: float = 0.0
-    each: bool = True  # whether seconds ÷ count means something
-    result: str = ""
-
-
-@dataclass
-class Ledger:
-    """Tells each step as it ends, and all of them in the end."""
-
-    console: Console
-    rows: list[Row] = field(default_factory=list)
-
-    @contextlib.contextmanager
-    def step(self, what: str, count: int = 1, each: bool = True) -> Iterator[Row]:
-        """Time a step; whoever does it fills in the result."""
-        row = Row(what, count, each=each)
-        self.rows.append(row)
-        start = time.perf_counter()
-        try:
-            yield row
-        except BaseException as error:
-            row.result = f"✗ {error}" if isinstance(error, Wrong) else f"✗ {type(error).__name__}"
-            raise
-        else:
-            row.result = f"✓ {row.result}"
-        finally:
-            row.seconds = row.seconds or time.perf_counter() - start
-            self.console.print(f"{row.seconds:6.2f} s  {row.what}: {row.result}", markup=False, soft_wrap=True)
-
-    def table(self) -> Table:
-        """Everything that was done."""
-        table = Table(title="249 countries, each a tenant of its own", title_justify="left")
-        table.add_column("what was done")
-        for name in ("how many", "seconds", "ms each"):
-            table.add_column(name, justify="right", no_wrap=True)
-        table.add_column("result")
-        for row in self.rows:
-            each = f"{1000 * row.seconds / row.count:.1f}" if row.each and row.count else ""
-            table.add_row(row.what, f"{row.count:,}", f"{row.seconds:.2f}", each, row.result)
-        return table
 
 
 # --- the countries ------------------------------------------------------------------------------------------------
@@ -165,109 +93,6 @@ def write_csv(path: Path, all_of_them: Sequence[Country]) -> list[int]:
     return [place + offset + 2 for offset, place in enumerate(places)]  # lines count from 1, the heading is line 1
 
 
-# --- the platform -------------------------------------------------------------------------------------------------
-
-
-class Site:
-    """A platform in a temporary directory, and the processes that were started for it."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.data = root / "var"
-        self.environment = {k: v for k, v in os.environ.items() if not k.startswith("TENANTRY_")}
-        self.processes: list[subprocess.Popen[bytes]] = []
-
-    async def command(self, *arguments: str, status: int = 0) -> str:
-        """Run one `tenantry` command; what it printed. Wrong where it ends with another status."""
-        process = await asyncio.create_subprocess_exec(
-            TENANTRY,
-            *arguments,
-            cwd=self.root,
-            env=self.environment,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        try:
-            output = (await process.communicate())[0].decode()
-        finally:
-            if process.returncode is None:
-                process.kill()
-        expect(process.returncode == status, f"tenantry {' '.join(arguments)}: {output.strip()[-400:]}")
-        return output
-
-    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """Start a process that stays, in a group of its own so that Ctrl-C reaches it through us alone."""
-        log = (self.root / "processes.log").open("ab")
-        process = subprocess.Popen(
-            [TENANTRY, *arguments],
-            cwd=self.root,
-            env=self.environment,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-        log.close()
-        self.processes.append(process)
-        return process
-
-    def stop(self, processes: Sequence[subprocess.Popen[bytes]] | None = None) -> None:
-        """End processes: asked first, then made to."""
-        ending = list(self.processes if processes is None else processes)
-        for process in ending:
-            process.terminate()
-        for process in ending:
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            self.processes.remove(process)
-
-    async def serve(self) -> Server:
-        """Start one more `tenantry serve`, on a free port."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        server = Server(self.start("serve", "--port", str(port)), f"http://127.0.0.1:{port}")
-        while not await server.well():
-            expect(server.process.poll() is None, f"serve ended: {(self.root / 'processes.log').read_text()[-400:]}")
-            await asyncio.sleep(0.05)
-        return server
-
-
-@dataclass
-class Server:
-    """One process that answers requests."""
-
-    process: subprocess.Popen[bytes]
-    url: str
-
-    def client(self) -> httpx.AsyncClient:
-        """A client of this very process; each request names its tenant by its Host header."""
-        limits = httpx.Limits(max_connections=AT_ONCE)
-        return httpx.AsyncClient(base_url=self.url, limits=limits, timeout=30, trust_env=False)
-
-    async def well(self) -> bool:
-        """Whether it answers."""
-        async with self.client() as client:
-            with contextlib.suppress(httpx.TransportError):
-                return (await client.get("/.tenantry/health")).status_code == 200
-        return False
-
-
-async def for_each(items: Sequence[Country], work: Callable[[Country], Awaitable[None]]) -> None:
-    """Do this for every country, some at a time."""
-    gate = asyncio.Semaphore(AT_ONCE)
-
-    async def one(country: Country) -> None:
-        async with gate:
-            await work(country)
-
-    async with asyncio.TaskGroup() as group:
-        for country in items:
-            group.create_task(one(country))
-
-
 def ask(client: httpx.AsyncClient, country: Country, method: str, path: str, **more: Any) -> Awaitable[httpx.Response]:
     """One request to a country, by its own Host."""
     headers = {"host": f"{country.slug}.localhost", "accept": "application/json", **more.pop("headers", {})}
@@ -312,12 +137,7 @@ class Story:
     async def set_up(self) -> None:
         with self.ledger.step("write a platform") as row:
             await self.site.command("init", str(self.site.root), "--name", "Countries")
-            for name in ("tenantry.toml", "countries.py", "schema", "templates"):
-                source, target = HERE / name, self.site.root / name
-                if source.is_dir():
-                    shutil.copytree(source, target, dirs_exist_ok=True)
-                else:
-                    shutil.copy(source, target)
+            self.site.lay_out(HERE, "tenantry.toml", "countries.py", "schema", "templates")
             await self.site.command("config", "check")
             row.result = "its key, its tenantry.toml, checked"
 
@@ -419,7 +239,7 @@ class Story:
             waves = ("--canary", "5", "--waves", "10%,30%,60%,100%")
             run = asyncio.create_task(self.site.command("migrate", "run", *waves))
             try:
-                done, start = await self._kill_in_the_middle(platform, run)
+                done, start = await kill_in_the_middle(platform, self.workers, run, len(self.all))
                 await run
             finally:
                 run.cancel()
@@ -432,25 +252,6 @@ class Story:
             live = [o for o in await platform.operations.list(limit=1000) if o.state.live]
             expect(not live, f"{len(live)} operations did not end")
             row.result = "migrated once, counted right; every operation ended"
-
-    async def _kill_in_the_middle(self, platform: Platform, run: asyncio.Task[str]) -> tuple[int, float]:
-        """Kill the worker that migrates when some tenants are done and others are not: how many were, and when."""
-        while True:
-            expect(not run.done() or run.exception() is None, str(run.done() and run.exception()))
-            found = await platform.operations.list(verb="migrate", limit=1)
-            if found and found[0].done and found[0].worker_id:
-                break
-            expect(not run.done(), "the migration was over before anything was seen of it")
-            await asyncio.sleep(0.002)
-        pids = {worker["id"]: worker["pid"] for worker in (await platform.status())["workers"]}
-        victim = next(w for w in self.workers if w.pid == pids[found[0].worker_id])
-        victim.send_signal(signal.SIGKILL)
-        start = time.perf_counter()
-        victim.wait()
-        now = await platform.operations.show(found[0].id)
-        expect(now.operation.state is State.RUNNING, "the migration was over before the worker was killed")
-        expect(0 < now.operation.done < len(self.all), f"killed after {now.operation.done}: that is not the middle")
-        return now.operation.done, start
 
     def _is_migrated(self, file: Path, country: Country) -> None:
         with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as connection:
@@ -471,7 +272,7 @@ class Story:
     async def suspend(self, platform: Platform) -> None:
         country = next(c for c in self.all if c.name == SUSPENDED)
         with self.ledger.step(f"suspend {country.slug}", each=False) as row:
-            watches = [asyncio.create_task(self._refused(server, country)) for server in self.servers]
+            watches = [asyncio.create_task(self._watch(server.client(), country)) for server in self.servers]
             await self.site.command("tenant", "suspend", country.slug, "--reason", "unpaid")
             async with asyncio.timeout(10):
                 moments = [await watch for watch in watches]
@@ -480,13 +281,8 @@ class Story:
             expect(slowest < 1, f"it took {slowest:.2f} s until all processes refused")
             row.result = f"refused with 403 by all processes {1000 * slowest:.0f} ms after it was entered"
 
-    async def _refused(self, server: Server, country: Country) -> float:
-        """Ask one process again and again: the moment of its first refusal, in seconds since 1970."""
-        async with server.client() as client:
-            while (answer := await ask(client, country, "GET", "/")).status_code == 200:  # noqa: ASYNC110
-                await asyncio.sleep(0.005)
-            expect(answer.status_code == 403, f"{country.slug} answered {answer.status_code}")
-            return time.time()
+    def _watch(self, client: httpx.AsyncClient, country: Country) -> Coroutine[Any, Any, float]:
+        return first_refusal(client, lambda: ask(client, country, "GET", "/"))
 
     async def destroy(self, platform: Platform) -> None:
         country = next(c for c in self.all if c.name == DESTROYED)
@@ -533,39 +329,5 @@ class Story:
             row.result = "every entry is as it was written"
 
 
-async def run(console: Console) -> int:
-    """Tell the story, then clean up, whatever happened."""
-    root = Path(tempfile.mkdtemp(prefix="tenantry-demo-"))
-    site, ledger = Site(root), Ledger(console)
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    status = 1
-    try:
-        async with asyncio.timeout(LIMIT):
-            await Story(site, ledger).tell()
-        status = 0
-    except* (Wrong, TimeoutError) as group:
-        for error in _flat(group):
-            console.print(f"✗ {error or type(error).__name__}", markup=False, soft_wrap=True)
-    finally:
-        site.stop()
-        shutil.rmtree(root, ignore_errors=True)
-        console.print(ledger.table())
-    return status
-
-
-def _flat(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _flat(error)
-        else:
-            yield error
-
-
 if __name__ == "__main__":
-    pipe = None if sys.stdout.isatty() else 140
-    try:
-        sys.exit(asyncio.run(run(Console(width=pipe, highlight=False))))
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        sys.exit(130)
+    main("249 countries, each a tenant of its own", Story, LIMIT)

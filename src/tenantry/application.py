@@ -6,6 +6,7 @@ app.add_middleware(tenantry.TenantMiddleware, runtime=runtime)
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
@@ -17,7 +18,8 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import urlopen
 
 from tenantry.config import FILE, Config, secret_keys
-from tenantry.errors import ConfigError, RegistryUnavailable, TenantryError
+from tenantry.embedded import Hold
+from tenantry.errors import ConfigError, EmbeddedFailed, RegistryUnavailable, TenantryError
 from tenantry.model import Changes, Environment, Loaded
 from tenantry.operations import placement
 from tenantry.operations.blueprints import Blueprints, read_config
@@ -41,7 +43,7 @@ def connect(config: Config | Path | str | None = None) -> Runtime:
     if not isinstance(config, Config):
         config = read_config(Path(config or os.environ.get("TENANTRY_CONFIG", FILE)))
     vault = Vault(*secret_keys(config.root))
-    source = RegistrySource(config.control_url, vault)
+    source = RegistrySource(config.control_url, vault, config.data if config.wants_embedded else None)
     keys = partial(open_key, vault)
     return Runtime(settings(config), source, keys, partial(placement.unseal, vault)).install()
 
@@ -116,13 +118,15 @@ def _key_set(config: Config, where: str) -> dict[str, Any]:
 class RegistrySource:
     """The runtime's source of tenants: the control database, opened when it is asked, and again after it was gone."""
 
-    def __init__(self, url: str, vault: Vault) -> None:
+    def __init__(self, url: str, vault: Vault, embedded: Path | None = None) -> None:
         self._url = url
         self._vault = vault
+        self._embedded = embedded  # the data directory of a platform that uses the embedded PostgreSQL
+        self._hold: Hold | None = None
 
     async def load(self) -> Loaded:
         """All tenants. Raises `RegistryUnavailable`."""
-        database = self._open()
+        database = await self._open()
         try:
             return await Feed(database).load()
         finally:
@@ -130,7 +134,7 @@ class RegistrySource:
 
     async def follow(self, since: int) -> AsyncIterator[Changes]:
         """Changes after `since`. Raises `RegistryUnavailable` when the control database goes."""
-        database = self._open()
+        database = await self._open()
         try:
             async with aclosing(Feed(database).follow(since)) as changes:
                 async for change in changes:
@@ -138,7 +142,12 @@ class RegistrySource:
         finally:
             await database.close()
 
-    def _open(self) -> Database:
+    async def _open(self) -> Database:
+        if self._embedded is not None and self._hold is None:
+            try:
+                self._hold = await asyncio.to_thread(Hold, self._embedded)
+            except EmbeddedFailed as error:
+                raise RegistryUnavailable(reason=error.message, remedy=error.hint) from error
         database = Database(self._url, self._vault, create=False)
         if database.is_sqlite and not Path(str(database.url.database)).exists():
             raise RegistryUnavailable(reason=f"'{database.url.database}' is not there")

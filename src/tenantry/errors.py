@@ -529,6 +529,14 @@ class CopyFailed(TenantryError):
     remedy = "The control database is as it was, and the other one is empty."
 
 
+class EmbeddedFailed(TenantryError):
+    """The embedded PostgreSQL does not run: {reason}."""
+
+    code = "embedded.failed"
+    remedy = "Its log is '{log}'."
+    status = 503
+
+
 class ProcessFailed(TenantryError):
     """`{program}` ended with {status}: {output}"""
 

@@ -110,7 +110,7 @@ async def test_what_cannot_be_adopted(ground: Ground, tmp_path: Path) -> None:
 
 
 async def test_an_adoption_that_fails(ground: Ground) -> None:
-    """Where a later part cannot be made, all is undone: no tenant, no copy, and the source as it was, even to be moved."""
+    """Where a later part cannot be made, all is undone: no tenant, no copy, and the source stays as it was."""
     path = old_file(ground)
     async with ground.open() as platform:
         source = Source("db", "0001_pages", file=path, move=True)

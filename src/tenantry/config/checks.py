@@ -44,6 +44,7 @@ def cross_checks(config: Config, declared: Any = None) -> Iterator[Trouble]:
     yield from _platform(config)
     yield from _routing(config)
     yield from _processes(config)
+    yield from _servers(config)
     for name, blueprint in config.blueprints.items():
         key: Key = ("blueprints", name)
         yield from _names(key, name, blueprint)
@@ -102,6 +103,26 @@ def _processes(config: Config) -> Iterator[Trouble]:
         except ValueError:
             remedy = 'Write an address or a network: "10.0.0.7" or "10.0.0.0/8".'
             yield Trouble(("serve", "trusted_proxies", index), "it is no address and no network", remedy)
+
+
+def _servers(config: Config) -> Iterator[Trouble]:
+    """Each server has one address: its URL, or it is the one embedded PostgreSQL of the platform."""
+    first: str | None = None
+    for name, server in config.servers.items():
+        key: Key = ("servers", name)
+        if server.url is None and not server.embedded:
+            remedy = 'Add url = {env = "NAME"}, or, for the PostgreSQL that Tenantry brings itself, embedded = true.'
+            yield Trouble(key, "it has no url", remedy)
+        if not server.embedded:
+            continue
+        key = (*key, "embedded")
+        if server.url is not None:
+            yield Trouble(key, "it has a url as well", "Keep one of the two.")
+        if server.kind != "postgres":
+            yield Trouble(key, f"a server of kind {server.kind} cannot be embedded", "Give it a url.")
+        if first is not None:
+            yield Trouble(key, f"{first!r} is the embedded PostgreSQL already", "Keep one of the two.")
+        first = first or name
 
 
 # --- blueprints ---------------------------------------------------------------------------------------------------

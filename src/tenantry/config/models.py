@@ -19,8 +19,12 @@ from pydantic import (
     model_validator,
 )
 
+from tenantry import embedded
 from tenantry.errors import InvalidHost
 from tenantry.model import normalise_host
+
+EMBEDDED: Final = "embedded"
+"""What stands for the URL of a control database on the embedded PostgreSQL."""
 
 
 class Frozen(BaseModel):
@@ -117,7 +121,7 @@ class Platform(Frozen):
     name: str = Field(default="Tenantry", min_length=1, max_length=200)
     domain: Domain = "localhost"
     data: str = Field(default="var", min_length=1)  # relative to tenantry.toml
-    control: Secret | None = None  # SQLAlchemy URL; read it as `Config.control_url`
+    control: Secret | None = None  # SQLAlchemy URL, or "embedded"; read it as `Config.control_url`
     max_tenants: int | None = Field(default=None, ge=1)
     reserved: tuple[str, ...] = ()
     mode: Literal["multi-tenant", "single-tenant"] = "multi-tenant"
@@ -141,9 +145,10 @@ class Routing(Frozen):
 
 class ServerSpec(Frozen):
     kind: Literal["postgres", "mysql"]
-    url: Secret  # the administrator's; a query such as ?sslmode=verify-full sets TLS
+    url: Secret | None = None  # the administrator's; a query such as ?sslmode=verify-full sets TLS
+    embedded: bool = False  # the PostgreSQL that Tenantry brings itself, in place of a URL
     capacity: int | None = Field(default=None, ge=0)
-    connections: int = Field(default=100, ge=1)  # budget of one process over all tenants
+    connections: int = Field(default=80, ge=1)  # budget of one process over all tenants
     labels: tuple[str, ...] = ()
 
 
@@ -250,7 +255,16 @@ class Config(Frozen):
         """The SQLAlchemy URL of the control database. It may hold a password: never print it."""
         if self.platform.control is None:
             return f"sqlite:///{self.data / 'control.sqlite'}"
-        return self.platform.control.get_secret_value()
+        control = self.platform.control.get_secret_value()
+        return embedded.control_url(self.data) if control == EMBEDDED else control
+
+    @property
+    def wants_embedded(self) -> bool:
+        """Whether anything of the platform lies on the embedded PostgreSQL."""
+        control = self.platform.control
+        return (control is not None and control.get_secret_value() == EMBEDDED) or any(
+            server.embedded for server in self.servers.values()
+        )
 
     def whole(self, name: str, above: frozenset[str] = frozenset()) -> Blueprint:
         """A blueprint with all it takes over from others. Raises `KeyError` for an unknown one or a circle."""

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from tenantry import embedded
 from tenantry.config import Config
+from tenantry.config.models import ServerSpec
 from tenantry.errors import NameTaken, NoServer, ServerUnfit, TenantryError
 from tenantry.model import Environment, Login, Place, Server, ServerState, expand, facts_of, login_field
 from tenantry.registry import Registry, Transaction, Vault, servers, tenants
@@ -37,9 +39,14 @@ LAST: Final = "placed:"
 def declared(config: Config) -> list[Server]:
     """The servers that tenantry.toml declares, with their administrators' logins."""
     return [
-        described(name, spec.kind, spec.url.get_secret_value(), spec.capacity, spec.connections, spec.labels)
+        described(name, spec.kind, _url_of(config, spec), spec.capacity, spec.connections, spec.labels)
         for name, spec in config.servers.items()
     ]
+
+
+def _url_of(config: Config, spec: ServerSpec) -> str:
+    """The administrator's URL of a declared server, which has one or is the embedded PostgreSQL."""
+    return spec.url.get_secret_value() if spec.url is not None else embedded.admin_url(config.data)
 
 
 def described(

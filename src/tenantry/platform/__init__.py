@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tenantry.config import FILE, Config, secret_keys
+from tenantry.embedded import Hold
 from tenantry.errors import RegistryMissing
 from tenantry.operations import placement
 from tenantry.operations.blueprints import read_config
@@ -50,14 +51,18 @@ class Platform:
     async def open(cls, config: Config | Path | str = FILE, *, actor: str | None = None) -> AsyncIterator[Platform]:
         """Read the configuration, check the platform key, and open the control database at its newest schema.
 
-        Raises `ConfigError`, `SecretKeyError`, `RegistryMissing` or `RegistryUnavailable`.
+        Raises `ConfigError`, `SecretKeyError`, `EmbeddedFailed`, `RegistryMissing` or `RegistryUnavailable`.
         """
         if not isinstance(config, Config):
             config = read_config(Path(config))
         vault = Vault(*secret_keys(config.root))
         homes = tenants_at(config)
         config.data.mkdir(parents=True, exist_ok=True, mode=0o750)
-        async with Registry.open(config.control_url, vault, actor=actor or default_actor(), homes=homes) as registry:
+        async with contextlib.AsyncExitStack() as stack:
+            if config.wants_embedded:
+                stack.callback((await asyncio.to_thread(Hold, config.data)).close)
+            opened = Registry.open(config.control_url, vault, actor=actor or default_actor(), homes=homes)
+            registry = await stack.enter_async_context(opened)
             if config.servers:
                 await placement.declare(registry, config)
             yield cls(config, registry)

@@ -560,7 +560,7 @@ class Tenants:
 
 
 def _checked_source(resource: Resource, source: Source) -> str | None:
-    """The version of what is to be adopted. Raises `ConfigError`, or `MigrationInvalid` for one that is not declared."""
+    """The version of what is to be adopted. Raises `ConfigError`, or `MigrationInvalid` for an unknown one."""
     there = source.server and source.database and not source.file
     if not there if resource.server_kind else not source.file or source.server or source.database:
         wanted = "--server and --database" if resource.server_kind else "--file"

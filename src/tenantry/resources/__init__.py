@@ -420,7 +420,9 @@ class Resource(ABC):
 
 def _reason(error: Exception) -> str:
     """The text of an error; of a system error without the path, which the resource names better."""
-    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split()).removesuffix(".")
 
 
 # --- kinds --------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -187,17 +187,28 @@ class Postgres(server_database.ServerDatabase):
             there = self._look(connection, env)
             self._refuse_foreign(connection, env, there)
             whole = there.database is not None and self._ours(there.database, env) and there.database.open
-            if not whole and there.database is None and self._claim(connection, env, there):
-                return
             if not whole:
-                admin.run(connection, self._admitting(connection, env, there))
-                if there.database is None:
-                    owner = sql.SQL("OWNER {}").format(sql.Identifier(self.user(env)))
-                    self._golden.clone(connection, self.server(env), self.locate(env), owner)
-                admin.run(connection, self._opening(env))
+                if there.database is not None or not self._claim(connection, env, there):
+                    self._make(connection, env, there)
                 return
             admin.run(connection, [*self._admitting(connection, env, there), *self._opening(env, **there.adopted)])
             self._renew(env)
+
+    def _make(self, connection: Admin, env: Environment, there: There) -> None:
+        """Clone the template, or go on where somebody was cut off."""
+        server, owner = self.server(env), sql.SQL("OWNER {}").format(sql.Identifier(self.user(env)))
+        if there.database is None:
+            self._golden.ready(connection, server)  # whatever is wrong with the schema shows before anything is made
+        admin.run(connection, self._admitting(connection, env, there))
+        try:
+            if there.database is None:
+                self._golden.clone(connection, server, self.locate(env), owner)
+            admin.run(connection, self._opening(env))
+        except psycopg.Error:
+            if not there.roles:
+                with suppress(psycopg.Error):
+                    self._remove(connection, env)
+            raise
 
     def _claim(self, connection: Admin, env: Environment, there: There) -> bool:
         """Take a warm spare, in one transaction. False where there is none left."""
@@ -264,15 +275,18 @@ class Postgres(server_database.ServerDatabase):
 
     def _drop(self, env: Environment) -> None:
         with self._working(env) as connection:
-            there = self._look(connection, env)
-            if there.roles:
-                shut: list[sql.Composable] = [
-                    sql.SQL("ALTER ROLE {} NOLOGIN").format(sql.Identifier(name)) for name in there.roles
-                ]
-                admin.run(connection, [*shut, *(admin.join(connection, name) for name in there.roles)])
-            for name in (*self._aside(env), *([there.database.name] if there.database else [])):
-                template.remove(connection, name)
-            self._drop_roles(connection, there)
+            self._remove(connection, env)
+
+    def _remove(self, connection: Admin, env: Environment) -> None:
+        there = self._look(connection, env)
+        if there.roles:
+            shut: list[sql.Composable] = [
+                sql.SQL("ALTER ROLE {} NOLOGIN").format(sql.Identifier(name)) for name in there.roles
+            ]
+            admin.run(connection, [*shut, *(admin.join(connection, name) for name in there.roles)])
+        for name in (*self._aside(env), *([there.database.name] if there.database else [])):
+            template.remove(connection, name)
+        self._drop_roles(connection, there)
 
     def _drop_roles(self, connection: Admin, there: There) -> None:
         if there.roles:
@@ -441,7 +455,7 @@ class Postgres(server_database.ServerDatabase):
         template.create_empty(connection, aside, self.options)
         with admin.connected_to(server, aside) as inner:
             inner.execute("SET ROLE pg_database_owner")
-            template.extend(inner, self.options.extensions)
+            template.extend(inner, server, self.options.extensions)
         database = sql.Identifier(aside)
         steps = [
             *self._admitting(connection, env, there),

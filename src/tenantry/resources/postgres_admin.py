@@ -96,6 +96,7 @@ def connected(server: Server) -> Iterator[Admin]:
         pooled = _engine(server.admin).raw_connection()
         connection: Any = pooled.driver_connection
         try:
+            _refuse_old(server, connection)
             yield connection
         except BaseException:
             if connection.closed or not isinstance(connection, psycopg.Connection):
@@ -103,6 +104,12 @@ def connected(server: Server) -> Iterator[Admin]:
             raise
         finally:
             pooled.close()
+
+
+def _refuse_old(server: Server, connection: Admin) -> None:
+    if connection.info.server_version < OLDEST * 10000:
+        found = _at_least(server, connection.info.server_version, str(connection.info.server_version // 10000))
+        raise ServerUnfit(server=server.name, reason=found.what, remedy=found.remedy)
 
 
 @contextmanager
@@ -326,7 +333,7 @@ _PROBE: Final = """
 SELECT current_setting('server_version_num')::int, current_setting('server_version'),
   rolsuper, rolcreatedb, rolcreaterole, rolname,
   coalesce((SELECT version || ' ' || cipher FROM pg_stat_ssl WHERE pid = pg_backend_pid() AND ssl), ''),
-  current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int,
+  current_setting('max_connections')::int,
   (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
   (SELECT count(*) FROM pg_database WHERE NOT datistemplate),
   ARRAY(SELECT datname::text FROM pg_database WHERE datallowconn AND has_database_privilege('public', oid, 'CONNECT'))

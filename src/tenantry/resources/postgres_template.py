@@ -12,7 +12,7 @@ from typing import Any, Final
 import psycopg
 from psycopg import sql
 
-from tenantry.errors import NameTaken
+from tenantry.errors import NameTaken, ServerUnfit
 from tenantry.model import Server
 from tenantry.resources import Setting
 from tenantry.resources import postgres_admin as admin
@@ -95,7 +95,7 @@ class Golden:
         create_empty(connection, name, self._options)
         with admin.connected_to(server, name) as inner:
             inner.execute("SET ROLE pg_database_owner")
-            extend(inner, self._options.extensions)
+            extend(inner, server, self._options.extensions)
             fill(inner)
             return shape(inner)
 
@@ -210,10 +210,19 @@ def create_empty(connection: Admin, name: str, options: Any) -> None:
     )
 
 
-def extend(connection: Connection, extensions: Sequence[str]) -> None:
-    """Add extensions to a database."""
+def extend(connection: Connection, server: Server, extensions: Sequence[str]) -> None:
+    """Add extensions to a database. Raises `ServerUnfit`."""
     for extension in extensions:
-        connection.execute(sql.SQL("CREATE EXTENSION IF NOT EXISTS {} CASCADE").format(sql.Identifier(extension)))
+        try:
+            connection.execute(sql.SQL("CREATE EXTENSION IF NOT EXISTS {} CASCADE").format(sql.Identifier(extension)))
+        except (psycopg.errors.FeatureNotSupported, psycopg.errors.UndefinedFile) as error:
+            remedy = "Install its package on the server, or take it out of `extensions` in tenantry.toml."
+            reason = f"it has no extension '{extension}'"
+            raise ServerUnfit(server=server.name, reason=reason, remedy=remedy) from error
+        except psycopg.errors.InsufficientPrivilege as error:
+            remedy = "Let one create it in a database that is a template, and name that database as `base`."
+            reason = f"only a superuser may create the extension '{extension}'"
+            raise ServerUnfit(server=server.name, reason=reason, remedy=remedy) from error
 
 
 def remove(connection: Admin, name: str) -> None:

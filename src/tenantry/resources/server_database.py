@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from tenantry.config import Frozen, Seconds
 from tenantry.credentials import USER_TABLE
-from tenantry.errors import MigrationInvalid, ResourceError
+from tenantry.errors import ResourceError
 from tenantry.model import Environment, Finding, Login, Migrated
 from tenantry.resources import Resource, Setting, history, server_migrator, servers
 from tenantry.resources.schema import EMPTY, Schema, checksum, fingerprint, read
@@ -110,11 +110,7 @@ class ServerDatabase(servers.OnServer, Resource):
         """Raise `MigrationInvalid` where a database that is to be adopted records another version than is said."""
         recorded = server_migrator.version(self.dialect, connection, self.schema())
         if recorded not in (None, version):
-            raise MigrationInvalid(
-                path=self.name,
-                reason=f"its own records say that it is at {recorded}, not at {version or 'none'}",
-                remedy=f"Adopt it with --at {recorded}, or put its records right first.",
-            )
+            raise history.contradiction(self.name, recorded, version)
 
     # --- looking at it ---
 

@@ -1,0 +1,1 @@
+"""Planner: who and what works on which project, week by week."""
