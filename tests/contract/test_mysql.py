@@ -664,8 +664,15 @@ async def test_a_database_is_adopted_and_released(mysql_world: MysqlWorld) -> No
         f"INSERT INTO `{name}`.page (title) VALUES ('old')",
     )
     before = server.run(f"SHOW TABLES FROM `{name}`")
+    told = {version: await resource.survey(env, version) for version in ("0001_pages", "0002_bodies")}
+    assert [finding.what for finding in told["0001_pages"]] == ["the schema differs: trigger page_title is missing"]
+    assert "column body of page is missing" in " ".join(finding.what for finding in told["0002_bodies"])
+    assert server.run(f"SHOW TABLES FROM `{name}`") == before
+    assert mysql_world.files() == {f"database {name}"}
     for _ in range(2):
         await resource.adopt(env, "0001_pages")
+    with pytest.raises(MigrationInvalid):  # its own records say otherwise
+        await resource.survey(env, "0002_bodies")
     assert await resource.version(env) == "0001_pages"
     assert (await resource.migrate(env)).applied == ("0002_bodies",)
     assert mysql_world.look(resource, env) == "[('old',)]"

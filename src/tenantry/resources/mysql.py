@@ -388,12 +388,38 @@ class Mysql(server_database.ServerDatabase):
 
     # --- what was there before ---
 
-    def _adopt(self, env: Environment, version: str | None) -> None:
+    @contextmanager
+    def _adoptable(self, env: Environment) -> Iterator[tuple[Connection, Part | None, Connection]]:
+        """What `_part` gives, and the administrator's connection inside a database that is there already."""
         with self._part(env) as (admin, part):
             name = self.locate(env)
             if not mysql_book.exists(admin, name):
                 raise self._error(env, f"there is no database '{name}' on the server '{admin.server.name}'")
+            with closing(connect(admin.server, administrator(admin.server), name)) as inner:
+                yield admin, part, inner
+
+    def _survey(self, env: Environment, version: str | None) -> list[Finding]:
+        with self._adoptable(env) as (admin, _, inner):
+            self._confirm(inner, version)
+            found = mysql_script.shape(mysql_script.items(inner, self.locate(env)))
+            declared = self._golden(admin).shape if version == self.newest else self._shape_at(admin, version)
+        users = {name: text for name, text in declared.items() if "tenantry_user" in name}
+        told = mysql_script.differences(declared, users | found)
+        remedy = "Put it right before, or take it as it is and write the difference as a migration."
+        if not told:
+            return [Finding(self.name, True, f"the schema is that of {version or 'an empty database'}")]
+        return [Finding(self.name, False, f"the schema differs: {what}", remedy) for what in told]
+
+    def _shape_at(self, admin: Connection, version: str | None) -> dict[str, str]:
+        with self._scratch(admin) as (name, connection):
+            self._fill_to(connection, version)
+            return mysql_script.shape(mysql_script.items(connection, name))
+
+    def _adopt(self, env: Environment, version: str | None) -> None:
+        with self._adoptable(env) as (admin, part, inner):
+            name = self.locate(env)
             if part is None:
+                self._confirm(inner, version)
                 mysql_book.enter(admin, name, env.id, self.name, State.ADOPTED, self._strange(admin, name))
             self._let_in(admin, name, self._login(env))
             with self._open(env) as connection:
@@ -483,11 +509,7 @@ class Mysql(server_database.ServerDatabase):
         found = mysql_script.shape(mysql_script.items(connection, self.locate(env)))
         with self._admin(self.server(env)) as admin:
             declared = self._golden(admin).shape
-        return [
-            *(f"{name} is missing" for name in sorted(declared.keys() - found.keys())),
-            *(f"{name} is not declared" for name in sorted(found.keys() - declared.keys())),
-            *(f"{name} differs" for name in sorted(declared.keys() & found.keys()) if declared[name] != found[name]),
-        ]
+        return mysql_script.differences(declared, found)
 
     def _attack(self, env: Environment, other: Environment) -> list[Breach]:
         with self._open(env) as connection:
