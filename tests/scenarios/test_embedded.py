@@ -356,6 +356,9 @@ async def test_an_application_keeps_it_for_as_long_as_it_runs(data: Path, monkey
         assert Embedded(data)._try_lock("users") is None
     finally:
         await runtime.stop()
+    free = Embedded(data)._try_lock("users")
+    assert free is not None, "it is in use though the runtime has stopped"
+    os.close(free)
 
 
 @pytest.mark.parametrize(
