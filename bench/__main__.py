@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-NAMES = ("resolve", "create", "migrate", "start", "registry")
+NAMES = ("resolve", "create", "migrate", "start", "registry", "mysql", "pools")
 
 
 def main(names: list[str]) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+import mariadb
 import servers
 
 settings.register_profile("tenantry", deadline=None)  # a busy machine is no fault
@@ -48,3 +49,13 @@ def postgres_url(postgres: servers.Postgres) -> Iterator[str]:
     """The address of an empty PostgreSQL database, with the password of a role that owns it and nothing else."""
     with postgres.database() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def mariadb_server() -> Iterator[mariadb.MariaDB]:
+    """A MariaDB server with TLS, one for each process that runs tests."""
+    try:
+        with mariadb.running() as server:
+            yield server
+    except servers.NoServer as error:
+        pytest.skip(str(error))

@@ -33,6 +33,7 @@ class Fleet:
         self.tenants: dict[str, Environment] = {}
         self.log: list[Changes] = []
         self.made: list[tuple[servers.Postgres, str]] = []
+        self.roles: list[tuple[servers.Postgres, str]] = []
 
     # --- what is there ---
 
@@ -58,6 +59,7 @@ class Fleet:
             self.made.append((server, template))
             with psycopg.connect(server.url(template), autocommit=True) as connection:
                 connection.execute(TABLES)
+                connection.execute("INSERT INTO note VALUES ('old')")
                 connection.execute("GRANT ALL ON ALL TABLES IN SCHEMA public TO PUBLIC")
             for slug in slugs:
                 user, password = f"{slug}_{new_id()[-8:]}", f"of-{slug}{servers.ODD}"
@@ -67,18 +69,33 @@ class Fleet:
                     sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE {}").format(role, role, sql.Identifier(template))
                 )
                 admin.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(role))
-                with psycopg.connect(server.url(user, user, password), autocommit=True) as connection:
-                    connection.execute("INSERT INTO note VALUES (%s)", (slug,))
                 self.made.append((server, user))
                 made.append(self.place(slug, name, user, Login(user, password)))
         return made
 
     def clear(self) -> None:
         """Drop what was made on servers that still run."""
-        for server, name in self.made:
-            if server.process.poll() is None:
-                drop = sql.SQL("DROP DATABASE {} WITH (FORCE)"), sql.SQL("DROP ROLE IF EXISTS {}")
-                server.run(*(statement.format(sql.Identifier(name)) for statement in drop))
+        for server in {id(server): server for server, _ in self.made}.values():
+            if server.process.poll() is not None:
+                continue
+            with psycopg.connect(server.url(), autocommit=True) as admin:
+                names = [name for one, name in self.made if one is server]
+                for name in map(sql.Identifier, names):
+                    admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+                for name in map(sql.Identifier, [*names, *(name for one, name in self.roles if one is server)]):
+                    admin.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(name))
+
+    def user_on(self, server: servers.Postgres, environment: Environment) -> Login:
+        """Another login that reaches a tenant's database."""
+        database = environment.places[0].location
+        login = Login(f"{database}_b", f"new{servers.ODD}")
+        server.run(
+            sql.SQL("CREATE ROLE {} LOGIN PASSWORD {} IN ROLE {}").format(
+                sql.Identifier(login.user), login.password, sql.Identifier(database)
+            )
+        )
+        self.roles.append((server, login.user))
+        return login
 
     def place(self, slug: str, server: str, database: str, login: Login, kind: str = "postgres") -> Environment:
         """A tenant whose database is there already."""
@@ -91,6 +108,10 @@ class Fleet:
         self.tenants[environment.id] = environment
         self._tell(frozenset({environment.tenant.id}), (environment,))
         return environment
+
+    def change(self, environment: Environment, **changes: Any) -> Environment:
+        """Change a tenant."""
+        return self.put(dataclasses.replace(environment, tenant=dataclasses.replace(environment.tenant, **changes)))
 
     def rotate(self, environment: Environment, login: Login) -> Environment:
         """Let the runtimes know another login."""

@@ -211,19 +211,25 @@ async def rows(platform: Platform, table: str) -> list[Mapping[str, Any]]:
 
 async def faults(ground: Ground, platform: Platform) -> list[str]:
     """What is not as it must be when nothing is under way: files nobody knows, rows without their tenant, drift."""
+    found = [f"temporary file {path}" for path in ground.root.rglob(".tenantry-*")]
+    found += await faults_of(platform)
+    details = [await platform.tenants.show(row.slug) for row in await platform.tenants.list(limit=10_000)]
+    return found + _files(ground, platform, details)
+
+
+async def faults_of(platform: Platform) -> list[str]:
+    """What is not as it must be in the registry and in the tenants when nothing is under way."""
     found = [f"lock of {row['tenant_id']}" for row in await rows(platform, "tenant_lock")]
     found += [
         f"{row['verb']} {row['tenant_slug']} is {row['state']}"
         for row in await rows(platform, "operation")
         if row["state"] in ("queued", "running", "cancelling")
     ]
-    found += [f"temporary file {path}" for path in ground.root.rglob(".tenantry-*")]
     found += await _rows_without_tenant(platform)
     details = [await platform.tenants.show(row.slug) for row in await platform.tenants.list(limit=10_000)]
     found += [f"{d.row.slug} is {d.row.status}" for d in details if d.row.status not in ("active", "suspended")]
     for one in details:
         found += [f"{one.row.slug}: {f.what}" for f in await platform.tenants.check(one.row.slug) if not f.ok]
-    found += _files(ground, platform, details)
     await platform.audit.verify()
     return found
 

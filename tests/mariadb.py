@@ -52,7 +52,7 @@ class MariaDB:
     def url(self, user: str = "root", password: str | None = None, **query: str) -> str:
         """An administrator's address, as tenantry.toml has it; demands TLS where the server has it."""
         if self.tls:
-            query = {"ssl_ca": str(self.home / "ca.pem"), "ssl_verify_identity": "true", **query}
+            query = {"ssl_ca": str(self.home / "ca.pem"), **query}
         made = URL.create("mysql", user, password or self.password, "127.0.0.1", self.port, query=query)
         return made.render_as_string(hide_password=False)
 
@@ -112,11 +112,11 @@ def programs() -> tuple[str, str]:
 
 
 @contextlib.contextmanager
-def running(tls: bool = True, **settings: str) -> Iterator[MariaDB]:
-    """A MariaDB server on a free port, with its files in a temporary directory. Raises `NoServer`."""
+def running(tls: bool = True, place: Path = Path("/tmp"), **settings: str) -> Iterator[MariaDB]:
+    """A MariaDB server on a free port, with its files in a temporary directory at a place. Raises `NoServer`."""
     server, installer = programs()
     user = _unprivileged()
-    home = Path(tempfile.mkdtemp(prefix="tenantry-mariadb-", dir="/tmp"))
+    home = Path(tempfile.mkdtemp(prefix="tenantry-mariadb-", dir=place))
     try:
         if tls:
             certify(home)

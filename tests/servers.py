@@ -146,7 +146,8 @@ class Postgres:
 def postgres(programs: Path | None = None) -> Iterator[Postgres]:
     """A PostgreSQL server on a free port, with its files in a temporary directory. Raises `NoServer`."""
     programs, user = programs or postgres_programs(), _unprivileged()
-    home = Path(tempfile.mkdtemp(prefix="tenantry-postgres-", dir="/tmp"))
+    _sweep()
+    home = Path(tempfile.mkdtemp(prefix=f"tenantry-postgres-{os.getpid()}-", dir="/tmp"))
     try:
         if user:
             os.chown(home, user.pw_uid, user.pw_gid)
@@ -159,6 +160,27 @@ def postgres(programs: Path | None = None) -> Iterator[Postgres]:
             _end(server.process)
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+def _sweep() -> None:
+    """Remove what tests that were killed left: folders named after a process that is gone, as is their server."""
+    for home in Path("/tmp").glob("tenantry-postgres-*-*"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            owner = int(home.name.split("-")[2])
+            lock = home / "data" / "postmaster.pid"  # gone once the server has ended well
+            server = int(lock.read_text().split()[0]) if lock.exists() else owner
+            if not _runs(owner) and not _runs(server):
+                shutil.rmtree(home, ignore_errors=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        pass
+    return True
 
 
 def _as(user: pwd.struct_passwd | None) -> dict[str, object]:

@@ -57,6 +57,9 @@ class World:
     users: bool = True
 
     first: ClassVar[str] = FIRST
+    third: ClassVar[str] = THIRD
+    undo_third: ClassVar[str] = "DROP INDEX page_by_title"
+    rolls_back: ClassVar[bool] = True  # a migration that fails, wholly
     no_table: ClassVar[str] = "no such table: nowhere"
     broken_reference: ClassVar[str] = "row 1 of table link refers to a row of page"
     not_unique: ClassVar[str] = "UNIQUE constraint failed"
@@ -215,7 +218,7 @@ DROP FUNCTION trim_title();
 
     def described(self, **changes: Any) -> Server:
         """The server as the platform knows it."""
-        plain = make_url(self.admin).set(username=None, password=None).render_as_string()
+        plain = make_url(self.admin)._replace(username=None, password=None).render_as_string()
         return replace(Server("pg", "postgres", plain, self.admin), **changes)
 
     def setting(self) -> Setting:

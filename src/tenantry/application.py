@@ -75,6 +75,7 @@ def settings(config: Config) -> Settings:
         users={name: blueprints.users_of(blueprint) for name, blueprint in config.blueprints.items()},
         open_databases=config.runtime.open_databases,
         pools={key: found for key, part in parts.items() if (found := _pool(part.options)) is not None},
+        leak_after=config.runtime.leak_after,
         session_seconds=int(config.runtime.session),
         secure_cookies=config.runtime.secure_cookies,
         trusted_proxies=config.serve.trusted_proxies,

@@ -495,6 +495,40 @@ class RegistryMissing(TenantryError):
     exit_code = 4
 
 
+class RegistryBehind(TenantryError):
+    """The control database is at revision {revision}, and this version of Tenantry needs {newest}."""
+
+    code = "registry.behind"
+    remedy = "Run `tenantry registry migrate` once, on any host; running processes of the old version go on."
+    status = 503
+    exit_code = 3
+
+
+class RegistryInUse(TenantryError):
+    """The control database is in use: {reason}."""
+
+    code = "registry.in_use"
+    remedy = "End every `tenantry worker`, wait until `tenantry operation list` names nothing that runs, and try again."
+    status = 409
+    exit_code = 3
+
+
+class RegistryNotEmpty(TenantryError):
+    """The database '{where}' is not empty: it has {found}."""
+
+    code = "registry.not_empty"
+    remedy = "Name an empty database; nothing was changed in this one."
+    status = 409
+    exit_code = 3
+
+
+class CopyFailed(TenantryError):
+    """The copy failed at table '{table}': {reason}."""
+
+    code = "registry.copy"
+    remedy = "The control database is as it was, and the other one is empty."
+
+
 class EmbeddedFailed(TenantryError):
     """The embedded PostgreSQL does not run: {reason}."""
 

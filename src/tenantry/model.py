@@ -123,7 +123,7 @@ class Server:
     address: str  # URL without user and password; its query holds TLS settings
     admin: str = field(default="", repr=False)  # URL with the administrator's login; "" where it is not known
     capacity: int | None = None  # how many resources it takes; None: no limit
-    connections: int = 100  # budget of one process over all tenants
+    connections: int = 80  # budget of one process over all tenants
     labels: frozenset[str] = frozenset()
     state: ServerState = ServerState.OPEN
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mysql_world import MysqlWorld, mysql_platform
 from registries import KEY
 from tenantry.registry import Registry, Vault
 from worlds import OPTIONS, WORLDS, PostgresWorld, World, furnish
@@ -45,11 +46,13 @@ def cut_off(url: str, request: pytest.FixtureRequest) -> Callable[[], None]:
     return cut
 
 
-@pytest.fixture(params=[*WORLDS, *(pytest.param(kind, marks=pytest.mark.postgres) for kind in POSTGRES)])
+@pytest.fixture(params=[*WORLDS, *(pytest.param(kind, marks=pytest.mark.postgres) for kind in POSTGRES), "mysql"])
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     """A platform for each kind of resource in turn."""
     if request.param in POSTGRES:
         yield from _on_postgres(request, request.param, tmp_path)
+    elif request.param == "mysql":
+        yield request.getfixturevalue("mysql_world")
     else:
         world = WORLDS[request.param](request.param, tmp_path, dict(OPTIONS.get(request.param, MADE)))
         furnish(world)
@@ -70,3 +73,10 @@ def _on_postgres(request: pytest.FixtureRequest, kind: str, root: Path) -> Itera
         yield world
     finally:
         world.clear()
+
+
+@pytest.fixture
+def mysql_world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MysqlWorld]:
+    """A platform with a MariaDB server."""
+    with mysql_platform(request.getfixturevalue("mariadb_server"), tmp_path) as world:
+        yield world

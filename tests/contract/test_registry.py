@@ -17,9 +17,9 @@ from sqlalchemy import Connection, insert, inspect, make_url, select, text, upda
 from sqlalchemy.exc import IntegrityError
 
 from registries import KEY, draft, enter, python
-from tenantry.errors import HostTaken, RegistryUnavailable, SecretKeyError, SlugTaken, TenantNotFound
-from tenantry.model import Environment, Status, new_id
-from tenantry.registry import Registry, Transaction, Vault, database, migrations, tables, tenants
+from tenantry.errors import HostTaken, RegistryUnavailable, SecretKeyError, ServerUnknown, SlugTaken, TenantNotFound
+from tenantry.model import Environment, ServerState, Status, new_id
+from tenantry.registry import Registry, Transaction, Vault, database, journal, migrations, servers, tables, tenants
 from tenantry.registry.database import now
 
 OTHER_KEY = "f0" * 32
@@ -294,6 +294,24 @@ async def test_an_unknown_slug_is_not_found(registry: Registry, slug: str) -> No
     with pytest.raises(TenantNotFound):
         async with registry.read() as tx:
             await tenants.find(tx, slug)
+
+
+@pytest.mark.parametrize("odd", ["a\0cme", "\ud800", "\0"])
+async def test_odd_characters_in_filters_find_nothing(registry: Registry, odd: str) -> None:
+    """What no database can hold is in no row; asking for it is no fault of the server."""
+    await enter(registry, draft("acme"))
+    async with registry.read() as tx:
+        assert await tenants.page(tx, status=odd) == []
+        assert await tenants.page(tx, blueprint=odd) == []
+        assert await tenants.page(tx, after="z" + odd) == []
+        assert await tenants.hostnames(tx, odd) == []
+        for name in ("state", "tenant", "verb"):
+            assert await journal.latest(tx, **{name: odd}) == []  # type: ignore[arg-type]
+        assert await servers.tenants_on(tx, odd) == []
+    assert await registry.entries(subject=odd) == []
+    with pytest.raises(ServerUnknown):
+        async with registry.write() as tx:
+            await servers.set_state(tx, odd, ServerState.OPEN)
 
 
 async def test_pages_come_in_the_order_of_slugs(registry: Registry) -> None:

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, func, insert, select, update
 
-import tenantry.registry
 from registries import KEY
 from tenantry.errors import AuditBroken
-from tenantry.registry import Entry, Registry, Vault, tables
+from tenantry.registry import Entry, Registry, Vault, proof, tables
 from tenantry.registry.audit import chain
 
 TABLE = tables.audit
@@ -179,7 +178,7 @@ async def test_a_head_that_is_gone_is_found(registry: Registry) -> None:
 
 async def test_verification_goes_through_pages(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     """A log of any length is walked page by page, also where the last page is full."""
-    monkeypatch.setattr(tenantry.registry, "VERIFY_PAGE", 3)
+    monkeypatch.setattr(proof, "PAGE", 3)
     for number in (2, 1, 1, 2):
         await log(registry, number)
         await registry.verify()

@@ -2,13 +2,16 @@
 
 python killer.py tenantry.toml < plan
 
-The plan is JSON lines of {"operation", "where", "step", "call"}: a worker process each. It takes that operation alone,
-and when it halts, still with its signs of life, it writes {"operation", "pid"} and waits to be killed.
+The plan is JSON lines of {"operation", "where", "step", "call"}, or of {"operation", "where", "owner", "name", "when"}
+for any function: a worker process each. It takes that operation alone, and when it halts, still with its signs of life,
+it writes {"operation", "pid"} and waits to be killed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import importlib
+import inspect
 import json
 import os
 import sys
@@ -42,7 +45,7 @@ async def halt(operation: str) -> None:
 
 
 def arm(plan: dict[str, Any]) -> None:
-    """Halt where the plan says: `where` is claimed, before, effect, recorded, or a call inside the step."""
+    """Halt where the plan says: `where` is claimed, before, effect, recorded, or somewhere inside the step."""
     operation, where, step = plan["operation"], plan["where"], plan.get("step")
     if where == "claimed":
 
@@ -53,8 +56,32 @@ def arm(plan: dict[str, Any]) -> None:
     elif where in ("before", "effect", "recorded"):
         call = plan.get("call", "perform")
         _around(operation, where, step, call)
+    elif where == "inside":
+        _within(operation, plan["owner"], plan["name"], plan["when"])
     else:
         _inside(operation, where, step)
+
+
+def _within(operation: str, owner: str, name: str, when: str) -> None:
+    """Halt before or after any function, "module.Class" and its name; one that runs in a thread keeps that busy."""
+    module, _, cls = owner.rpartition(".")
+    holder = getattr(importlib.import_module(module), cls)
+    original = getattr(holder, name)
+
+    async def awaited(*args: Any, **options: Any) -> Any:
+        if when == "before":
+            await halt(operation)
+        result = await original(*args, **options)
+        await halt(operation)
+        return result
+
+    def called(*args: Any, **options: Any) -> Any:
+        if when == "after":
+            original(*args, **options)
+        halted(operation)
+        time.sleep(3600)
+
+    setattr(holder, name, awaited if inspect.iscoroutinefunction(original) else called)
 
 
 def _around(operation: str, where: str, step: str | None, call: str) -> None:

@@ -90,7 +90,7 @@ async def add(
     kind: Annotated[str, Parameter(help="postgres or mysql.")],
     url_env: UrlEnv = None,
     capacity: Capacity = None,
-    connections: Annotated[int, Parameter(help="How many connections one process opens to it at most.")] = 100,
+    connections: Annotated[int, Parameter(help="How many connections one process opens to it at most.")] = 80,
     labels: Labels = None,
     unchecked: Annotated[bool, FLAG, Parameter(help="Add it even where a check finds fault.")] = False,
     dry_run: DryRun = False,

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
 from tenantry.cli.options import COMMON, FLAG, Common, DryRun, Settings, Slug, Wait, assignments
 from tenantry.cli.output import moment
 from tenantry.cli.progress import carry_out
-from tenantry.errors import NotConfirmed, TenantryError
+from tenantry.errors import NotConfirmed, TenantryError, UsageError
 
 if TYPE_CHECKING:
+    from tenantry.model import Finding
     from tenantry.platform import Platform
 
 app = App(name="tenant", help="Make tenants and run their whole life.")
+
+Environment = Annotated[str | None, Parameter(help="Which of the tenant's environments; else the first.")]
 
 PLAN = ("name", "kind", "detail")
 
@@ -62,8 +66,20 @@ async def _welcome(platform: Platform, slug: str, common: Common) -> None:
 
 
 @app.command
-async def credentials(slug: Slug, /, *, common: Common = COMMON) -> None:
-    """Print the first administrator's login and password, unless they were shown before."""
+async def credentials(
+    slug: Slug,
+    /,
+    *,
+    resource: Annotated[
+        str | None, Parameter(help="Print the login of this database in place of the administrator's; it is audited.")
+    ] = None,
+    environment: Environment = None,
+    common: Common = COMMON,
+) -> None:
+    """Print the first administrator's login and password, unless they were shown before; or a database's."""
+    if resource is not None:
+        await _database_login(slug, resource, environment, common)
+        return
     async with common.platform() as platform:
         found = await platform.tenants.credentials(slug)
     if found is None:
@@ -76,6 +92,13 @@ async def credentials(slug: Slug, /, *, common: Common = COMMON) -> None:
     else:
         common.out.line(f"Sign in as {found.login} with the password below; it is shown only now.")
         common.out.line(f"  {found.password}")
+
+
+async def _database_login(slug: str, resource: str, environment: str | None, common: Common) -> None:
+    async with common.platform() as platform:
+        found = await platform.tenants.login(slug, resource, environment)
+    names = ("environment", "resource", "server", "database", "user", "password")
+    common.out.record(found, {name: getattr(found, name) for name in names})
 
 
 @app.command(name="list")
@@ -110,12 +133,20 @@ async def show(slug: Slug, /, *, common: Common = COMMON) -> None:
     if common.json:
         return
     parts = [
-        {"environment": e.name, "part": p.name, "kind": p.kind, "schema": p.version, "place": f"{e.home}/{p.location}"}
+        {
+            "environment": e.name,
+            "part": p.name,
+            "kind": p.kind,
+            "schema": p.version,
+            "place": f"{p.location} on {p.server}" if p.server else f"{e.home}/{p.location}",
+            "user": found.users.get(f"{e.name}/{p.name}"),
+        }
         for e in found.environments
         for p in e.places
     ]
     common.out.line()
-    common.out.table(("environment", "part", "kind", "schema", "place"), parts)
+    columns = ("environment", "part", "kind", "schema", "place", "user")
+    common.out.table(columns if found.users else columns[:-1], parts)
     common.out.line()
     common.out.table(("verb", "state", "created", "id"), found.operations)
     if found.credentials_wait:
@@ -196,10 +227,83 @@ async def check(slug: Slug, /, *, common: Common = COMMON) -> int:
             return 1 if left else 0
     if common.json:
         common.out.data(findings)
+    _tell(findings, common)
+    return 0 if all(finding.ok for finding in findings) else 1
+
+
+def _tell(findings: Sequence[Finding], common: Common) -> None:
     for finding in findings:
         mark, style = ("✓", "green") if finding.ok else ("✗", "red")
         common.out.line(f"  {mark} {finding.resource:<12} {finding.what}  {finding.remedy}".rstrip(), style)
-    return 0 if all(finding.ok for finding in findings) else 1
+
+
+@app.command
+async def rotate(
+    slug: Annotated[str | None, Parameter(help="The tenant's slug.")] = None,
+    /,
+    *,
+    all_: Annotated[bool, FLAG, Parameter(name="--all", help="Every tenant's, 50 tenants at a time.")] = False,
+    wait: Wait = True,
+    common: Common = COMMON,
+) -> None:
+    """Give a tenant's databases new logins. The old ones hold until every process has the new ones."""
+    if (slug is None) != all_:
+        raise UsageError("Name one tenant, or all of them with --all.")
+    async with common.platform() as platform:
+        operation = await platform.tenants.rotate([slug] if slug else ())
+        ended = await carry_out(platform, operation, common.out, wait)
+    if ended and common.json:
+        common.out.data(ended)
+
+
+@app.command
+async def adopt(
+    slug: Slug,
+    /,
+    *,
+    resource: Annotated[str, Parameter(help="The part of the blueprint that it becomes, such as db.")],
+    server: Annotated[str | None, Parameter(help="The server that the database lies on.")] = None,
+    database: Annotated[str | None, Parameter(help="The database's name there.")] = None,
+    file: Annotated[Path | None, Parameter(help="For an SQLite database, its file, as the worker sees it.")] = None,
+    move: Annotated[bool, FLAG, Parameter(help="Remove the file when the tenant is live; else it stays.")] = False,
+    at: Annotated[str | None, Parameter(help="The last migration whose changes it has; none before the first.")] = None,
+    environment: Environment = None,
+    name: Annotated[str | None, Parameter(help="What people read; else the slug.")] = None,
+    blueprint: Annotated[str | None, Parameter(help="What it is made of; needed where there are several.")] = None,
+    plan: Annotated[str | None, Parameter(help="What it may use; else the first plan.")] = None,
+    settings: Settings = None,
+    yes: Annotated[bool, FLAG, Parameter(help="Do not ask.")] = False,
+    dry_run: DryRun = False,
+    wait: Wait = True,
+    common: Common = COMMON,
+) -> int:
+    """Make a tenant around a database that is there already. Shows how it differs from the golden schema first."""
+    from tenantry.platform import Source
+
+    source = Source(resource, at, server, database, file, move, environment)
+    fields = {"name": name, "blueprint": blueprint, "plan": plan, "settings": assignments(settings)}
+    async with common.platform() as platform:
+        planned, findings = await platform.tenants.plan_adopt(slug, source, **fields)
+        drifted = not all(finding.ok for finding in findings)
+        if dry_run:
+            _show_plan(planned, findings, common)
+            return 1 if drifted else 0
+        if not yes:
+            if not common.json:
+                _show_plan(planned, findings, common)
+            _confirm(slug, f"This makes {database or file} the tenant '{slug}'.", common)
+        operation = await platform.tenants.adopt(slug, source, **fields)
+        if await carry_out(platform, operation, common.out, wait):
+            await _welcome(platform, slug, common)
+    return 0
+
+
+def _show_plan(planned: Any, findings: Sequence[Finding], common: Common) -> None:
+    if common.json:
+        common.out.data({"plan": planned, "findings": findings})
+        return
+    common.out.table(PLAN, planned)
+    _tell(findings, common)
 
 
 @app.command
@@ -219,16 +323,16 @@ async def destroy(
             common.out.table(PLAN, planned)
             return
         if not yes:
-            _confirm(slug, common)
+            _confirm(slug, f"This removes everything of '{slug}' for ever.", common)
         if await carry_out(platform, await platform.tenants.destroy(slug), common.out, wait):
             _done(common, slug, "is gone. Its slug can be used again.")
 
 
-def _confirm(slug: str, common: Common) -> None:
+def _confirm(slug: str, warning: str, common: Common) -> None:
     """Ask for the slug. Raises `NotConfirmed` where it is not typed, or nobody is there to be asked."""
     if common.json or not sys.stdin.isatty():
         raise NotConfirmed(slug=slug)
-    common.out.line(f"This removes everything of '{slug}' for ever.", "red")
+    common.out.line(warning, "red")
     try:
         typed = input("Type the slug to go on: ")
     except EOFError:

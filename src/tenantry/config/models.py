@@ -148,7 +148,7 @@ class ServerSpec(Frozen):
     url: Secret | None = None  # the administrator's; a query such as ?sslmode=verify-full sets TLS
     embedded: bool = False  # the PostgreSQL that Tenantry brings itself, in place of a URL
     capacity: int | None = Field(default=None, ge=0)
-    connections: int = Field(default=100, ge=1)  # budget of one process over all tenants
+    connections: int = Field(default=80, ge=1)  # budget of one process over all tenants
     labels: tuple[str, ...] = ()
 
 
@@ -228,6 +228,7 @@ class Runtime(Frozen):
     open_databases: int = Field(default=200, ge=1)  # tenant databases kept open by one process
     session: Seconds = 14 * 86400.0  # how long a sign-in holds
     secure_cookies: bool = True
+    leak_after: Seconds = 60.0  # when the log names a session on a server that is still open
 
 
 class Config(Frozen):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -17,7 +17,7 @@ CLEAR_STEP: Final = "source"
 """The step that removes a file which was moved."""
 
 
-def steps(tools: Toolbox, environments: list[Environment], adopted: Mapping[str, Any]) -> list[tuple[str, str]]:
+def steps(tools: Toolbox, environments: Sequence[Environment], adopted: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Like those of a create; the adopted part comes first, since it is what may turn out not to be as it was said."""
     made = create.steps(tools, environments)
     ours = step_of(environments, adopted)
@@ -25,7 +25,7 @@ def steps(tools: Toolbox, environments: list[Environment], adopted: Mapping[str,
     return [*ordered, (CLEAR_STEP, "")] if adopted.get("move") else ordered
 
 
-def step_of(environments: list[Environment], adopted: Mapping[str, Any]) -> str:
+def step_of(environments: Sequence[Environment], adopted: Mapping[str, Any]) -> str:
     """The name of the adopted part's step."""
     several = len(environments) > 1
     return f"{adopted['resource']}@{adopted['environment']}" if several else str(adopted["resource"])
@@ -39,6 +39,16 @@ def choice(adopted: Mapping[str, Any]) -> placement.Choice:
     return placement.Choice(given={(adopted["environment"], adopted["resource"]): where})
 
 
+def _remove(path: Path) -> str:
+    """Remove a file that was moved in. Where it cannot be, that is told: the tenant is live, and stays so."""
+    try:
+        for ending in ("", "-wal", "-shm"):
+            path.with_name(path.name + ending).unlink(missing_ok=True)
+    except OSError as error:
+        return f"{path} stays: {error.strerror}"
+    return f"{path} is removed"
+
+
 class Adopt(create.Create):
     """Makes one tenant around a database. Arguments: those of a create, and `adopted`.
 
@@ -49,8 +59,7 @@ class Adopt(create.Create):
 
     async def perform(self, work: Work, step: journal.Step) -> str:
         if step.name == CLEAR_STEP and not step.kind:
-            Path(self._adopted(work)["file"]).unlink(missing_ok=True)
-            return str(self._adopted(work)["file"])
+            return _remove(Path(self._adopted(work)["file"]))
         return await super().perform(work, step)
 
     async def undo(self, work: Work, step: journal.Step) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tenantry.config import Blueprint, Config, load
 from tenantry.errors import TenantryError
-from tenantry.model import Environment, Tenant, expand, facts_of
+from tenantry.model import Environment, Place, Tenant, expand, facts_of
 from tenantry.resources import Resource, Servers, Setting, build, kinds
 
 
@@ -91,6 +91,10 @@ class Blueprints:
         if entry is None:
             return ()
         return (expand(entry.pattern, facts_of(tenant, environment, self.config.platform.domain)).lower(),)
+
+    def spot(self, environment: Environment, place: Place) -> str:
+        """Where a part lies, as people read it."""
+        return f"{place.location} on {place.server}" if place.server else str(self.home(environment) / place.location)
 
     def home(self, environment: Environment) -> Path:
         """The absolute directory of an environment."""

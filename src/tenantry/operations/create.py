@@ -106,9 +106,10 @@ class Create(Verb):
     async def _make(self, work: Work, step: journal.Step) -> str:
         resource, environment = await work.parts(step)
         version = await self._settle(work, resource, environment)
-        return (
-            f"schema {version}" if version else str(work.tools.home(environment) / resource.place(environment).location)
-        )
+        if version:
+            return f"schema {version}"
+        place = environment.place(resource.name)
+        return work.tools.spot(environment, place if place and place.server else resource.place(environment))
 
     async def _settle(self, work: Work, resource: Resource, environment: Environment) -> str | None:
         """Make a resource at its newest schema, and record that."""
@@ -139,7 +140,7 @@ class Create(Verb):
                     await self._settle(work, resource, environment)
         async with work.write() as tx:
             await tenants.set_status(tx, [tenant.id], Status.ACTIVE)
-            tx.audit("tenant.create", tenant.slug, id=tenant.id, blueprint=tenant.blueprint, plan=tenant.plan)
+            tx.audit(f"tenant.{self.name}", tenant.slug, id=tenant.id, blueprint=tenant.blueprint, plan=tenant.plan)
         return " ".join(name for environment in environments for name in environment.hostnames)
 
     async def undo(self, work: Work, step: journal.Step) -> None:
@@ -156,7 +157,7 @@ class Create(Verb):
         await journal.note(tx, operation, silent=silent)
         work.tools.remove_homes(environments)
         await tenants.remove(tx, [operation.tenant_id])
-        tx.audit("tenant.create_undone", str(operation.tenant_slug), id=operation.tenant_id)
+        tx.audit(f"tenant.{self.name}_undone", str(operation.tenant_slug), id=operation.tenant_id)
 
     async def again(self, tx: Transaction, tools: Toolbox, operation: journal.Operation) -> None:
         if operation.arguments.get("secrets"):

@@ -22,7 +22,7 @@ from psycopg import AsyncConnection as ServerConnection
 from sqlalchemy.engine import URL, make_url
 
 from tenantry.errors import RegistryUnavailable
-from tenantry.registry.database import Database
+from tenantry.registry.database import ENGINE_SCHEMA, Database, engine_file
 
 APPLICATION: Final = "tenantry"
 VERSION: Final = "1"
@@ -36,8 +36,6 @@ LISTENER_POLL: Final = 0.05
 
 NOTES: Final = 1000
 """Notes of the engine that are looked through at a time."""
-
-SCHEMA: Final = "tenantry_engine"
 
 CONNECTIONS: Final = 5
 """Connections the engine keeps to a PostgreSQL server, at most; steps that find none wait for one."""
@@ -121,7 +119,7 @@ class Engine:
             "application_version": VERSION,
             "executor_id": self._executor_id,
             "system_database_url": self._url,
-            "dbos_system_schema": SCHEMA,
+            "dbos_system_schema": ENGINE_SCHEMA,
             "serializer": DBOSPortableJSONSerializer(),
             "log_level": "ERROR",
             "enable_otlp": False,
@@ -205,7 +203,4 @@ def _engine_url(parsed: URL) -> str:
     """The engine shares a PostgreSQL control database in a schema of its own; on SQLite it has a file beside it."""
     if parsed.get_backend_name() != "sqlite":
         return parsed.set(drivername="postgresql").render_as_string(hide_password=False)
-    assert parsed.database is not None
-    path = parsed.database
-    stem = path.removesuffix(".sqlite")
-    return f"sqlite:///{stem}-engine.sqlite"
+    return f"sqlite:///{engine_file(str(parsed.database))}"

@@ -44,6 +44,10 @@ VERBS: Final[Mapping[str, Verb]] = {
 }
 
 
+MAKING: Final = frozenset({create.Create.name, adopt.Adopt.name, bulk.Import.name})
+"""Verbs that make tenants."""
+
+
 class Unexpected(TenantryError):
     """{kind}: {text}"""
 
@@ -60,6 +64,7 @@ class Runner:
         self.running: set[str] = set()
         self.ending = False
         self._taken: dict[str, tuple[journal.Operation, list[journal.Step]]] = {}
+        self.made = asyncio.Event()  # set when tenants were made, which may have taken warm spares
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -214,6 +219,8 @@ class Runner:
             result = None if outcome else await verb.complete(tx, work)
             state, error = await self._verdict(work, outcome, result)
             await journal.set_state(tx, operation.id, state, error=error, result=result)
+        if operation.verb in MAKING:
+            self.made.set()
         return {}
 
     async def _verdict(

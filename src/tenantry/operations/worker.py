@@ -12,13 +12,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Final
 
-from tenantry.errors import RegistryUnavailable
+from tenantry.errors import RegistryUnavailable, TenantryError
 from tenantry.model import new_id
 from tenantry.operations.engine import Engine
 from tenantry.operations.runner import Runner
 from tenantry.operations.toolbox import Toolbox
 from tenantry.registry import Feed, journal, tenants
 from tenantry.registry.database import now
+from tenantry.resources import Resource
 
 log: Final = logging.getLogger("tenantry.worker")
 
@@ -36,6 +37,12 @@ STALLED: Final = 0.75
 """The share of `worker.dead_after` after which a worker that could not say it lives stops judging others by that."""
 
 TURN: Final = 0.02
+
+REFILL_EVERY: Final = 10.0
+"""Seconds between two looks at the warm spares, where no tenant is made meanwhile."""
+
+REFILL_BUSY: Final = 1.0
+"""Seconds until a worker whose hands are full thinks of spares again."""
 
 DRAIN_SECONDS: Final = 30.0
 """How long an ending worker waits for the ends of its steps; what is left goes on at another one."""
@@ -67,6 +74,7 @@ class Worker:
             chores = [
                 asyncio.create_task(_ever(self._resume_orphans, ORPHAN_POLL)),
                 asyncio.create_task(_ever(self._tidy, 0)),
+                asyncio.create_task(_ever(self._refill, 0)),
             ]
             try:
                 await self._take_queued(stop)
@@ -194,10 +202,13 @@ class Worker:
         """End workers and redirects whose time is over; clear away what dead processes left where there may be some."""
         if self._untidy.is_set():
             self._untidy.clear()
-            for resources in self.tools.resources.values():
-                for resource in resources:
+            await self._learn_servers()
+            for resource in self._resources():
+                try:
                     for gone in await resource.tidy():
                         log.info("removed %s", gone)
+                except TenantryError as error:  # a server that is down must not keep the others untidy
+                    log.warning("%s", error)
         async with self.registry.write() as tx:
             await journal.bury(tx, self.settings.dead_after)
             await tenants.forget_former(tx)
@@ -205,6 +216,35 @@ class Worker:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.dead_after * TIDY_EVERY):
                 await self._untidy.wait()
+
+    async def _refill(self) -> None:
+        """Keep warm spares ready where blueprints want them, when there is a hand free; their drivers take turns."""
+        if len(self.runner.running) >= self.concurrency:
+            await asyncio.sleep(REFILL_BUSY)
+            return
+        self.runner.made.clear()
+        wanted = [resource for resource in self._resources() if getattr(resource.options, "spares", 0)]
+        if wanted:
+            await self._learn_servers()
+        for resource in wanted:
+            try:
+                made = await resource.refill()
+            except TenantryError as error:
+                log.warning("%s", error)
+            else:
+                if made:
+                    log.info("made %d spares of %s.%s", made, resource.setting.blueprint, resource.name)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(REFILL_EVERY):
+                await self.runner.made.wait()
+
+    def _resources(self) -> list[Resource]:
+        return [resource for resources in self.tools.resources.values() for resource in resources]
+
+    async def _learn_servers(self) -> None:
+        if any(resource.server_kind for resource in self._resources()):
+            async with self.registry.read() as tx:
+                await self.tools.learn_servers(tx)
 
     async def _forget_ended(self) -> None:
         """Clear the engine's notes of operations that have been over for a while."""

@@ -24,11 +24,11 @@ from tenantry.operations.toolbox import Toolbox
 from tenantry.platform.fleet import Migrations
 from tenantry.platform.operations import Operations
 from tenantry.platform.servers import Servers
-from tenantry.platform.tenants import Credentials, Hostnames, PlannedStep, TenantDetails, Tenants
+from tenantry.platform.tenants import Credentials, Hostnames, PlannedStep, Source, TenantDetails, Tenants
 from tenantry.registry import AuditReport, Entry, Registry, Vault, journal, tenants
 from tenantry.registry.database import file_of
 
-__all__ = ["Credentials", "PlannedStep", "Platform", "TenantDetails"]
+__all__ = ["Credentials", "PlannedStep", "Platform", "Source", "TenantDetails"]
 
 
 class Platform:
@@ -56,14 +56,13 @@ class Platform:
         if not isinstance(config, Config):
             config = read_config(Path(config))
         vault = Vault(*secret_keys(config.root))
+        homes = tenants_at(config)
+        config.data.mkdir(parents=True, exist_ok=True, mode=0o750)
         async with contextlib.AsyncExitStack() as stack:
-            config.data.mkdir(parents=True, exist_ok=True, mode=0o750)
             if config.wants_embedded:
                 stack.callback((await asyncio.to_thread(Hold, config.data)).close)
-            _refuse_to_begin_anew(config)
-            registry = await stack.enter_async_context(
-                Registry.open(config.control_url, vault, actor=actor or default_actor())
-            )
+            opened = Registry.open(config.control_url, vault, actor=actor or default_actor(), homes=homes)
+            registry = await stack.enter_async_context(opened)
             if config.servers:
                 await placement.declare(registry, config)
             yield cls(config, registry)
@@ -86,7 +85,7 @@ class Platform:
         return {
             "platform": config.platform.name,
             "domain": config.platform.domain,
-            "control": self.registry.database.url.render_as_string(hide_password=True),
+            "control": self.registry.database.where,
             "tenants": sum(counts.values()),
             "max_tenants": config.platform.max_tenants,
             "by_status": counts,
@@ -123,11 +122,18 @@ class Secrets:
         return await self._registry.rotate()
 
 
-def _refuse_to_begin_anew(config: Config) -> None:
-    """A control database that was lost must not be replaced by an empty one, which knows none of the tenants."""
+def tenants_at(config: Config) -> Path | None:
+    """The directory of tenants that are there already; None where there are none.
+
+    A control database that was lost must not be replaced by an empty one, which knows none of them: raises
+    `RegistryMissing`, where that shows without opening it.
+    """
     file, homes = file_of(config.control_url), config.data / "tenants"
-    if file is not None and not file.exists() and homes.is_dir() and next(homes.iterdir(), None) is not None:
+    if not homes.is_dir() or next(homes.iterdir(), None) is None:
+        return None
+    if file is not None and not file.exists():
         raise RegistryMissing(path=file, tenants=homes)
+    return homes
 
 
 def default_actor() -> str:

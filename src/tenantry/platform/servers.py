@@ -150,7 +150,7 @@ class Servers:
         kind: str,
         url: str,
         capacity: int | None = None,
-        connections: int = 100,
+        connections: int = 80,
         labels: Sequence[str] = (),
     ) -> tuple[Server, Sequence[Finding]]:
         """The server as it is going to be known, and what is found about it. Raises as `add` does."""
@@ -174,7 +174,7 @@ class Servers:
         kind: str,
         url: str,
         capacity: int | None = None,
-        connections: int = 100,
+        connections: int = 80,
         labels: Sequence[str] = (),
         *,
         unchecked: bool = False,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,13 +12,13 @@ from tenantry.errors import (
     ConfigError,
     InvalidHost,
     MoveRefused,
+    NoLogin,
     TenantNotFound,
     UnknownHost,
 )
 from tenantry.model import (
     Environment,
     Finding,
-    Place,
     Status,
     Tenant,
     Usage,
@@ -28,11 +28,12 @@ from tenantry.model import (
     new_id,
     normalise_host,
 )
-from tenantry.operations import change, create, destroy, drop, placement
+from tenantry.operations import adopt, change, create, destroy, drop, placement, rotate
 from tenantry.operations.toolbox import ADMIN, VALUE, Toolbox
 from tenantry.platform import csvfile
-from tenantry.registry import Transaction, journal, tenants
+from tenantry.registry import Transaction, journal, servers, tenants
 from tenantry.registry.tenants import HostnameRow, TenantRow
+from tenantry.resources import Resource
 
 REASON_LENGTH: Final = 500
 
@@ -46,12 +47,37 @@ class Credentials:
 
 
 @dataclass(frozen=True, slots=True)
+class DatabaseLogin:
+    """How a tenant reaches its part of a server."""
+
+    environment: str
+    resource: str
+    server: str
+    database: str
+    user: str
+    password: str
+
+
+@dataclass(frozen=True, slots=True)
 class PlannedStep:
     """What an operation is going to do."""
 
     name: str
     kind: str
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What is there already and is to be adopted: a database on a server, or a file."""
+
+    resource: str  # the part of the blueprint it becomes
+    version: str | None  # the migration it stands at; "none" before the first
+    server: str | None = None
+    database: str | None = None
+    file: Path | None = None
+    move: bool = False  # whether the file is removed when the tenant is live
+    environment: str | None = None  # the one it becomes; None: the first
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +90,7 @@ class TenantDetails:
     hostnames: list[HostnameRow]
     operations: list[journal.Operation]
     credentials_wait: bool  # whether the first admin's password was not shown yet
+    users: Mapping[str, str]  # "environment/resource" → the user by which it reaches its server
 
 
 class Tenants:
@@ -92,7 +119,7 @@ class Tenants:
         """One tenant. Raises `TenantNotFound`."""
         async with self._registry.read() as tx:
             row = await tenants.find(tx, slug)
-            environments = await tenants.environments(tx, [row.id])
+            environments = await self._tools.all_environments(tx, [row.id])
             return TenantDetails(
                 row=row,
                 tenant=environments[0].tenant,
@@ -100,6 +127,7 @@ class Tenants:
                 hostnames=await tenants.hostnames(tx, slug),
                 operations=await journal.latest(tx, tenant=slug, limit=10),
                 credentials_wait=ADMIN in await tenants.secrets(tx, row.id),
+                users={f"{e.name}/{name}": login.user for e in environments for name, login in e.logins.items()},
             )
 
     async def check(self, slug: str) -> Sequence[Finding]:
@@ -126,6 +154,22 @@ class Tenants:
             for resource in self._tools.resources[row.blueprint]:
                 total += await resource.measure(environment)
         return total
+
+    async def login(self, slug: str, resource: str, environment: str | None = None) -> DatabaseLogin:
+        """The login by which a tenant reaches its part of a server; the audit log tells who asked.
+
+        Raises `TenantNotFound`, or `NoLogin` where the part lies on no server.
+        """
+        async with self._registry.write() as tx:
+            row = await tenants.find(tx, slug)
+            found = await self._tools.all_environments(tx, [row.id])
+            chosen = next((one for one in found if environment in (None, one.name) and resource in one.logins), None)
+            if chosen is None:
+                raise NoLogin(slug=slug, where=f" for '{resource}'")
+            place, login = chosen.place(resource), chosen.logins[resource]
+            assert place is not None
+            tx.audit("tenant.database_login", slug, id=row.id, resource=resource, environment=chosen.name)
+        return DatabaseLogin(chosen.name, resource, str(place.server), place.location, login.user, login.password)
 
     async def _parts(self, slug: str) -> tuple[TenantRow, Sequence[Environment]]:
         async with self._registry.read() as tx:
@@ -195,7 +239,7 @@ class Tenants:
         self, slug: str, steps: Sequence[tuple[str, str]], environments: Sequence[Environment]
     ) -> Sequence[PlannedStep]:
         places = {
-            (f"{place.name}@{environment.name}" if len(environments) > 1 else place.name): self._spot(
+            (f"{place.name}@{environment.name}" if len(environments) > 1 else place.name): self._tools.spot(
                 environment, place
             )
             for environment in environments
@@ -204,14 +248,6 @@ class Tenants:
         hosts = " ".join(host for environment in environments for host in environment.hostnames)
         planned = [PlannedStep(name, kind, places.get(name, "")) for name, kind in steps[:-1]]
         return [PlannedStep("reserve", "", slug), *planned, PlannedStep("live", "", hosts)]
-
-    def _spot(self, environment: Environment, place: Place) -> str:
-        """Where a part lies, as people read it."""
-        return (
-            f"{place.location} on {place.server}"
-            if place.server
-            else str(self._tools.home(environment) / place.location)
-        )
 
     async def create(
         self,
@@ -330,7 +366,100 @@ class Tenants:
             )
         return create.describe(environments[0])
 
+    # --- adopting -----------------------------------------------------------------------------------------------
+
+    async def plan_adopt(
+        self, slug: str, source: Source, **fields: Any
+    ) -> tuple[Sequence[PlannedStep], Sequence[Finding]]:
+        """What `adopt` is going to do, and how what is there differs from the golden schema at that version.
+
+        Raises as `adopt` does; `fields` are its own.
+        """
+        environments, adopted, _ = self._adopting(slug, source, **fields)
+        environments = await self._try_out(environments, adopt.choice(adopted))
+        chosen = next(one for one in environments if one.name == adopted["environment"])
+        resource = self._tools.resource(chosen.tenant.blueprint, source.resource)
+        findings = await resource.survey(chosen, adopted["version"], source.file)
+        planned = self._planned(slug, adopt.steps(self._tools, environments, adopted), environments)
+        ours = adopt.step_of(environments, adopted)
+        note = f"{source.file}, copied as it is" if source.file else f"{source.database} on {source.server}, as it is"
+        told = f"{note}, at {source.version}"
+        return [replace(one, detail=told) if one.name == ours else one for one in planned], findings
+
+    async def adopt(self, slug: str, source: Source, **fields: Any) -> journal.Operation:
+        """Make a tenant around a database that is there already; `fields` are those of `create`, but the server.
+
+        Raises as `create` does, `MigrationInvalid` where the database's records say another version, `NameTaken` where
+        it is another tenant's, and `ResourceError` where it is not there or cannot be adopted.
+        """
+        environments, adopted, secret = self._adopting(slug, source, **fields)
+        tenant, choice = environments[0].tenant, adopt.choice(adopted)
+        tried = await self._try_out(environments, choice)
+        chosen = next(one for one in tried if one.name == adopted["environment"])
+        await self._tools.resource(tenant.blueprint, source.resource).survey(chosen, adopted["version"], source.file)
+        key = self._registry.vault.new_data_key(tenant.id)
+        sealed = {name: self._seal(tenant.id, key, name, value) for name, value in secret.items()}
+        arguments = {**create.describe(environments[0]), "secrets": sorted(secret), "adopted": adopted}
+        async with self._registry.write() as tx:
+            await create.refuse_full(tx, self._tools, 1)
+            await create.refuse_taken(tx, slug)
+            await create.reserve(tx, self._tools, environments, {tenant.id: sealed}, {tenant.id: key}, choice)
+            operation_id, steps = new_id(), adopt.steps(self._tools, environments, adopted)
+            await journal.submit(tx, operation_id, "adopt", steps, tenant=(tenant.id, slug), arguments=arguments)
+            tx.audit(
+                "tenant.reserve", slug, id=tenant.id, blueprint=tenant.blueprint, plan=tenant.plan, adopted=adopted
+            )
+            return await journal.get(tx, operation_id)
+
+    def _adopting(
+        self,
+        slug: str,
+        source: Source,
+        name: str | None = None,
+        blueprint: str | None = None,
+        plan: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> tuple[Sequence[Environment], dict[str, Any], dict[str, Any]]:
+        """The drafted environments, what an operation keeps of the source, and the secret settings."""
+        environments, secret = self._draft(slug, name, blueprint, plan, settings)
+        made_of = environments[0].tenant.blueprint
+        resource = self._tools.resource(made_of, source.resource)
+        chosen = next((e.name for e in environments if source.environment in (None, e.name)), None)
+        if chosen is None:
+            known = ", ".join(e.name for e in environments)
+            raise ConfigError(f"'{made_of}' has no environment '{source.environment}'.", remedy=f"It has: {known}.")
+        version = _checked_source(resource, source)
+        adopted = {
+            "resource": source.resource,
+            "environment": chosen,
+            "version": version,
+            "server": source.server,
+            "database": source.database,
+            "file": str(source.file.resolve()) if source.file else None,
+            "move": source.move,
+        }
+        return environments, adopted, secret
+
     # --- changing -----------------------------------------------------------------------------------------------
+
+    async def rotate(self, slugs: Sequence[str] = ()) -> journal.Operation:
+        """Give tenants new database logins, all of them where none is named, without a failed request.
+
+        Raises `TenantNotFound`, `NoLogin` or, for a single tenant, `OperationInProgress`.
+        """
+        async with self._registry.write() as tx:
+            having = await servers.with_logins(tx)
+            able = {slug for _, slug in having}
+            for slug in slugs:
+                await tenants.find(tx, slug)
+                if slug not in able:
+                    raise NoLogin(slug=slug, where="")
+            chosen = [(tenant_id, slug) for tenant_id, slug in having if not slugs or slug in slugs]
+            items = [journal.NewItem(0, slug, {"id": tenant_id}) for tenant_id, slug in chosen]
+            operation_id, one = new_id(), chosen[0] if len(chosen) == 1 else None
+            await journal.submit(tx, operation_id, "rotate", [(rotate.STEP, "")], tenant=one, items=items)
+            tx.audit("platform.rotate", one[1] if one else "platform", operation=operation_id, tenants=len(items))
+            return await journal.get(tx, operation_id)
 
     async def edit(
         self,
@@ -428,6 +557,23 @@ class Tenants:
         operation_id = new_id()
         await journal.submit(tx, operation_id, verb, steps, tenant=(row.id, row.slug), arguments=arguments)
         return await journal.get(tx, operation_id)
+
+
+def _checked_source(resource: Resource, source: Source) -> str | None:
+    """The version of what is to be adopted. Raises `ConfigError`, or `MigrationInvalid` for an unknown one."""
+    there = source.server and source.database and not source.file
+    if not there if resource.server_kind else not source.file or source.server or source.database:
+        wanted = "--server and --database" if resource.server_kind else "--file"
+        raise ConfigError(
+            f"'{resource.name}' is a {resource.kind} resource.", remedy=f"Name what is there by {wanted}."
+        )
+    if resource.has_schema and source.version is None:
+        known = ", ".join([*resource.versions(), "none"])
+        raise ConfigError(f"The version of '{resource.name}' is missing.", remedy=f"Name it with --at: {known}.")
+    if source.version in (None, "none"):
+        return None
+    resource.pending(source.version)
+    return source.version
 
 
 def _typed(key: str, text: Any, default: str | float | bool) -> Any:

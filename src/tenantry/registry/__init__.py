@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Any, Final
+from pathlib import Path
+from typing import Final
 
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 
-from tenantry.errors import AuditBroken, RegistryUnavailable
-from tenantry.registry import audit, journal, migrations, servers, tables, tenants
+from tenantry.errors import RegistryBehind, RegistryMissing, RegistryUnavailable
+from tenantry.registry import journal, migrations, proof, servers, tables, tenants
 from tenantry.registry.audit import AuditReport, Entry
-from tenantry.registry.database import Database, Transaction, head_content
+from tenantry.registry.database import Database, Transaction, plain
 from tenantry.registry.feed import Feed
 from tenantry.registry.vault import Vault
 
 __all__ = ["AuditReport", "Entry", "Feed", "Registry", "Transaction", "Vault", "journal", "servers", "tenants"]
 
-VERIFY_PAGE: Final = 5000
+
+ELSEWHERE: Final = (
+    "Copy the platform's own control database here with `tenantry registry copy`, or put it back from a backup."
+)
 
 
 class Registry:
@@ -34,14 +38,18 @@ class Registry:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def open(cls, url: str, vault: Vault, *, actor: str = "system") -> AsyncIterator[Registry]:
-        """Open a control database, bring it to the newest schema, and check that the platform key is its own.
+    async def open(
+        cls, url: str, vault: Vault, *, actor: str = "system", homes: Path | None = None
+    ) -> AsyncIterator[Registry]:
+        """Open a control database, begin an empty one, and check that the platform key is its own.
 
-        Raises `RegistryUnavailable` or `SecretKeyError`.
+        One on SQLite is brought to the newest schema. One on a server may be in use by other hosts at their version: it
+        is left as it is. `homes` is the directory of tenants that are there already: a registry that does not know them
+        is not begun. Raises `RegistryUnavailable`, `RegistryBehind`, `RegistryMissing` or `SecretKeyError`.
         """
         database = Database(url, vault, actor=actor)
         try:
-            await _prepare(database)
+            await _prepare(database, homes)
             yield cls(database)
         finally:
             await database.close()
@@ -63,7 +71,7 @@ class Registry:
         """The newest audit entries, newest first."""
         query = select(tables.audit).order_by(tables.audit.c.seq.desc()).limit(limit)
         if subject is not None:
-            query = query.where(tables.audit.c.subject == subject)
+            query = query.where(tables.audit.c.subject == plain(subject))
         if before is not None:
             query = query.where(tables.audit.c.seq < before)
         async with self.read() as tx:
@@ -71,55 +79,45 @@ class Registry:
 
     async def verify(self) -> AuditReport:
         """Walk the whole audit log. Raises `AuditBroken`, naming the first entry that is not as it was written."""
-        seq, digest = 0, audit.GENESIS
         async with self.read() as tx:
-            while True:
-                query = select(tables.audit).where(tables.audit.c.seq > seq).order_by(tables.audit.c.seq)
-                page = [Entry(**row._mapping) for row in await tx.all(query.limit(VERIFY_PAGE))]
-                seq, digest, fault = audit.first_fault(page, digest, seq)
-                if fault:
-                    raise AuditBroken(reason=fault, seq=seq + 1)
-                if len(page) < VERIFY_PAGE:
-                    break
-            head = await tx.first(select(tables.head))
-        wrong = _head_fault(head, seq, digest)
-        if wrong:
-            raise AuditBroken(reason=wrong[0], seq=wrong[1])
-        if not self.vault.verify_head(head_content(seq, digest), head.seal):
-            raise AuditBroken(reason="its head is not sealed with the platform key", seq=seq)
-        return AuditReport(seq, digest)
+            return await proof.verify(tx, self.vault)
 
 
-def _head_fault(head: Any, seq: int, digest: str) -> tuple[str, int] | None:
-    """What is wrong between the head and the last entry found, and at which entry."""
-    if head is None:
-        return "its head was removed", seq
-    if head.audit_seq > seq:
-        return f"entries after {seq} were removed", seq + 1
-    if head.audit_seq < seq:
-        return f"entries after {head.audit_seq} were added by something else", int(head.audit_seq) + 1
-    return None if head.audit_hash == digest else (f"entry {seq} is not the one its head names", seq)
-
-
-async def _prepare(database: Database) -> None:
+async def _prepare(database: Database, homes: Path | None) -> None:
     try:
         async with database.read() as tx:
-            ready = await tx.sync(migrations.current) == migrations.HEAD
-            check = await tenants.get_meta(tx, "check") if ready else None
+            revision = await tx.sync(migrations.current)
+            check = await tenants.get_meta(tx, "check") if revision == migrations.HEAD else None
+            if check is None:
+                await _refuse(tx, database, revision, homes)
         if check is None:
-            check = await _begin(database)
+            check = await begin(database)
     except DBAPIError as error:
         raise RegistryUnavailable(reason=str(error.orig).strip().splitlines()[0]) from error
     database.vault.check(check)
 
 
-async def _begin(database: Database) -> bytes:
+async def _refuse(tx: Transaction, database: Database, revision: str | None, homes: Path | None) -> None:
+    """Leave alone what only an operator may change: a lost registry, and one that other hosts use at their version."""
+    if revision is None and homes is not None:
+        raise RegistryMissing(path=database.where, tenants=homes, remedy=None if database.is_sqlite else ELSEWHERE)
+    if revision is not None and not database.is_sqlite:
+        await tx.sync(migrations.pending)  # raises for a newer one
+        raise RegistryBehind(revision=revision, newest=migrations.HEAD)
+
+
+async def begin(database: Database) -> bytes:
     """Upgrade the schema and, in a new registry, begin the audit log and keep the check of the platform key."""
     async with database.write() as tx:
-        await tx.sync(migrations.upgrade)
+        before = await tx.sync(migrations.current)
+        upgraded = await tx.sync(migrations.upgrade)
         check = await tenants.get_meta(tx, "check")
         if check is None:
             check = database.vault.new_check()
             await tenants.put_meta(tx, "check", check)
             await tx.begin_head()
+        else:
+            database.vault.check(check)
+            if upgraded:
+                tx.audit("registry.migrate", "platform", before=before, after=migrations.HEAD)
     return check

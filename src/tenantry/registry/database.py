@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -71,6 +72,9 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+ENGINE_SCHEMA: Final = "tenantry_engine"
+"""Where the operations' engine has its tables on a server."""
+
 WORK_TABLES: Final = frozenset({tables.operation, tables.operation_step, tables.operation_item})
 """Whoever waits for work, or follows an operation, is told of what is written here."""
 
@@ -84,6 +88,11 @@ def file_of(url: str) -> Path | None:
     """The file an SQLite control database lies in; None for a server's."""
     parsed = make_url(url)
     return Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None
+
+
+def engine_file(control: str) -> str:
+    """The file beside an SQLite control database in which the operations' engine has its tables."""
+    return f"{control.removesuffix('.sqlite')}-engine.sqlite"
 
 
 class Transaction:
@@ -124,6 +133,12 @@ class Transaction:
     async def scalar(self, statement: Executable) -> Any:
         """The first column of the first row, or None."""
         return (await self._connection.execute(statement)).scalar()
+
+    async def batches(self, statement: Executable, size: int) -> AsyncIterator[Sequence[Any]]:
+        """All rows, so many at a time: never more of them in memory."""
+        result = await self._connection.stream(statement, execution_options={"yield_per": size})
+        async for rows in result.partitions():
+            yield rows
 
     async def insert(self, table: Any, rows: Sequence[Mapping[str, Any]]) -> None:
         """Insert rows; none is fine."""
@@ -191,6 +206,11 @@ class Database:
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.engine = _sqlite_engine(self.url, create) if self.is_sqlite else _server_engine(self.url, self.limits)
         self.listener = None if self.is_sqlite else self._new_listener()
+
+    @property
+    def where(self) -> str:
+        """The address, without the password."""
+        return self.url.render_as_string(hide_password=True)
 
     @contextlib.asynccontextmanager
     async def write(self, actor: str | None = None) -> AsyncIterator[Transaction]:
@@ -322,9 +342,23 @@ def _server_engine(url: URL, limits: Mapping[str, Any]) -> AsyncEngine:
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-16000", "secure_delete=ON"):
+    _keep_a_log(cursor)
+    for pragma in ("synchronous=FULL", "foreign_keys=ON", "cache_size=-16000", "secure_delete=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _keep_a_log(cursor: Any) -> None:
+    """Put the file into WAL mode. Of two that do it to a new file SQLite refuses one, instead of letting it wait."""
+    until = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(0.01)
 
 
 def _checkpoint(path: str) -> None:

@@ -247,7 +247,7 @@ async def latest(
         (tables.operation.c.verb, verb),
     ):
         if value:
-            query = query.where(column == value)
+            query = query.where(column == plain(value))
     return [_operation(row) for row in await tx.all(query)]
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import and_, delete, func, select, update
 from tenantry.errors import ServerUnknown
 from tenantry.model import Server, ServerState, Status
 from tenantry.registry import tables
-from tenantry.registry.database import IN_LIMIT, Transaction, chunks, now
+from tenantry.registry.database import IN_LIMIT, Transaction, chunks, now, plain
 from tenantry.registry.vault import Vault
 
 CHANGED: Final = "server:"
@@ -67,7 +67,7 @@ async def put(tx: Transaction, server: Server, sealed: bytes | None = None) -> N
 async def set_state(tx: Transaction, name: str, state: ServerState) -> None:
     """Open, drain or close a server; tells all processes. Raises `ServerUnknown`."""
     table = tables.server
-    changed = await tx.execute(update(table).where(table.c.name == name).values(state=state.value))
+    changed = await tx.execute(update(table).where(table.c.name == plain(name)).values(state=state.value))
     if not changed.rowcount:
         raise ServerUnknown(server=name, known=", ".join(await known(tx)) or "none")
     tx.changed(CHANGED + name)
@@ -133,7 +133,7 @@ async def tenants_on(tx: Transaction, server: str, limit: int = 100) -> list[str
         select(tenant.c.slug)
         .join(environment, environment.c.tenant_id == tenant.c.id)
         .join(resource, resource.c.environment_id == environment.c.id)
-        .where(resource.c.server == server)
+        .where(resource.c.server == plain(server))
         .distinct()
         .order_by(tenant.c.slug)
         .limit(limit)

@@ -100,9 +100,9 @@ async def page(
         )
     for column, value in ((tables.tenant.c.status, status), (tables.tenant.c.blueprint, blueprint)):
         if value:
-            query = query.where(column == value)
+            query = query.where(column == plain(value))
     if after:
-        query = query.where(tables.tenant.c.slug > after)
+        query = query.where(tables.tenant.c.slug > plain(after))
     return [TenantRow(*row) for row in await tx.all(query)]
 
 
@@ -507,7 +507,7 @@ async def hostnames(tx: Transaction, slug: str | None = None) -> list[HostnameRo
         .order_by(tenant.c.slug, environment.c.name, hostname.c.position, hostname.c.name)
     )
     if slug is not None:
-        query = query.where(tenant.c.slug == slug)
+        query = query.where(tenant.c.slug == plain(slug))
     return [HostnameRow(*row) for row in await tx.all(query)]
 
 

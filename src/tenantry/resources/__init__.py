@@ -75,6 +75,7 @@ class Resource(ABC):
     has_schema: ClassVar[bool] = False
     has_users: ClassVar[bool] = False
     server_kind: ClassVar[str | None] = None  # the kind of server it lies on; None: below the data directory
+    takes_file: ClassVar[bool] = False  # whether it can be adopted from a file
     follows_tenant: ClassVar[bool] = False  # made of the tenant's names and values, so made anew when those change
     faults: ClassVar[tuple[type[Exception], ...]] = (OSError,)
 
@@ -150,12 +151,25 @@ class Resource(ABC):
         """Let nobody in as this user any more, and end its connections. Idempotent."""
         await self._call(env, "expel", self._expel, user)
 
-    async def adopt(self, env: Environment, version: str | None) -> None:
+    async def survey(self, env: Environment, version: str | None, source: Path | None = None) -> list[Finding]:
+        """How what `adopt` is to take over differs from what the blueprint makes at this version. Changes nothing.
+
+        Raises `MigrationInvalid` where its own records say another version, `ResourceError` where it is not there.
+        """
+        return await self._call(env, "survey", self._survey, version, *self._from(env, source))
+
+    async def adopt(self, env: Environment, version: str | None, source: Path | None = None) -> None:
         """Make the database that is there already, under the place's name, the environment's own, at this version.
 
-        Its data stay; it gets the environment's login, and nobody else's. `release` takes it back. Idempotent.
+        Its data stay; it gets the environment's login, and nobody else's. `release` takes it back. Idempotent. Kinds
+        that lie in files take a copy of the file `source`, which stays as it is.
         """
-        await self._call(env, "adopt", self._adopt, version)
+        await self._call(env, "adopt", self._adopt, version, *self._from(env, source))
+
+    def _from(self, env: Environment, source: Path | None) -> tuple[Path, ...]:
+        if source is not None and not self.takes_file:
+            raise self._error(env, f"a {self.kind} is not adopted from a file")
+        return () if source is None else (source,)
 
     async def release(self, env: Environment) -> None:
         """Undo `adopt`: the database stays, without the environment's login, as it was before."""
@@ -381,6 +395,9 @@ class Resource(ABC):
     def _expel(self, env: Environment, user: str) -> Answer[None]:
         raise TypeError(f"{self.kind} lies on no server")
 
+    def _survey(self, env: Environment, version: str | None) -> Answer[list[Finding]]:
+        raise self._error(env, f"a {self.kind} cannot be adopted")
+
     def _adopt(self, env: Environment, version: str | None) -> Answer[None]:
         raise self._error(env, f"a {self.kind} cannot be adopted")
 
@@ -403,7 +420,9 @@ class Resource(ABC):
 
 def _reason(error: Exception) -> str:
     """The text of an error; of a system error without the path, which the resource names better."""
-    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split()).removesuffix(".")
 
 
 # --- kinds --------------------------------------------------------------------------------------------------------

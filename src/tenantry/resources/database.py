@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from abc import abstractmethod
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Final
 
@@ -140,14 +141,38 @@ class Database(Resource):
         """What differs from the golden template, by name."""
         with self._open_template() as template:
             declared = shape(template)
-        found = shape(connection)
-        differences = [
-            *(f"{name} is missing" for name in sorted(declared.keys() - found.keys())),
-            *(f"{name} is not declared" for name in sorted(found.keys() - declared.keys())),
-            *(f"{name} differs" for name in sorted(declared.keys() & found.keys()) if declared[name] != found[name]),
-        ]
         remedy = "Write the difference as a migration, or undo it by hand."
-        return [Finding(self.name, False, f"the schema has drifted: {what}", remedy) for what in differences]
+        found = differences(declared, shape(connection))
+        return [Finding(self.name, False, f"the schema has drifted: {what}", remedy) for what in found]
+
+    def _compare(self, env: Environment, connection: Connection, version: str | None) -> list[Finding]:
+        """How a database that is to be adopted differs from what the migrations make up to a version."""
+        faults = self._damage(connection)
+        if faults:
+            raise self._error(env, faults[0].what)
+        migrator.confirm(connection, self.schema(), version, self.name)
+        made = sqlite3.connect(":memory:", isolation_level=None, factory=Connection)
+        try:
+            self._add_users(made)
+            migrator.migrate(made, self.schema(), version)
+            declared = shape(made)
+        finally:
+            made.shut()
+        found = {name: text for name, text in declared.items() if "tenantry_user" in name} | shape(connection)
+        remedy = "Put it right before, or take it as it is and write the difference as a migration."
+        told = [
+            Finding(self.name, False, f"the schema differs: {what}", remedy) for what in differences(declared, found)
+        ]
+        return told or [Finding(self.name, True, f"the schema is that of {version or 'an empty database'}")]
+
+
+def differences(declared: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
+    """How two shapes differ, by name."""
+    return [
+        *(f"{name} is missing" for name in sorted(declared.keys() - found.keys())),
+        *(f"{name} is not declared" for name in sorted(found.keys() - declared.keys())),
+        *(f"{name} differs" for name in sorted(declared.keys() & found.keys()) if declared[name] != found[name]),
+    ]
 
 
 def shape(connection: Connection) -> dict[str, str]:

@@ -79,6 +79,15 @@ def newest_revision(heads: Iterable[str], schema: Schema) -> str | None:
     return max(found, key=order.index, default=None)
 
 
+def contradiction(path: str, recorded: str | None, said: str | None) -> MigrationInvalid:
+    """The error of a database that is to be adopted at one version, and records another."""
+    return MigrationInvalid(
+        path=path,
+        reason=f"its own records say that it is at {recorded or 'no version'}, not at {said or 'none'}",
+        remedy=f"Adopt it with --at {recorded or 'none'}, or put its records right first.",
+    )
+
+
 def _unknown(name: str, order: tuple[str, ...]) -> MigrationInvalid:
     newest = f"the newest is {order[-1]}" if order else "there are none"
     return MigrationInvalid(

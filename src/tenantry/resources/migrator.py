@@ -69,6 +69,34 @@ def version(connection: sqlite3.Connection, schema: Schema) -> str | None:
     return history.newest(records, schema)
 
 
+def stamp(connection: Connection, schema: Schema, to: str | None, name: str) -> None:
+    """Record that a database which has no records stands at a version. Raises as `confirm` does."""
+    if confirm(connection, schema, to, name) or to is None:
+        return
+    with _transaction(connection, name):
+        if schema.alembic:
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"
+            )
+            connection.execute("INSERT INTO alembic_version VALUES (?)", (to,))
+            return
+        connection.execute(RECORD)
+        for one in schema.between(0, history.position(history.versions(schema), to)):
+            record = (one.version, one.name, one.checksum, history.now(), 0.0)
+            connection.execute("INSERT INTO tenantry_schema VALUES (?, ?, ?, ?, ?)", record)
+
+
+def confirm(connection: sqlite3.Connection, schema: Schema, said: str | None, name: str) -> bool:
+    """Whether a database has records of its version. Raises `MigrationInvalid` where they say another one."""
+    table = "alembic_version" if schema.alembic else "tenantry_schema"
+    if not _rows(connection, f"SELECT 1 FROM {table} LIMIT 1"):  # noqa: S608
+        return False
+    recorded = version(connection, schema)
+    if recorded != said:
+        raise history.contradiction(name, recorded, said)
+    return True
+
+
 def _rows(connection: sqlite3.Connection, query: str) -> list[Any]:
     """The rows of a query over a table that may not exist yet."""
     try:

@@ -12,15 +12,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel
 
 from tenantry import paths
-from tenantry.credentials import USER_TABLE
 from tenantry.errors import ConfigError, NameTaken, ServerUnavailable, TenantryError
-from tenantry.model import Breach, Environment, Finding, Login, Migrated, Server, Usage, new_id
-from tenantry.resources import Resource, Setting, history, mysql_attack, mysql_book, mysql_script, server_migrator
+from tenantry.model import Breach, Environment, Finding, Login, Migrated, Server, ServerState, Usage, new_id
+from tenantry.resources import (
+    Setting,
+    history,
+    mysql_attack,
+    mysql_book,
+    mysql_script,
+    server_database,
+    server_migrator,
+)
 from tenantry.resources.mysql_book import BOOK, Part, State
-from tenantry.resources.mysql_dialect import MYSQL, rows
+from tenantry.resources.mysql_dialect import MYSQL
 from tenantry.resources.mysql_server import (
     BAD_LOGIN,
     DATABASE_THERE,
@@ -38,12 +45,8 @@ from tenantry.resources.mysql_server import (
     quote,
     quote_grant,
 )
-from tenantry.resources.schema import EMPTY, Schema, checksum, fingerprint, read
-from tenantry.resources.servers import PASSWORD_BYTES, OnServer
-from tenantry.resources.servers import Options as ServerOptions
-
-FORMAT: Final = "1"
-"""Part of every fingerprint: golden scripts are made anew when the way they are made changes."""
+from tenantry.resources.schema import checksum, fingerprint
+from tenantry.resources.servers import PASSWORD_BYTES
 
 SCRATCH: Final = "tenantry_scratch_"
 
@@ -52,6 +55,9 @@ PRIVILEGES: Final = (
     "EXECUTE, CREATE VIEW, SHOW VIEW, CREATE ROUTINE, ALTER ROUTINE, EVENT, TRIGGER"
 )
 """All there are on a database, but not GRANT OPTION: a tenant cannot pass its own on."""
+
+ENDING: Final = 9
+"""Letters of what tells apart names that are alike: `_` and eight digits."""
 
 UNKNOWN_CHARSET: Final = frozenset({1115, 1253, 1273})
 
@@ -68,11 +74,9 @@ def _host(value: str) -> str:
     return value
 
 
-class Options(ServerOptions):
+class Options(server_database.Options):
     """What `mysql` takes."""
 
-    directory: str | None = Field(default=None, alias="schema")  # `schema` itself is a name of pydantic's
-    seed: str | None = None
     charset: Annotated[str, AfterValidator(_word)] = "utf8mb4"
     collation: Annotated[str, AfterValidator(_word)] | None = None
     host: Annotated[str, AfterValidator(_host)] = "%"
@@ -86,29 +90,41 @@ class Golden:
     shape: dict[str, str]
 
 
-class Mysql(OnServer, Resource):
-    """A MariaDB or MySQL database with users of its own."""
+class Mysql(server_database.ServerDatabase):
+    """A MariaDB or MySQL database, and the one or two users that may connect to it.
 
-    kind: ClassVar[str] = "mysql"
-    server_kind: ClassVar[str] = "mysql"
-    name_limit: ClassVar[int] = 64
-    user_limit: ClassVar[int] = 32  # MySQL's; MariaDB takes 80
-    reserved: ClassVar[frozenset[str]] = frozenset({"mysql", "information_schema", "performance_schema", "sys", BOOK})
+    A book on the server says whose they are: what stands there otherwise, or not at all, is never touched.
+    """
+
+    kind = "mysql"
+    server_kind = "mysql"
     Options: ClassVar[type[BaseModel]] = Options
-    has_schema: ClassVar[bool] = True
-    has_users: ClassVar[bool] = True
-    faults: ClassVar[tuple[type[Exception], ...]] = (OSError, Refused)
+    dialect = MYSQL
+    making = "1"
+    name_limit = 64
+    user_limit = 32  # MySQL's; MariaDB takes 80
+    reserved = frozenset({"mysql", "information_schema", "performance_schema", "sys", BOOK})
+    faults = (OSError, Refused)
 
     def __init__(self, name: str, options: Any, setting: Setting) -> None:
         super().__init__(name, options, setting)
-        self._directory = self._declared("schema", options.directory, directory=True) if options.directory else None
-        self._seed = self._declared("seed", options.seed) if options.seed else None
         self._administration = Administration(setting.servers)
         self._goldens: dict[tuple[str, str], Golden] = {}
+
+    def _made_of(self) -> tuple[str, ...]:
+        return (self._title, self.options.charset, str(self.options.collation))
 
     @classmethod
     def _probe(cls, server: Server) -> list[Finding]:
         return probe(server)
+
+    def names(self, env: Environment) -> tuple[str, str]:
+        """The names of `OnServer`, short enough to be written in GRANT, where each `_` takes a backslash more."""
+        first, apart = super().names(env)
+        stem, ending = apart[:-ENDING], apart[-ENDING:]
+        while len(_escaped(stem + ending)) > self.name_limit:
+            stem = stem[:-1]
+        return (first if len(_escaped(first)) <= self.name_limit else stem + ending), stem + ending
 
     # --- connections ---
 
@@ -135,7 +151,7 @@ class Mysql(OnServer, Resource):
             yield admin, part
 
     @contextmanager
-    def _own(self, env: Environment, *, multi: bool = False) -> Iterator[Connection]:
+    def _open(self, env: Environment, *, multi: bool = False) -> Iterator[Connection]:
         """A connection by the environment's own login: nothing done with it reaches another database."""
         server = self.server(env)
         with self._administration.heeded(server), self._enter(env, server, self.locate(env), multi) as connection:
@@ -156,43 +172,13 @@ class Mysql(OnServer, Resource):
         with closing(connection):
             yield connection
 
-    def _login(self, env: Environment) -> Login:
-        login = env.logins.get(self.name)
-        if login is None:
-            raise self._error(env, "its login is not known here")
-        return login
-
-    # --- schema ---
-
-    def schema(self) -> Schema:
-        """The migrations as the files are now. Raises `MigrationInvalid`."""
-        return read(self._directory, MYSQL.split) if self._directory else EMPTY
-
-    def versions(self) -> tuple[str, ...]:
-        """All versions the blueprint declares, oldest first."""
-        return history.versions(self.schema())
-
-    def _version(self, env: Environment) -> str | None:
-        with self._own(env) as connection:
-            return server_migrator.version(MYSQL, connection, self.schema())
-
     def _migrate(self, env: Environment, to: str | None) -> Migrated:
-        with self._own(env) as connection, locked(connection, _lock(self.locate(env))):
+        """One process at a time: without transactions around them, two would run the same statements."""
+        with self._open(env) as connection, locked(connection, _lock(self.locate(env))):
             return server_migrator.migrate(MYSQL, connection, self.schema(), to)
 
-    def _fill(self, connection: Connection) -> None:
-        """Make an empty database what every new tenant gets."""
-        self._add_users(connection)
-        server_migrator.migrate(MYSQL, connection, self.schema(), self.newest)
-        if self._seed:
-            MYSQL.script(connection, MYSQL.split(self._seed.read_text("utf-8"), self._seed.name), self._seed.name)
-
-    def _add_users(self, connection: Connection) -> None:
-        if self.setting.users:
-            connection.ask(USER_TABLE["mysql"])
-
     def _enrol(self, env: Environment, login: str, password_hash: str, role: str) -> None:
-        with self._own(env) as connection:
+        with self._open(env) as connection:
             connection.ask(
                 "INSERT INTO tenantry_user (id, login, role, password, created) VALUES (%s, %s, %s, %s, %s) "
                 "ON DUPLICATE KEY UPDATE "
@@ -206,17 +192,9 @@ class Mysql(OnServer, Resource):
     def _title(self) -> str:
         return f"{self.setting.blueprint}.{self.name}"
 
-    def fingerprint(self, admin: Connection) -> str:
-        """What the golden script is made of, in 16 hex digits: files, options, users' table, server's version."""
-        seed = checksum(self._seed.read_text("utf-8")) if self._seed else ""
-        users = USER_TABLE["mysql"] if self.setting.users else ""
-        options = f"{self.options.charset} {self.options.collation}"
-        version = str(admin.get_server_info())
-        return fingerprint((FORMAT, self._title, self.schema().fingerprint, seed, users, options, version))
-
     def _golden(self, admin: Connection) -> Golden:
         """The golden script for a server, made now where it is missing or the blueprint changed."""
-        mark = self.fingerprint(admin)
+        mark = fingerprint((self.fingerprint(), str(admin.get_server_info())))
         key = (admin.server.address, mark)
         if key not in self._goldens:
             data = mysql_book.golden(admin, mark)
@@ -258,7 +236,7 @@ class Mysql(OnServer, Resource):
     def _prepare(self) -> str | None:
         """Make the golden script on every server that answers."""
         newest, unreachable = self.newest, []
-        servers = self.setting.servers.of(self.server_kind)
+        servers = [one for one in self._servers() if one.state is ServerState.OPEN]
         for server in servers:
             try:
                 with self._admin(server) as admin:
@@ -271,13 +249,16 @@ class Mysql(OnServer, Resource):
 
     def _tidy(self) -> list[str]:
         removed = []
-        for server in self.setting.servers.of(self.server_kind):
+        for server in self._servers():
             with suppress(ServerUnavailable), self._admin(server) as admin:
                 for name in mysql_book.scratches(admin, self._title):
                     if admin.ask("SELECT IS_FREE_LOCK(%s)", name) == [("1",)]:
                         self._remove(admin, name)
                         removed.append(f"{server.name}/{name}")
         return removed
+
+    def _servers(self) -> list[Server]:
+        return [one for one in self.setting.servers.of(self.server_kind) if one.admin]
 
     # --- life ---
 
@@ -300,7 +281,7 @@ class Mysql(OnServer, Resource):
         golden, name = self._golden(admin), self.locate(env)
         self._claim(admin, env, part)
         self._let_in(admin, name, self._login(env))
-        with self._own(env, multi=True) as connection:
+        with self._open(env, multi=True) as connection:
             mysql_script.run(connection, golden.script)
         mysql_book.ready(admin, name)
 
@@ -328,12 +309,6 @@ class Mysql(OnServer, Resource):
                 where = f"blueprints.{self.setting.blueprint}.resources.{self.name}.{option}"
                 raise ConfigError(where=where, reason=f"the server '{admin.server.name}' says: {error.text}") from error
             raise
-
-    def _renew(self, env: Environment) -> None:
-        """Bring a database that was there already to what a new one would be, its data kept."""
-        with self._own(env) as connection:
-            self._add_users(connection)
-            server_migrator.migrate(MYSQL, connection, self.schema(), self.newest)
 
     def _drop(self, env: Environment) -> None:
         with suppress(NameTaken), self._part(env) as (admin, part):  # what is not ours stays
@@ -418,7 +393,7 @@ class Mysql(OnServer, Resource):
             if part is None:
                 mysql_book.enter(admin, name, env.id, self.name, State.ADOPTED, self._strange(admin, name))
             self._let_in(admin, name, self._login(env))
-            with self._own(env) as connection:
+            with self._open(env) as connection:
                 self._add_users(connection)
                 server_migrator.enter(MYSQL, connection, self.schema(), version)
 
@@ -448,7 +423,7 @@ class Mysql(OnServer, Resource):
     def _dump(self, env: Environment, into: Path) -> None:
         into.mkdir(parents=True, exist_ok=True)
         with (
-            self._own(env) as connection,
+            self._open(env) as connection,
             paths.directory_beneath(into) as folder,
             paths.new_file(folder, self.name) as file,
         ):
@@ -473,7 +448,7 @@ class Mysql(OnServer, Resource):
                     mysql_script.run(connection, _statements(copy, code))
                 with self._scratch(admin) as (old, _):
                     mysql_script.exchange(admin, scratch, name, old)
-            with self._own(env, multi=True) as connection:
+            with self._open(env, multi=True) as connection:
                 mysql_script.run(connection, _statements(copy, True))
             if part is None or part.state is not State.ADOPTED:
                 mysql_book.ready(admin, name)
@@ -481,58 +456,45 @@ class Mysql(OnServer, Resource):
     # --- looking at it ---
 
     def _measure(self, env: Environment) -> Usage:
-        with self._own(env) as connection:
-            tables = [name for name, kind in connection.ask("SHOW FULL TABLES") if kind == "BASE TABLE"]
-            for name in tables:  # the figures are as old as the last one of these
-                connection.ask(f"ANALYZE NO_WRITE_TO_BINLOG TABLE {quote(name)}")
-            query = "SELECT coalesce(sum(data_length + index_length), 0) FROM information_schema.tables "
-            ((size,),) = connection.ask(query + "WHERE table_schema = DATABASE()")
-            count = mysql_script.rows_of(connection, [name for name in tables if name not in history.BOOKKEEPING])
-            return Usage(bytes=int(size), rows=count, files=0)
+        with self._open(env) as connection:
+            for name, kind in connection.ask("SHOW FULL TABLES"):
+                if kind not in ("VIEW", "SEQUENCE"):  # the server's figures are as old as the last one of these
+                    connection.ask(f"ANALYZE NO_WRITE_TO_BINLOG TABLE {quote(name)}")
+            return Usage(*mysql_script.size(connection))
 
-    def _check(self, env: Environment) -> list[Finding]:
-        with self._own(env) as connection:
-            stopped = MYSQL.unfinished(connection)
-            version = server_migrator.version(MYSQL, connection, self.schema())
-            found = mysql_script.items(connection, self.locate(env))
-            grants = [str(row[0]) for row in rows(connection, "SHOW GRANTS")]
-        faults = self._excess(env, grants)
-        if stopped:
-            faults.append(Finding(self.name, False, stopped.what, "Correct it, then run `tenantry migrate run`."))
-        elif version != self.newest:
-            what = f"schema {version or 'none'} is behind {self.newest}"
-            faults.append(Finding(self.name, False, what, "Run `tenantry migrate run`."))
-        else:
-            faults += self._drift(env, mysql_script.shape(found))
-        what = f"mysql {self.locate(env)} on {self.server(env).name}, schema {version or 'none'}"
-        return faults or [Finding(self.name, True, what)]
-
-    def _excess(self, env: Environment, grants: list[str]) -> list[Finding]:
-        """Privileges that reach beyond the environment's own database."""
+    def _unsafe(self, env: Environment, connection: Connection) -> list[Finding]:
+        """What reaches beyond the environment's own database, and a migration that stopped in the middle."""
         own = f" ON {quote_grant(self.locate(env))}.* TO "
-        odd = [
-            one.partition(" TO ")[0] for one in grants if own not in one and not one.startswith("GRANT USAGE ON *.*")
-        ]
+        grants = [str(row[0]) for row in connection.ask("SHOW GRANTS")]
+        odd = [one for one in grants if own not in one and not one.startswith("GRANT USAGE ON *.*")]
         remedy = "Revoke it: it reaches beyond the tenant's own database."
-        return [Finding(self.name, False, f"its login has a privilege more: {grant}", remedy) for grant in odd]
+        what = [f"its login has a privilege more: {grant.partition(' TO ')[0]}" for grant in odd]
+        found = [Finding(self.name, False, one, remedy) for one in what]
+        stopped = MYSQL.unfinished(connection)
+        if stopped:
+            remedy = "Correct the migration behind that statement, then run `tenantry migrate run`: it goes on there."
+            found.append(Finding(self.name, False, stopped.what, remedy))
+        return found
 
-    def _drift(self, env: Environment, found: dict[str, str]) -> list[Finding]:
-        """What differs from the golden script, by name."""
+    def _differences(self, env: Environment, connection: Connection) -> list[str]:
+        found = mysql_script.shape(mysql_script.items(connection, self.locate(env)))
         with self._admin(self.server(env)) as admin:
             declared = self._golden(admin).shape
-        differences = [
+        return [
             *(f"{name} is missing" for name in sorted(declared.keys() - found.keys())),
             *(f"{name} is not declared" for name in sorted(found.keys() - declared.keys())),
             *(f"{name} differs" for name in sorted(declared.keys() & found.keys()) if declared[name] != found[name]),
         ]
-        remedy = "Write the difference as a migration, or undo it by hand."
-        return [Finding(self.name, False, f"the schema has drifted: {what}", remedy) for what in differences]
 
     def _attack(self, env: Environment, other: Environment) -> list[Breach]:
-        with self._own(env) as connection:
+        with self._open(env) as connection:
             attacker = mysql_attack.Attacker(connection, self._login(env), self.locate(env), self.locate(other))
             found = attacker.run()
         return [Breach(self.name, attack, evidence) for attack, evidence in found]
+
+
+def _escaped(name: str) -> str:
+    return quote_grant(name)[1:-1]
 
 
 def _lock(name: str) -> str:

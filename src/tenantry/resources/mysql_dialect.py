@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import pymysql
@@ -307,10 +305,10 @@ def _run(connection: Connection, statement: str, again: bool) -> None:
 
 
 def _stopped(migration: Migration, number: int, count: int, statement: str, error: Refused) -> MigrationError:
-    stands = f"; its first {number} stay, since this server cannot take them back" if number else ""
+    where = f"statement {number + 1} of {count}{'; what is before it stays' if number else ''}"
     return MigrationError(
         migration=migration.version,
-        reason=f"{error.text}, in statement {number + 1} of {count}{stands}: {history.short(statement)}",
+        reason=f"{error.text}, in: {history.short(statement)} ({where})",
         remedy=(
             f"Correct the migration from statement {number + 1} on, then run `tenantry migrate run` again: "
             "it goes on there."
@@ -320,16 +318,13 @@ def _stopped(migration: Migration, number: int, count: int, statement: str, erro
 
 # --- SQLAlchemy ---------------------------------------------------------------------------------------------------
 
-_now: Final = threading.local()
 
-
-@cache
-def _engine() -> sqlalchemy.Engine:
-    """One engine for all databases: it takes whatever connection its thread works on."""
+def _engine(connection: _Lent) -> sqlalchemy.Engine:
+    """An engine for one connection: SQLAlchemy remembers the first database as where an engine looks for tables."""
     from sqlalchemy import create_engine, event
     from sqlalchemy.pool import NullPool
 
-    engine = create_engine("mysql+pymysql://", creator=lambda: _now.connection, poolclass=NullPool)
+    engine = create_engine("mysql+pymysql://", creator=lambda: connection, poolclass=NullPool)
     event.listen(engine, "before_cursor_execute", _refuse)
     return engine
 
@@ -346,6 +341,7 @@ class _Lent:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self.guarded = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)
@@ -360,22 +356,21 @@ class _Lent:
         """It stays open."""
 
     def _end(self) -> None:
-        if getattr(_now, "guarded", False):
+        if self.guarded:
             raise pymysql.ProgrammingError(0, history.OWN_TRANSACTION)
 
 
 @contextmanager
 def _lent(connection: Connection) -> Iterator[sqlalchemy.Connection]:
-    _now.connection = _Lent(connection)
+    lent = _Lent(connection)
     decoders, connection.decoders = connection.decoders, dict(pymysql.converters.decoders)
     try:
-        with _engine().connect() as outer:
+        with _engine(lent).connect() as outer:
             outer.begin()
-            _now.guarded = True
+            lent.guarded = True
             try:
                 yield outer
             finally:
-                _now.guarded = False
+                lent.guarded = False
     finally:
         connection.decoders = decoders
-        _now.connection = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO, Any, Final
+from typing import IO, Final
 
 from pymysql.converters import escape_string
 from pymysql.cursors import SSCursor
@@ -15,6 +15,9 @@ from tenantry.resources.mysql_server import Connection, quote, told
 
 CHUNK: Final = 1 << 19
 """Characters of one INSERT or one round trip, about: far below the smallest max_allowed_packet (16 MiB)."""
+
+COUNTED: Final = 64 << 20
+"""Bytes up to which a table's rows are counted; those of a larger one are the server's estimate."""
 
 SESSION: Final = (
     "SET SESSION sql_mode = 'NO_AUTO_VALUE_ON_ZERO', time_zone = '+00:00', foreign_key_checks = 0, unique_checks = 0"
@@ -183,7 +186,7 @@ def exchange(admin: Connection, new: str, name: str, old: str) -> None:
     """
     for database in (name, new):
         empty(admin, database)
-    query = "SELECT table_name FROM information_schema.tables WHERE table_schema = %s AND table_type = 'BASE TABLE'"
+    query = "SELECT table_name FROM information_schema.tables WHERE table_schema = %s AND table_type <> 'VIEW'"
     moves = [
         f"{quote(source)}.{quote(table)} TO {quote(target)}.{quote(table)}"
         for source, target in ((name, old), (new, name))
@@ -191,6 +194,18 @@ def exchange(admin: Connection, new: str, name: str, old: str) -> None:
     ]
     if moves:
         admin.ask(f"RENAME TABLE {', '.join(moves)}")
+        _redirect(admin, new, name)
+
+
+def _redirect(admin: Connection, new: str, name: str) -> None:
+    """Let defaults that take numbers from a sequence take them from the one that moved along."""
+    query = (
+        "SELECT table_name, column_name, column_default FROM information_schema.columns "
+        "WHERE table_schema = %s AND column_default LIKE %s"
+    )
+    for table, column, default in admin.ask(query, name, f"%{new}%"):
+        own = str(default).replace(f"{quote(new)}.", f"{quote(name)}.")
+        admin.ask(f"ALTER TABLE {quote(name)}.{quote(table)} ALTER COLUMN {quote(column)} SET DEFAULT ({own})")
 
 
 # --- files --------------------------------------------------------------------------------------------------------
@@ -262,8 +277,15 @@ def _table(item: Item) -> Iterator[tuple[str, str]]:
             yield f"{_PARTS.get(kind, kind.lower())} {name} of {item.name}", text
 
 
-def rows_of(connection: Connection, names: Iterable[str]) -> int:
-    """Rows of tables, counted."""
-    queries = [f"(SELECT count(*) FROM {quote(name)})" for name in names]  # noqa: S608 - quoted names
-    total: list[Any] = connection.ask(f"SELECT {' + '.join(queries) or '0'}")
-    return int(total[0][0])
+def size(connection: Connection) -> tuple[int, int]:
+    """Bytes and rows of a connection's database, without migration records; rows of large tables are estimated."""
+    query = (
+        "SELECT table_name, data_length + index_length, table_rows FROM information_schema.tables "
+        "WHERE table_schema = DATABASE() AND table_type IN ('BASE TABLE', 'SYSTEM VERSIONED')"
+    )
+    found = [(str(name), int(taken), int(rows)) for name, taken, rows in connection.ask(query)]
+    owned = [one for one in found if one[0] not in BOOKKEEPING]
+    counted = [f"(SELECT count(*) FROM {quote(name)})" for name, taken, _ in owned if taken <= COUNTED]  # noqa: S608
+    ((rows,),) = connection.ask(f"SELECT {' + '.join(counted) or '0'}")
+    estimated = sum(guess for _, taken, guess in owned if taken > COUNTED)
+    return sum(taken for _, taken, _ in found), int(rows) + estimated

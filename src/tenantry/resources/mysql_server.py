@@ -21,8 +21,14 @@ from tenantry.resources.servers import Servers
 CONNECT_SECONDS: Final = 5.0
 """Until a server that does not answer is given up."""
 
-STATEMENT_SECONDS: Final = 3600.0
-"""Until a statement is given up: a migration of a large table may take long."""
+STATEMENT_SECONDS: Final = 3600
+"""Until a tenant's statement is given up: a migration of a large table may take long."""
+
+ADMIN_SECONDS: Final = 300
+"""Until an administrator's statement is given up: a server whose disk is full may wait for room."""
+
+LOCK_SECONDS: Final = 120
+"""Until it is given up to wait for another process that works on the same database."""
 
 IDLE: Final = 8
 """The most administrator's connections to one server that wait for their next use."""
@@ -30,21 +36,22 @@ IDLE: Final = 8
 VERSIONS: Final[Mapping[str, tuple[int, int]]] = {"MariaDB": (10, 6), "MySQL": (8, 0)}
 """The oldest versions that do: MariaDB's DDL is atomic from 10.6 on, MySQL's from 8.0 on."""
 
+BOOK_GRANT: Final = "ALL PRIVILEGES ON `tenantry\\_%`.*"
+TENANT_GRANT: Final = "ALL PRIVILEGES ON `PREFIX%`.*"
 GRANTS: Final = (
-    "CREATE USER, PROCESS ON *.*",
-    "CONNECTION ADMIN ON *.*",  # MySQL: CONNECTION_ADMIN
-    "ALL PRIVILEGES ON `tenantry\\_%`.* … WITH GRANT OPTION",
-    "ALL PRIVILEGES ON `PREFIX%`.* … WITH GRANT OPTION, where PREFIX is how the databases' names begin",
+    "CREATE USER, PROCESS, CONNECTION ADMIN ON *.*",  # MySQL: CONNECTION_ADMIN
+    f"{BOOK_GRANT} WITH GRANT OPTION",
+    f"{TENANT_GRANT} WITH GRANT OPTION, where PREFIX is how the databases' names begin",
 )
 """What an administrator needs, and no more: `SUPER` and the database `mysql` are not among it."""
 
-_SSL: Final = frozenset({"ssl_ca", "ssl_cert", "ssl_key", "ssl_verify_cert", "ssl_verify_identity"})
-_TRUE: Final = frozenset({"1", "true", "yes", "on"})
+_SSL: Final = frozenset({"ssl_ca", "ssl_cert", "ssl_key", "ssl_check_hostname"})
+"""TLS settings of an address, as SQLAlchemy spells them for its MySQL drivers, which serve the application."""
 
 UNREACHABLE: Final = frozenset({2002, 2003, 2005, 2006, 2013, 1053, 1152, 1158, 1159, 1160, 1161})
 TOO_MANY: Final = frozenset({1040, 1203, 1226})
 FORBIDDEN: Final = frozenset({1044, 1142, 1143, 1227, 1370, 1410, 1419})
-FULL: Final = re.compile(r"no space left|disk full|errno: 28\b|error 28\b|the table .* is full", re.IGNORECASE)
+FULL: Final = re.compile(r"no space left|disk full|errno: (?:28|135)\b|error 28\b|the table .* is full", re.IGNORECASE)
 
 BAD_LOGIN: Final = frozenset({1045, 1698, 3118, 4151})  # the last two: the user is locked
 NO_DATABASE: Final = 1049
@@ -53,6 +60,7 @@ DATABASE_THERE: Final = 1007
 USER_REFUSED: Final = 1396
 NO_TLS: Final = 2026
 
+_FALSE: Final = frozenset({"0", "false", "no", "off", "f", "n"})  # as SQLAlchemy reads truth values
 _ENCODERS: Final = {key: value for key, value in conversions.items() if not isinstance(key, int)}
 
 
@@ -86,9 +94,9 @@ class Connection(pymysql.connections.Connection):  # type: ignore[misc]
             while cursor.nextset():
                 pass
 
-    def patient(self) -> None:
-        """Wait for long statements from now on."""
-        self._read_timeout = STATEMENT_SECONDS
+    def patient(self, seconds: int) -> None:
+        """Wait so long for the answer to a statement from now on."""
+        self._read_timeout = seconds
 
 
 # --- connecting ---------------------------------------------------------------------------------------------------
@@ -99,15 +107,17 @@ def arguments(server: Server, url: str) -> dict[str, Any]:
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     unknown = sorted(query.keys() - _SSL - {"charset"})
-    if unknown:
-        remedy = f"Known: {', '.join(sorted(_SSL))}."
-        raise ServerUnfit(server=server.name, reason=f"its address has the setting '{unknown[0]}'", remedy=remedy)
-    found: dict[str, Any] = {
-        key: value.lower() in _TRUE if key.startswith("ssl_verify") else value
-        for key, value in query.items()
-        if key in _SSL
-    }
-    return {"host": parts.hostname or "", "port": parts.port or 3306, **found}
+    reason = (
+        f"its address has the setting '{unknown[0]}'" if unknown else "its address has ssl_ settings without ssl_ca"
+    )
+    if unknown or (_SSL & query.keys() and not query.get("ssl_ca")):
+        raise ServerUnfit(server=server.name, reason=reason, remedy=f"Known: {', '.join(sorted(_SSL))}.")
+    found: dict[str, Any] = {"host": parts.hostname or "", "port": parts.port or 3306}
+    if "ssl_ca" in query:
+        checked = query.get("ssl_check_hostname", "true").lower() not in _FALSE
+        found.update((key, query[key]) for key in ("ssl_ca", "ssl_cert", "ssl_key") if key in query)
+        found.update(ssl_verify_cert=True, ssl_verify_identity=checked)
+    return found
 
 
 def demands_tls(server: Server) -> bool:
@@ -115,7 +125,14 @@ def demands_tls(server: Server) -> bool:
     return any(name in _SSL for name, _ in parse_qsl(urlsplit(server.address).query))
 
 
-def connect(server: Server, login: Login, database: str | None = None, *, multi: bool = False) -> Connection:
+def connect(
+    server: Server,
+    login: Login,
+    database: str | None = None,
+    *,
+    multi: bool = False,
+    patience: int = STATEMENT_SECONDS,
+) -> Connection:
     """A connection in UTF-8 that commits by itself. `multi` lets one call hold several statements.
 
     Raises `ServerUnavailable` after five seconds without an answer, `ServerUnfit` without TLS where it is demanded,
@@ -134,13 +151,13 @@ def connect(server: Server, login: Login, database: str | None = None, *, multi:
                 client_flag=CLIENT.MULTI_STATEMENTS if multi else 0,
                 connect_timeout=CONNECT_SECONDS,
                 read_timeout=CONNECT_SECONDS,
-                write_timeout=STATEMENT_SECONDS,
+                write_timeout=patience,
             )
         except OSError as error:  # a certificate file that cannot be read
             reason = f"its TLS settings do not work, {error.strerror or error} ({error.filename or 'no file'})"
             raise ServerUnfit(server=server.name, reason=reason) from error
     connection.server = server
-    connection.patient()
+    connection.patient(patience)
     return connection
 
 
@@ -182,7 +199,7 @@ class Administration:
 
     def _connect(self, server: Server) -> Connection:
         try:
-            connection = connect(server, administrator(server))
+            connection = connect(server, administrator(server), patience=ADMIN_SECONDS)
         except Refused as error:
             reason = f"it refuses its administrator's login: {error.text}"
             remedy = f"Correct the user or the password in the address of the server '{server.name}'."
@@ -212,7 +229,7 @@ class Administration:
 
 
 @contextmanager
-def locked(connection: Connection, name: str, seconds: int = 120) -> Iterator[None]:
+def locked(connection: Connection, name: str, seconds: int = LOCK_SECONDS) -> Iterator[None]:
     """Hold a lock that ends with the connection: one process at a time does what the name says.
 
     Names have at most 64 characters (MySQL's limit).
@@ -325,7 +342,7 @@ def _encryption(connection: Connection) -> Finding:
     host = arguments(server, server.address)["host"]
     if host == "localhost" or _loopback(host):
         return Finding(name, True, "not encrypted, on this host")
-    remedy = "Let the server offer TLS and add ?ssl_ca=/path/ca.pem&ssl_verify_identity=true to its address."
+    remedy = "Let the server offer TLS and add ?ssl_ca=/path/ca.pem to its address."
     return Finding(name, False, "connections to it are not encrypted", remedy)
 
 
@@ -339,18 +356,27 @@ def _privileges(connection: Connection) -> list[Finding]:
     """What the administrator lacks, by SHOW GRANTS."""
     name, maria = connection.server.name, product(connection)[0] == "MariaDB"
     grants = [str(row[0]) for row in connection.ask("SHOW GRANTS")]
-    everywhere = " ".join(grant for grant in grants if " ON *.* " in grant)
-    everything = "ALL PRIVILEGES ON *.*" in everywhere or "SUPER" in everywhere
+    everywhere = " ".join(grant.partition(" ON *.* ")[0] for grant in grants if " ON *.* " in grant)
     wanted = ("CREATE USER", "PROCESS", "CONNECTION ADMIN" if maria else "CONNECTION_ADMIN")
-    lacking = [] if everything else [f"{one} ON *.*" for one in wanted if one not in everywhere]
-    passing = [grant for grant in grants if grant.endswith("WITH GRANT OPTION")]
-    if not any(" ON *.* " in grant or " ON `tenantry\\_%`" in grant for grant in passing):
-        lacking.append("ALL PRIVILEGES ON `tenantry\\_%`.* … WITH GRANT OPTION")
-    if not any(" ON *.* " in grant or "`tenantry\\_%`" not in grant for grant in passing):
-        lacking.append("ALL PRIVILEGES ON `PREFIX%`.* … WITH GRANT OPTION")
+    able = "ALL PRIVILEGES" in everywhere
+    lacking = [f"{one} ON *.*" for one in wanted if not able and one not in everywhere]
+    passed_on = [grant.partition(" TO ")[0] for grant in grants if grant.endswith("WITH GRANT OPTION")]
+    if not any(grant.endswith((" ON *.*", " ON `tenantry\\_%`.*")) for grant in passed_on):
+        lacking.append(BOOK_GRANT)
+    if not any(not grant.endswith(" ON `tenantry\\_%`.*") for grant in passed_on):
+        lacking.append(TENANT_GRANT)
     if not lacking:
         return [Finding(name, True, "its administrator may make databases and users")]
-    return [Finding(name, False, f"its administrator lacks {one}", f"GRANT {one}.") for one in lacking]
+    ((user,),) = connection.ask("SELECT CURRENT_USER()")
+    account = "'{}'@'{}'".format(*str(user).rpartition("@")[::2])
+    return [Finding(name, False, f"its administrator lacks {one}", _granting(one, account)) for one in lacking]
+
+
+def _granting(privilege: str, account: str) -> str:
+    """The statement that grants a privilege."""
+    option = " WITH GRANT OPTION" if "`" in privilege else ""
+    where = " Let PREFIX be how the databases' names begin." if "PREFIX" in privilege else ""
+    return f"Run GRANT {privilege} TO {account}{option};{where}"
 
 
 def _room(connection: Connection) -> list[Finding]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import psycopg
@@ -15,10 +18,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tenantry.errors import NameTaken, ServerUnavailable
 from tenantry.model import Breach, Environment, Finding, Login, Server, Usage, new_id
-from tenantry.resources import Setting, history, server_database
+from tenantry.resources import Setting, history, server_database, server_migrator
 from tenantry.resources import postgres_admin as admin
+from tenantry.resources import postgres_adopt as adoption
+from tenantry.resources import postgres_copy as copies
 from tenantry.resources import postgres_template as template
 from tenantry.resources.postgres_admin import Admin, Found
+from tenantry.resources.postgres_adopt import Former
+from tenantry.resources.postgres_attack import attack
 from tenantry.resources.postgres_dialect import POSTGRES, Connection
 from tenantry.resources.postgres_shape import differences, shape
 from tenantry.resources.postgres_template import Golden
@@ -55,6 +62,12 @@ class There:
 
     database: Found | None
     roles: Mapping[str, Found]
+
+    @property
+    def adopted(self) -> Mapping[str, Any]:
+        """What its mark keeps of how it was before it was adopted."""
+        mark = self.database.mark if self.database else {}
+        return {key: mark[key] for key in ("adopted",) if key in mark}
 
 
 class Postgres(server_database.ServerDatabase):
@@ -101,24 +114,28 @@ class Postgres(server_database.ServerDatabase):
     @contextmanager
     def _working(self, env: Environment) -> Iterator[Admin]:
         """The administrator's connection, with nobody else at work on this environment's database."""
-        with self._admin(self.server(env)) as connection, admin.locked(connection, self.locate(env)):
+        with self._admin(self.server(env)) as connection, admin.locked(connection, self._aside(env)[0]):
             yield connection
 
     @contextmanager
     def _open(self, env: Environment) -> Iterator[Connection]:
-        connection = self._connect(env, self._login(env), self.locate(env))
+        connection = self._connect(env)
         try:
             yield connection
         finally:
             connection.close()
 
-    def _connect(self, env: Environment, login: Login, database: str) -> Connection:
+    def _conninfo(self, env: Environment, database: str) -> str:
+        """How an environment's own login reaches a database of its server."""
+        login = self._login(env)
+        return admin.conninfo(self.server(env).address, dbname=database, user=login.user, password=login.password)
+
+    def _connect(self, env: Environment) -> Connection:
         server = self.server(env)
-        info = admin.conninfo(server.address, dbname=database, user=login.user, password=login.password)
         try:
-            return Connection.connect(info, autocommit=True)
+            return Connection.connect(self._conninfo(env, self.locate(env)), autocommit=True)
         except psycopg.OperationalError as error:
-            reason = admin.refusal(error)
+            reason = admin.refusal(str(error))
             if reason:
                 raise self._error(env, f"the server {server.name} refuses its login: {reason}") from error
             with self._listening(server), admin.told(server):
@@ -170,17 +187,28 @@ class Postgres(server_database.ServerDatabase):
             there = self._look(connection, env)
             self._refuse_foreign(connection, env, there)
             whole = there.database is not None and self._ours(there.database, env) and there.database.open
-            if not whole and there.database is None and self._claim(connection, env, there):
-                return
             if not whole:
-                admin.run(connection, self._admitting(connection, env, there))
-                if there.database is None:
-                    owner = sql.SQL("OWNER {}").format(sql.Identifier(self.user(env)))
-                    self._golden.clone(connection, self.server(env), self.locate(env), owner)
-                admin.run(connection, self._opening(env))
+                if there.database is not None or not self._claim(connection, env, there):
+                    self._make(connection, env, there)
                 return
-            admin.run(connection, [*self._admitting(connection, env, there), *self._opening(env)])
+            admin.run(connection, [*self._admitting(connection, env, there), *self._opening(env, **there.adopted)])
             self._renew(env)
+
+    def _make(self, connection: Admin, env: Environment, there: There) -> None:
+        """Clone the template, or go on where somebody was cut off."""
+        server, owner = self.server(env), sql.SQL("OWNER {}").format(sql.Identifier(self.user(env)))
+        if there.database is None:
+            self._golden.ready(connection, server)  # whatever is wrong with the schema shows before anything is made
+        admin.run(connection, self._admitting(connection, env, there))
+        try:
+            if there.database is None:
+                self._golden.clone(connection, server, self.locate(env), owner)
+            admin.run(connection, self._opening(env))
+        except psycopg.Error:
+            if not there.roles:
+                with suppress(psycopg.Error):
+                    self._remove(connection, env)
+            raise
 
     def _claim(self, connection: Admin, env: Environment, there: There) -> bool:
         """Take a warm spare, in one transaction. False where there is none left."""
@@ -233,13 +261,13 @@ class Postgres(server_database.ServerDatabase):
             made.append(sql.SQL("ALTER ROLE {} SET role TO {}").format(role, base))
         return made
 
-    def _opening(self, env: Environment) -> list[sql.Composable]:
+    def _opening(self, env: Environment, **more: Any) -> list[sql.Composable]:
         """Open a database to its roles, and to nobody else; then the administrator is no member of them any more."""
         database = sql.Identifier(self.locate(env))
         limit = -1 if self.options.connection_limit is None else self.options.connection_limit
         return [
             sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database),
-            sql.SQL("COMMENT ON DATABASE {} IS {}").format(database, self._mark(env)),
+            sql.SQL("COMMENT ON DATABASE {} IS {}").format(database, self._mark(env, **more)),
             *(_setting(database, key, value) for key, value in self.options.settings.items()),
             sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true CONNECTION LIMIT {}").format(database, limit),
             admin.leave(self.user(env)),
@@ -247,17 +275,215 @@ class Postgres(server_database.ServerDatabase):
 
     def _drop(self, env: Environment) -> None:
         with self._working(env) as connection:
+            self._remove(connection, env)
+
+    def _remove(self, connection: Admin, env: Environment) -> None:
+        there = self._look(connection, env)
+        if there.roles:
+            shut: list[sql.Composable] = [
+                sql.SQL("ALTER ROLE {} NOLOGIN").format(sql.Identifier(name)) for name in there.roles
+            ]
+            admin.run(connection, [*shut, *(admin.join(connection, name) for name in there.roles)])
+        for name in (*self._aside(env), *([there.database.name] if there.database else [])):
+            template.remove(connection, name)
+        self._drop_roles(connection, there)
+
+    def _drop_roles(self, connection: Admin, there: There) -> None:
+        if there.roles:
+            names = sql.SQL(", ").join(sql.Identifier(name) for name in sorted(there.roles, reverse=True))
+            admin.run(connection, [sql.SQL("DROP ROLE IF EXISTS {}").format(names)])
+
+    # --- its two users ---
+
+    def _admit(self, env: Environment, login: Login) -> None:
+        given = dataclasses.replace(env, logins={**env.logins, self.name: login})
+        with self._working(env) as connection:
             there = self._look(connection, env)
-            if there.roles:
-                shut: list[sql.Composable] = [
-                    sql.SQL("ALTER ROLE {} NOLOGIN").format(sql.Identifier(name)) for name in there.roles
-                ]
-                admin.run(connection, [*shut, *(admin.join(connection, name) for name in there.roles)])
+            if there.database is None:
+                raise self._missing(env)
+            self._refuse_foreign(connection, given, there)
+            admin.run(connection, [*self._admitting(connection, given, there), admin.leave(self.user(env))])
+
+    def _expel(self, env: Environment, user: str) -> None:
+        with self._working(env) as connection:
+            if user not in self._look(connection, env).roles:
+                return
+            role = sql.Identifier(user)
+            steps = [sql.SQL("ALTER ROLE {} NOLOGIN PASSWORD NULL").format(role), admin.join(connection, user)]
+            admin.run(connection, steps)
+            adoption.end_sessions(connection, self.locate(env), user)
+            admin.run(connection, [admin.leave(user)])
+
+    # --- one that is there already ---
+
+    def _survey(self, env: Environment, version: str | None) -> list[Finding]:
+        server = self.server(env)
+        with self._admin(server) as connection, self._inside(connection, env) as inner:
+            self._confirm(inner, version)
+            found = shape(inner)
+            if version == self.newest:
+                declared = self._golden.ready(connection, server)
+            else:
+                fill = partial(self._fill_to, version=version)
+                declared = self._golden.shape_of(connection, server, fill, f"at {version}")
+        users = {name: text for name, text in declared.items() if "tenantry_user" in name}
+        remedy = "Put it right before, or take it as it is and write the difference as a migration."
+        told = differences(declared, users | found)
+        if not told:
+            return [Finding(self.name, True, f"the schema is that of {version or 'an empty database'}")]
+        return [Finding(self.name, False, f"the schema differs: {what}", remedy) for what in told]
+
+    @contextmanager
+    def _inside(self, connection: Admin, env: Environment) -> Iterator[Connection]:
+        """A database that is to be adopted, as its owner sees it; whatever is done there is rolled back."""
+        found = admin.database(connection, self.locate(env))
+        if found is None:
+            raise self._missing(env)
+        if found.mark and not self._ours(found, env):
+            raise NameTaken(kind="database", name=found.name, server=self.server(env).name)
+        with admin.connected_to(self.server(env), found.name) as inner, inner.transaction(force_rollback=True):
+            inner.execute(admin.join(inner, found.owner))
+            inner.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(found.owner)))
+            yield inner
+
+    def _adopt(self, env: Environment, version: str | None) -> None:
+        with self._working(env) as connection:
+            there = self._look(connection, env)
+            if there.database is None:
+                there = self._take_over(connection, env, version, there)
+            former = adoption.former_of(there.database.mark if there.database else {})
+            if former is not None:
+                self._hand_over(connection, env, former.owner, self.user(env), former)
+        with self._open(env) as inner:
+            self._add_users(inner)
+            server_migrator.enter(self.dialect, inner, self.schema(), version)
+
+    def _take_over(self, connection: Admin, env: Environment, version: str | None, there: There) -> There:
+        """Make the database the environment's own; how it was before stands in its mark from then on."""
+        name, role = self.locate(env), self.user(env)
+        with self._inside(connection, env) as inner:
+            self._confirm(inner, version)
+            former = adoption.look(connection, inner, name)
+        for user in admin.roles(connection, role, self._login(env).user):
+            if user not in there.roles:
+                raise NameTaken(kind="role", name=user, server=self.server(env).name)
+        steps = [
+            *self._admitting(connection, env, there),
+            *adoption.taking(connection, name, former, role),
+            *self._opening(env, adopted=former.as_dict()),
+            *([] if former.joined else [admin.leave(former.owner)]),
+        ]
+        admin.run(connection, steps)
+        return self._look(connection, env)
+
+    def _hand_over(self, connection: Admin, env: Environment, old: str, new: str, former: Former) -> None:
+        """Let what lies in the database change hands, once; sessions of the former hands end."""
+        joining = [admin.join(connection, role) for role in (old, new) if role != former.owner or not former.joined]
+        leaving = [admin.leave(role) for role in (old, new) if role != former.owner or not former.joined]
+        admin.run(connection, joining)
+        adoption.end_sessions(connection, self.locate(env), old)
+        with admin.connected_to(self.server(env), self.locate(env)) as inner:
+            adoption.reassign(inner, old, new)
+        admin.run(connection, leaving)
+
+    def _release(self, env: Environment) -> None:
+        with self._working(env) as connection:
+            there = self._look(connection, env)
+            former = adoption.former_of(there.database.mark) if there.database else None
+            if former is not None:
+                self._give_back(connection, env, former, there)
+            elif there.database is not None:
+                raise self._error(env, "it was made here, not adopted")
+            self._drop_roles(connection, there)
+
+    def _give_back(self, connection: Admin, env: Environment, former: Former, there: There) -> None:
+        name = self.locate(env)
+        for user in there.roles:
+            self._hand_over(connection, env, user, former.owner, former)
+        joining = [admin.join(connection, role) for role in there.roles]
+        if not former.joined:
+            joining.append(admin.join(connection, former.owner))
+        admin.run(connection, joining)
+        with admin.connected_to(self.server(env), name) as inner:
+            for table in sorted(set(adoption.TABLES) - set(former.tables)):
+                inner.execute(sql.SQL("DROP TABLE IF EXISTS public.{}").format(sql.Identifier(table)))
+        leaving = [] if former.joined else [admin.leave(former.owner)]
+        admin.run(connection, [*adoption.giving_back(name, former), *leaving])
+
+    # --- copies ---
+
+    def _dump(self, env: Environment, into: Path) -> None:
+        with self._open(env) as connection:
+            major = connection.info.server_version // 10000
+        into.mkdir(parents=True, exist_ok=True)
+        copies.dump(self._conninfo(env, self.locate(env)), major, into / self.name)
+
+    def _load(self, env: Environment, source: Path) -> None:
+        """Fill a database aside, then let it take the place of the one that is there."""
+        copy = source / self.name
+        copy.open("rb").close()
+        with self._working(env) as connection:
+            there = self._look(connection, env)
+            self._refuse_foreign(connection, env, there)
+            aside, before = self._aside(env)
+            for name in (aside, before):
+                template.remove(connection, name)
+            try:
+                self._fill_aside(connection, env, there, aside, copy)
+                self._exchange(connection, env, there, aside, before)
+            except BaseException:
+                self._clear_aside(connection, env, there)
+                raise
+            template.remove(connection, before)
+
+    def _clear_aside(self, connection: Admin, env: Environment, there: There) -> None:
+        """Leave what was there before a load that failed."""
+        for name in self._aside(env):
+            template.remove(connection, name)
+        if there.roles:
+            admin.run(connection, [admin.leave(self.user(env))])
+        else:
+            self._drop_roles(connection, self._look(connection, env))
+
+    def _aside(self, env: Environment) -> tuple[str, str]:
+        """Where a copy is loaded, and how the database is called that it takes the place of."""
+        name = self._golden.load_prefix + template.digest(env.id, self.name)
+        return name, f"{name}_old"
+
+    def _fill_aside(self, connection: Admin, env: Environment, there: There, aside: str, copy: Path) -> None:
+        server, owner = self.server(env), sql.Identifier(self.user(env))
+        template.create_empty(connection, aside, self.options)
+        with admin.connected_to(server, aside) as inner:
+            inner.execute("SET ROLE pg_database_owner")
+            template.extend(inner, server, self.options.extensions)
+        database = sql.Identifier(aside)
+        steps = [
+            *self._admitting(connection, env, there),
+            sql.SQL("REVOKE ALL ON DATABASE {} FROM pg_database_owner").format(database),
+            sql.SQL("ALTER DATABASE {} OWNER TO {}").format(database, owner),
+        ]
+        admin.run(connection, steps)
+        copies.restore(self._conninfo(env, aside), connection.info.server_version // 10000, copy)
+
+    def _exchange(self, connection: Admin, env: Environment, there: There, aside: str, before: str) -> None:
+        name = sql.Identifier(self.locate(env))
+        steps: list[sql.Composable] = []
+        if there.database is not None:
+            connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(name))
+            steps.append(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(name, sql.Identifier(before)))
+        steps.append(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(sql.Identifier(aside), name))
+        steps += self._opening(env, **there.adopted)
+
+        def exchange() -> None:
+            adoption.end_sessions(connection, self.locate(env), *self._users(env))
+            admin.run(connection, steps)
+
+        try:
+            template.patiently(exchange)
+        except BaseException:
             if there.database is not None:
-                template.remove(connection, there.database.name)
-            if there.roles:
-                names = sql.SQL(", ").join(sql.Identifier(name) for name in sorted(there.roles, reverse=True))
-                admin.run(connection, [sql.SQL("DROP ROLE IF EXISTS {}").format(names)])
+                connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(name))
+            raise
 
     # --- templates ---
 
@@ -278,7 +504,18 @@ class Postgres(server_database.ServerDatabase):
         removed: list[str] = []
         for server in self._open_servers():
             with self._admin(server) as connection:
-                removed += [f"{server.name}/{name}" for name in self._golden.tidy(connection)]
+                gone = [*self._golden.tidy(connection), *self._tidy_loads(connection)]
+                removed += [f"{server.name}/{name}" for name in gone]
+        return removed
+
+    def _tidy_loads(self, connection: Admin) -> list[str]:
+        """Remove what killed loads left behind."""
+        removed = []
+        for found in admin.databases(connection, self._golden.load_prefix):
+            with admin.tried(connection, found.name.removesuffix("_old")) as free:
+                if free:
+                    template.remove(connection, found.name)
+                    removed.append(found.name)
         return removed
 
     def _open_servers(self) -> list[Server]:
@@ -323,14 +560,15 @@ class Postgres(server_database.ServerDatabase):
             (size,) = connection.execute("SELECT pg_database_size(current_database())").fetchone() or (0,)
             return Usage(bytes=size, rows=_count(connection))
 
-    def _dump(self, env: Environment, into: Any) -> None:
-        raise self._error(env, "not yet")
-
-    def _load(self, env: Environment, source: Any) -> None:
-        raise self._error(env, "not yet")
-
     def _attack(self, env: Environment, other: Environment) -> list[Breach]:
-        raise self._error(env, "not yet")
+        def connect(database: str) -> Connection:
+            return Connection.connect(self._conninfo(env, database), autocommit=True)
+
+        return attack(self.name, connect, self.locate(env), self.locate(other), self.user(other))
+
+    @classmethod
+    def _probe(cls, server: Server) -> list[Finding]:
+        return admin.probe(server)
 
 
 def _setting(database: sql.Identifier, name: str, value: Value) -> sql.Composed:

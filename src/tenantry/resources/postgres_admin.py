@@ -96,6 +96,7 @@ def connected(server: Server) -> Iterator[Admin]:
         pooled = _engine(server.admin).raw_connection()
         connection: Any = pooled.driver_connection
         try:
+            _refuse_old(server, connection)
             yield connection
         except BaseException:
             if connection.closed or not isinstance(connection, psycopg.Connection):
@@ -103,6 +104,12 @@ def connected(server: Server) -> Iterator[Admin]:
             raise
         finally:
             pooled.close()
+
+
+def _refuse_old(server: Server, connection: Admin) -> None:
+    if connection.info.server_version < OLDEST * 10000:
+        found = _at_least(server, connection.info.server_version, str(connection.info.server_version // 10000))
+        raise ServerUnfit(server=server.name, reason=found.what, remedy=found.remedy)
 
 
 @contextmanager
@@ -197,6 +204,9 @@ def _unconnected(server: Server, text: str) -> Exception:
         )
     if "too many" in text or "remaining connection slots" in text:
         return ServerUnavailable(server=server.name, reason=reason, remedy=_CROWDED)
+    refused = refusal(text)
+    if refused:
+        return ServerUnfit(server=server.name, reason=f"it refuses the administrator: {refused}")
     return ServerUnavailable(server=server.name, reason=reason)
 
 
@@ -210,9 +220,8 @@ _LATER: Final = (
 )
 
 
-def refusal(error: psycopg.OperationalError) -> str | None:
-    """Why a server that answers refuses one login; None where it is the server that is not reached."""
-    text = str(error)
+def refusal(text: str) -> str | None:
+    """Why a server that answers refuses one login, by libpq's words; None where the server itself is not reached."""
     if "FATAL" not in text or any(words in text for words in _LATER):
         return None
     return text.strip().splitlines()[-1].rpartition("FATAL:")[2].strip()
@@ -285,13 +294,33 @@ def roles(connection: Admin, *names: str) -> dict[str, Found]:
 
 def join(connection: Admin, role: str) -> sql.Composed:
     """Let the administrator act as a role it made. From version 16 on, having made it is not enough."""
-    how = "GRANT {} TO CURRENT_USER WITH SET TRUE" if connection.info.server_version >= 160000 else None
-    return sql.SQL(how or "GRANT {} TO CURRENT_USER").format(sql.Identifier(role))
+    how = sql.SQL(" WITH INHERIT TRUE, SET TRUE" if connection.info.server_version >= 160000 else "")
+    return sql.SQL("GRANT {} TO CURRENT_USER{}").format(sql.Identifier(role), how)
 
 
 def leave(role: str) -> sql.Composed:
     """Let the administrator no longer act as a role: thousands of memberships make a server slow."""
     return sql.SQL("REVOKE {} FROM CURRENT_USER").format(sql.Identifier(role))
+
+
+def may_act(connection: Admin, role: str) -> bool:
+    """Whether the administrator can do what a role can, without being let."""
+    row = connection.execute("SELECT pg_has_role(current_user, %s::name, 'USAGE')", (role,)).fetchone()
+    return bool(row and row[0])
+
+
+@contextmanager
+def acting(connection: Admin, role: str) -> Iterator[None]:
+    """Do what a role can; afterwards the administrator cannot any more, unless it could before."""
+    if may_act(connection, role):
+        yield
+        return
+    run(connection, [join(connection, role)])
+    try:
+        yield
+    finally:
+        with suppress(psycopg.OperationalError):
+            run(connection, [leave(role)])
 
 
 def verifier(connection: Admin, user: str, password: str) -> sql.Literal:
@@ -304,7 +333,7 @@ _PROBE: Final = """
 SELECT current_setting('server_version_num')::int, current_setting('server_version'),
   rolsuper, rolcreatedb, rolcreaterole, rolname,
   coalesce((SELECT version || ' ' || cipher FROM pg_stat_ssl WHERE pid = pg_backend_pid() AND ssl), ''),
-  current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int,
+  current_setting('max_connections')::int,
   (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
   (SELECT count(*) FROM pg_database WHERE NOT datistemplate),
   ARRAY(SELECT datname::text FROM pg_database WHERE datallowconn AND has_database_privilege('public', oid, 'CONNECT'))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -41,6 +41,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 
     lent = False  # to SQLAlchemy, which then can neither end the transaction nor close the connection
     guarded = False  # a migration runs: whoever tries to is told
+    transaction_number: object = None  # of the transaction that was begun for a migration
 
     def commit(self) -> None:
         if not self.lent:
@@ -81,10 +82,9 @@ class Postgres(Dialect):
             _run(connection, migration.version, before, body, after)
             return
         with self.lent(connection, migration.version) as outer:
-            for statement in before:
-                connection.execute(statement)
             function_of(migration, up)(outer)
-            for statement in after:
+            _check_transaction(connection)  # only what is in it with the record counts as done
+            for statement in (*before, *after):
                 connection.execute(statement)
 
     def script(self, connection: Connection, sql: Sequence[str], name: str) -> None:
@@ -99,12 +99,11 @@ class Postgres(Dialect):
         try:
             connection.execute("BEGIN")
             try:
+                connection.transaction_number = _number(connection)
                 with _lent(connection) as outer:
-                    number = _transaction_number(connection)
                     yield outer
-                if _transaction_number(connection) != number:
-                    raise psycopg.ProgrammingError(OWN_TRANSACTION)
-                connection.execute("COMMIT")
+                _check_transaction(connection)
+                connection.execute("RESET ALL; COMMIT")
             except BaseException:
                 _end(connection)
                 raise
@@ -130,8 +129,10 @@ def _bookkeeping(connection: Connection, migration: Migration, up: bool) -> tupl
 
 def _rows(connection: Connection, query: str) -> list[tuple[Any, ...]]:
     """The rows of a query over a table that may not exist yet."""
+    inside = connection.info.transaction_status is TransactionStatus.INTRANS
     try:
-        return connection.execute(query).fetchall()
+        with connection.transaction() if inside else nullcontext():
+            return connection.execute(query).fetchall()
     except psycopg.errors.UndefinedTable:
         return []
 
@@ -164,8 +165,14 @@ def _end(connection: Connection) -> None:
             connection.execute("ROLLBACK")
 
 
-def _transaction_number(connection: Connection) -> object:
+def _number(connection: Connection) -> object:
     return connection.execute("SELECT pg_current_xact_id()").fetchone()
+
+
+def _check_transaction(connection: Connection) -> None:
+    """Raise where the running transaction is another one than that which was begun."""
+    if _number(connection) != connection.transaction_number:
+        raise psycopg.ProgrammingError(OWN_TRANSACTION)
 
 
 # --- SQLAlchemy ---------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -109,8 +110,12 @@ def _words(name: str) -> list[str]:
     return [word.removeprefix("public.").removesuffix("_pkey") for word in name.split(" ")]
 
 
+_CASTS: Final = re.compile(r"::(?:character varying|character|bpchar|text)(?:\(\d+\))?(?:\[\])*|[()\s]")
+
+
 def _hash(text: str | None) -> str:
-    return hashlib.sha256((text or "").encode()).hexdigest()[:10]
+    """A hash without casts between texts and without brackets: the server sets others when a copy is loaded."""
+    return hashlib.sha256(_CASTS.sub("", text or "").encode()).hexdigest()[:10]
 
 
 def differences(declared: Mapping[str, str], found: Mapping[str, str]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any, Final
 import psycopg
 from psycopg import sql
 
-from tenantry.errors import NameTaken
+from tenantry.errors import NameTaken, ServerUnfit
 from tenantry.model import Server
 from tenantry.resources import Setting
 from tenantry.resources import postgres_admin as admin
@@ -46,7 +46,9 @@ class Golden:
         self._options = options
         self._fingerprint = fingerprint
         self._fill = fill
-        self._prefix = f"tenantry_t_{digest(setting.platform or str(setting.data), setting.blueprint, resource)}_"
+        whose = digest(setting.platform or str(setting.data), setting.blueprint, resource)
+        self._prefix = f"tenantry_t_{whose}_"
+        self.load_prefix = f"tenantry_l_{whose}_"  # of databases that a copy is loaded into
         self._known: dict[tuple[str, str], Mapping[str, str]] = {}
 
     @property
@@ -82,17 +84,30 @@ class Golden:
         temporary = f"{name}_new"
         remove(connection, temporary)
         try:
-            create_empty(connection, temporary, self._options)
-            with admin.connected_to(server, temporary) as inner:
-                inner.execute("SET ROLE pg_database_owner")
-                extend(inner, self._options.extensions)
-                self._fill(inner)
-                made = shape(inner)
+            made = self._build(connection, server, temporary, self._fill)
             self._publish(connection, temporary, name, made)
         except BaseException:
             remove(connection, temporary)
             raise
         return made
+
+    def _build(self, connection: Admin, server: Server, name: str, fill: Fill) -> Mapping[str, str]:
+        create_empty(connection, name, self._options)
+        with admin.connected_to(server, name) as inner:
+            inner.execute("SET ROLE pg_database_owner")
+            extend(inner, server, self._options.extensions)
+            fill(inner)
+            return shape(inner)
+
+    def shape_of(self, connection: Admin, server: Server, fill: Fill, what: str) -> Mapping[str, str]:
+        """The shape of a database that is filled in another way: `what` tells it from others."""
+        name = self._prefix + digest(what)
+        with admin.locked(connection, name):
+            remove(connection, f"{name}_new")
+            try:
+                return self._build(connection, server, f"{name}_new", fill)
+            finally:
+                remove(connection, f"{name}_new")
 
     def _publish(self, connection: Admin, temporary: str, name: str, made: Mapping[str, str]) -> None:
         old, new = sql.Identifier(temporary), sql.Identifier(name)
@@ -195,19 +210,29 @@ def create_empty(connection: Admin, name: str, options: Any) -> None:
     )
 
 
-def extend(connection: Connection, extensions: Sequence[str]) -> None:
-    """Add extensions to a database."""
+def extend(connection: Connection, server: Server, extensions: Sequence[str]) -> None:
+    """Add extensions to a database. Raises `ServerUnfit`."""
     for extension in extensions:
-        connection.execute(sql.SQL("CREATE EXTENSION IF NOT EXISTS {} CASCADE").format(sql.Identifier(extension)))
+        try:
+            connection.execute(sql.SQL("CREATE EXTENSION IF NOT EXISTS {} CASCADE").format(sql.Identifier(extension)))
+        except (psycopg.errors.FeatureNotSupported, psycopg.errors.UndefinedFile) as error:
+            remedy = "Install its package on the server, or take it out of `extensions` in tenantry.toml."
+            reason = f"it has no extension '{extension}'"
+            raise ServerUnfit(server=server.name, reason=reason, remedy=remedy) from error
+        except psycopg.errors.InsufficientPrivilege as error:
+            remedy = "Let one create it in a database that is a template, and name that database as `base`."
+            reason = f"only a superuser may create the extension '{extension}'"
+            raise ServerUnfit(server=server.name, reason=reason, remedy=remedy) from error
 
 
 def remove(connection: Admin, name: str) -> None:
     """Remove a database, template or not, with whoever is connected to it; nothing where it is gone."""
-    database = sql.Identifier(name)
-    if admin.database(connection, name) is None:
+    database, found = sql.Identifier(name), admin.database(connection, name)
+    if found is None:
         return
-    connection.execute(sql.SQL("ALTER DATABASE {} IS_TEMPLATE false").format(database))
-    patiently(lambda: connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(database)))
+    with admin.acting(connection, found.owner):
+        connection.execute(sql.SQL("ALTER DATABASE {} IS_TEMPLATE false").format(database))
+        patiently(lambda: connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(database)))
 
 
 def patiently(action: Callable[[], object]) -> None:

@@ -79,11 +79,14 @@ class ServerDatabase(servers.OnServer, Resource):
 
     def _fill(self, connection: Any) -> None:
         """Make an empty database what every new tenant gets."""
-        self._add_users(connection)
-        server_migrator.migrate(self.dialect, connection, self.schema(), self.newest)
+        self._fill_to(connection, self.newest)
         if self._seed:
             statements = self.dialect.split(self._seed.read_text("utf-8"), self._seed.name)
             self.dialect.script(connection, statements, self._seed.name)
+
+    def _fill_to(self, connection: Any, version: str | None) -> None:
+        self._add_users(connection)
+        server_migrator.migrate(self.dialect, connection, self.schema(), version)
 
     def _add_users(self, connection: Any) -> None:
         if self.setting.users:
@@ -102,6 +105,12 @@ class ServerDatabase(servers.OnServer, Resource):
     def _migrate(self, env: Environment, to: str | None) -> Migrated:
         with self._open(env) as connection:
             return server_migrator.migrate(self.dialect, connection, self.schema(), to)
+
+    def _confirm(self, connection: Any, version: str | None) -> None:
+        """Raise `MigrationInvalid` where a database that is to be adopted records another version than is said."""
+        recorded = server_migrator.version(self.dialect, connection, self.schema())
+        if recorded not in (None, version):
+            raise history.contradiction(self.name, recorded, version)
 
     # --- looking at it ---
 

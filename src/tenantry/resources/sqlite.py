@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from tenantry import paths
 from tenantry.errors import PathEscape
 from tenantry.model import Breach, Environment, Finding, Usage, check_path
-from tenantry.resources import database
+from tenantry.resources import database, migrator
 from tenantry.resources.files import Filed, Inside
 from tenantry.resources.migrator import Connection
 
@@ -63,6 +63,7 @@ class Sqlite(Filed, database.Database):
     """An SQLite file in WAL mode."""
 
     kind = "sqlite"
+    takes_file = True
     Options: ClassVar[type[BaseModel]] = Options
 
     def _location(self) -> str:
@@ -221,6 +222,40 @@ class Sqlite(Filed, database.Database):
         except sqlite3.DatabaseError:
             return False
         return True
+
+    # --- a file that is there already ---
+
+    def _survey(self, env: Environment, version: str | None, source: Path | None = None) -> list[Finding]:
+        with self._given(env, source) as connection:
+            return self._compare(env, connection, version)
+
+    @contextmanager
+    def _given(self, env: Environment, source: Path | None) -> Iterator[Connection]:
+        """The file that is to be adopted, to read."""
+        if source is None or not source.is_file():
+            raise self._error(env, f"there is no file '{source}'" if source else "name the file that it is to be")
+        with opened(source, "mode=ro") as connection:
+            yield connection
+
+    def _adopt(self, env: Environment, version: str | None, source: Path | None = None) -> None:
+        with self._given(env, source) as given, self._template_folder():  # a tidy clears what is half done there
+            migrator.confirm(given, self.schema(), version, self.name)
+            temporary = self.setting.templates / f"{paths.TEMPORARY}{secrets.token_hex(8)}"
+            try:
+                with opened(temporary, "mode=rwc") as copy:
+                    database.copy(given, copy)
+                    copy.execute("PRAGMA journal_mode = WAL")
+                    self._add_users(copy)
+                    migrator.stamp(copy, self.schema(), version, self.name)
+                    copy.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                with self._folder(env) as (folder, name), temporary.open("rb") as file:
+                    self._put(folder, name, file)
+            finally:
+                for ending in ("", *BESIDE):
+                    temporary.with_name(temporary.name + ending).unlink(missing_ok=True)
+
+    def _release(self, env: Environment) -> None:
+        self._drop(env)
 
     # --- looking at it ---
 

@@ -30,11 +30,12 @@ LOGIN_LENGTH: Final = 254
 PASSWORD_LENGTH: Final = (8, 1024)
 """The shortest and the longest password in characters (NIST SP 800-63B section 5.1.1.2)."""
 
-_SPARE: Final = """role <> 'admin' OR active = 0 OR EXISTS (
-    SELECT 1 FROM tenantry_user AS other
-    WHERE other.role = 'admin' AND other.active = 1 AND other.id <> tenantry_user.id
-)"""
-"""Whether the tenant still has an active admin without this one."""
+_ADMINS: Final = "SELECT id FROM tenantry_user WHERE role = 'admin' AND active = 1 ORDER BY id"
+
+_SPARE: Final = f"""role <> 'admin' OR active = 0 OR EXISTS (
+    SELECT 1 FROM ({_ADMINS} LIMIT 2) AS other WHERE other.id <> tenantry_user.id
+)"""  # noqa: S608 -- constants; MySQL reads the table it changes only by way of a derived one that a LIMIT keeps apart
+"""Whether the tenant still has an active admin without this one: of any two admins, one is another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,22 +164,24 @@ class Accounts:
             raise AccountError("There is no such user.", remedy="List the users and take one of their ids.")
 
     async def _unless_last(self, user: str, change: str, harmless: str, **values: Any) -> None:
-        """One statement judges and changes, so that two admins cannot remove each other at the same time."""
-        if not await self._changed(user, change, f"({harmless} OR {_SPARE})", values):
+        """The admins stay locked from the judgement to the change, so that two cannot remove each other at one time."""
+        if not await self._changed(user, change, f"({harmless} OR {_SPARE})", values, lock=True):
             login = (await self.get(user)).login
             reason = f"'{login}' is the last active admin."
             raise AccountError(reason, remedy="Make another user an admin first.")
 
-    async def _changed(self, user: str, change: str, condition: str, values: dict[str, Any]) -> bool:
+    async def _changed(
+        self, user: str, change: str, condition: str, values: dict[str, Any], lock: bool = False
+    ) -> bool:
         from sqlalchemy import text
 
-        statement = text(
-            f"UPDATE tenantry_user SET {change} WHERE id = :user AND {condition} RETURNING id"  # noqa: S608 -- constants
-        )
+        statement = text(f"UPDATE tenantry_user SET {change} WHERE id = :user AND {condition}")  # noqa: S608 -- constants
         async with self._session() as session:
-            changed = (await session.execute(statement, values | {"user": user})).all()
+            if lock and session.get_bind().dialect.name != "sqlite":  # which lets one at a time write in any case
+                await session.execute(text(f"{_ADMINS} FOR UPDATE"))
+            changed: Any = await session.execute(statement, values | {"user": user})
             await session.commit()
-        return bool(changed)
+        return bool(changed.rowcount)
 
 
 async def _rows(session: AsyncSession, rest: str, **values: Any) -> list[Row[Any]]:

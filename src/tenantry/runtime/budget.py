@@ -6,10 +6,10 @@ Whoever uses a `Budget` holds one lock around every call, from event loops and t
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Generic, TypeAlias, TypeVar
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from tenantry.errors import TenantryError
 
@@ -60,15 +60,28 @@ class Grant(Generic[S]):
     evicted: S | None = None
 
 
-@dataclass(slots=True, eq=False)
 class Waiter(Generic[S]):
-    """Somebody who waits; `wake` is called when there is a grant or an error."""
+    """Somebody who waits for `event`, in an event loop or in a thread; then there is a grant or an error."""
 
-    share: Share
-    loop: Loop
-    wake: Callable[[], object]
-    grant: Grant[S] | None = None
-    error: TenantryError | None = None
+    __slots__ = ("error", "event", "grant", "loop", "share")
+
+    def __init__(self, share: Share, loop: Loop) -> None:
+        self.share = share
+        self.loop = loop
+        self.event: Any = threading.Event() if loop is None else asyncio.Event()
+        self.grant: Grant[S] | None = None
+        self.error: TenantryError | None = None
+
+    def wake(self) -> bool:
+        """Tell that there is one. False where nobody can hear it."""
+        if self.loop is None:
+            self.event.set()
+            return True
+        try:
+            self.loop.call_soon_threadsafe(self.event.set)
+        except RuntimeError:  # the loop is over
+            return False
+        return True
 
 
 class Budget(Generic[S]):
@@ -99,12 +112,16 @@ class Budget(Generic[S]):
         self.waiting.setdefault(waiter.share, deque()).append(waiter)
 
     def give_up(self, waiter: Waiter[S]) -> None:
-        """Leave the line."""
+        """Wait no longer; what was granted too late goes to the next one."""
         queue = self.waiting.get(waiter.share)
         if queue and waiter in queue:
             queue.remove(waiter)
             if not queue:
                 del self.waiting[waiter.share]
+        if waiter.grant is not None:
+            self._undo(waiter.share, waiter.grant)
+            waiter.grant = None
+            self.serve()
 
     def fail(self, error: TenantryError) -> None:
         """Send everybody home with an error."""
@@ -156,7 +173,21 @@ class Budget(Generic[S]):
             if not queue:
                 del self.waiting[share]
             waiter.grant = grant
-            waiter.wake()
+            if not waiter.wake():
+                self._undo(share, grant)
+
+    def _undo(self, share: Share, grant: Grant[S]) -> None:
+        """Take back what nobody came for."""
+        kept = grant.slot or grant.evicted
+        if grant.slot is None:
+            share.open -= 1
+            if kept is not None:
+                kept.share.open += 1
+            else:
+                self.open -= 1
+        if kept is not None:
+            kept.share.idle.append(kept)
+            self.idle[kept] = None
 
     def _grant(self, share: Share, loop: Loop) -> Grant[S] | None:
         if share.busy >= AHEAD * (self.limit - self.busy):

@@ -82,7 +82,7 @@ class Databases:
 
     async def close(self) -> None:
         """Close everything: what is in use, when its session ends."""
-        self.pools.close()
+        self.pools.shut()
         await self.files.forget()
 
     def abandon(self) -> None:

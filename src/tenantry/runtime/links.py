@@ -73,9 +73,9 @@ class Host:
         self.alive = 0.0  # when it last showed that it lives
         self.probing = False
         self.sample: tuple[Environment, Place] | None = None  # of those that were let in here
-        self.sessions: Counter[tuple[str, str]] = Counter()
+        self.sessions: Counter[tuple[str, str]] = Counter()  # by tenant's slug and resource
         self.waits, self.connects = Tally(), Tally()
-        self.refused = self.leaks = self.lost = 0
+        self.refused = self.leaks = self.lost = self.probes = 0
         self._dialects: dict[bool, Dialect] = {}
         self._learnt: set[bool] = set()
         self._cache: Any = None
@@ -151,7 +151,7 @@ class Link(Slot):
     """One open connection with an engine of its own around it; while it is in use, also whose it is."""
 
     __slots__ = (
-        *("_engine", "_raw", "_tap", "_watch", "address", "async_engine", "connection"),
+        *("_engine", "_look", "_raw", "_tap", "_watch", "address", "async_engine", "connection"),
         *("named", "origin", "place", "taken"),
     )
 
@@ -162,6 +162,8 @@ class Link(Slot):
         # The same socket once more: to look at and to shut from any thread, whatever becomes of the driver's own.
         self._tap = socket.socket(fileno=os.dup(tenancy.host.wire.socket_of(self._raw)))
         _notice_silence(self._tap)
+        self._look = poll()
+        self._look.register(self._tap, POLLIN)
         self._watch: weakref.ref[Session] | None = None
         self.place = place  # as it is when this is opened: the database and the login
         self.address = tenancy.host.server.address
@@ -184,9 +186,7 @@ class Link(Slot):
 
     def stale(self) -> bool:
         """Whether the server has closed it: there is something to read, though nothing was asked."""
-        look = poll()
-        look.register(self._tap, POLLIN)
-        return bool(look.poll(0))
+        return bool(self._look.poll(0))
 
     def begin(self, origin: tuple[str, int], now: float) -> None:
         """Be in use."""

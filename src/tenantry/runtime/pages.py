@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from html import escape
@@ -22,11 +23,19 @@ class Answer(NamedTuple):
     body: bytes
 
 
+RETRY_SECONDS: Final = 2
+"""When a client may try again that was refused for a reason that passes."""
+
+_AWAY: Final = ("Just a moment", "A part of the service does not answer. Try again in a few seconds.")
+_BUSY: Final = ("Just a moment", "There is much to do here at the moment. Try again in a few seconds.")
 _TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "host.invalid": ("This address is not valid", "The request does not name one proper host name."),
     "host.unknown": ("Nothing is here", "There is no site at this address. Check its spelling."),
     "tenant.not_found": ("Nothing is here", "There is no site at this address. Check its spelling."),
     "token.invalid": ("Please sign in again", "The token that came with the request is not valid here."),
+    "server.unavailable": _AWAY,
+    "server.busy": _BUSY,
+    "databases.busy": _BUSY,
     "registry.unavailable": ("Just a moment", "The service is starting. Try again in a few seconds."),
 }
 _OTHER: Final = ("This is not possible at the moment", "Try again later.")
@@ -67,7 +76,7 @@ def refusal(error: TenantryError, accept: str = "", data: Path | None = None) ->
     title, text = _words(error)
     headers = [("cache-control", "no-store"), ("vary", "Accept"), ("x-content-type-options", "nosniff")]
     if error.status == 503:
-        headers.append(("retry-after", "2"))
+        headers.append(("retry-after", str(max(1, math.ceil(error.details.get("retry_after", RETRY_SECONDS))))))
     if error.status == 401:
         headers.append(("www-authenticate", 'Bearer error="invalid_token"'))
     if prefers_json(accept):

@@ -6,15 +6,15 @@ The accounting is `budget`, the wire is `wire`; here they meet. What may block h
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from tenantry.errors import ResourceError, ServerBusy, ServerUnavailable, ServerUnknown
 from tenantry.model import Environment, Login, Place, Server, ServerState
@@ -100,10 +100,9 @@ class Pools:
     async def take(self, environment: Environment, place: Place, origin: Origin) -> Link:
         """A connection for this event loop."""
         loop = asyncio.get_running_loop()
-        event = asyncio.Event()
-        tenancy, grant = self._ask(environment, place, loop, partial(loop.call_soon_threadsafe, event.set))
+        tenancy, grant = self._ask(environment, place, loop)
         if isinstance(grant, Waiter):
-            grant = await self._wait(grant, event)
+            grant = await self._wait(grant)
         link = self._usable(grant, place)
         if link is None:
             try:
@@ -113,13 +112,11 @@ class Pools:
                 raise
         return self._taken(link, origin)
 
-    async def _wait(self, waiter: Waiter[Link], event: asyncio.Event) -> Grant[Link]:
+    async def _wait(self, waiter: Waiter[Link]) -> Grant[Link]:
         began = time.monotonic()
         try:
-            async with asyncio.timeout(self._settings.busy_seconds):
-                await event.wait()
-        except TimeoutError:
-            return self._called(waiter, began)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(waiter.event.wait(), self._settings.busy_seconds)
         except BaseException:
             self._give_up(waiter)
             raise
@@ -127,12 +124,11 @@ class Pools:
 
     def take_sync(self, environment: Environment, place: Place, origin: Origin) -> Link:
         """A connection for this thread; blocks."""
-        event = threading.Event()
-        tenancy, grant = self._ask(environment, place, None, event.set)
+        tenancy, grant = self._ask(environment, place, None)
         if isinstance(grant, Waiter):
             began = time.monotonic()
             try:
-                event.wait(self._settings.busy_seconds)
+                grant.event.wait(self._settings.busy_seconds)
             except BaseException:
                 self._give_up(grant)
                 raise
@@ -146,18 +142,16 @@ class Pools:
                 raise
         return self._taken(link, origin)
 
-    def _ask(
-        self, environment: Environment, place: Place, loop: Loop, wake: Callable[[], object]
-    ) -> tuple[Tenancy, Grant[Link] | Waiter[Link]]:
+    def _ask(self, environment: Environment, place: Place, loop: Loop) -> tuple[Tenancy, Grant[Link] | Waiter[Link]]:
         with self._lock:
             host = self._host(place)
             host.breaker.check(time.monotonic())
             tenancy = self._tenancy(host, environment, place)
-            host.sessions[tenancy.key] += 1
+            host.sessions[environment.tenant.slug, place.name] += 1
             grant = host.budget.ask(tenancy, loop)
             if grant is not None:
                 return tenancy, grant
-            waiter: Waiter[Link] = Waiter(tenancy, loop, wake)
+            waiter: Waiter[Link] = Waiter(tenancy, loop)
             host.budget.wait(waiter)
             return tenancy, waiter
 
@@ -180,7 +174,7 @@ class Pools:
         tenancy = host.tenancies.get(key)
         if tenancy is None:
             limits = self._settings.pools.get((environment.tenant.blueprint, place.name), PoolLimits())
-            most = limits.size + limits.overflow
+            most = max(1, limits.size + limits.overflow)
             tenancy = host.tenancies[key] = Tenancy(
                 key, limits.size, most, host=host, environment=environment, place=place, idle_seconds=limits.idle
             )
@@ -189,8 +183,7 @@ class Pools:
 
     def _called(self, waiter: Waiter[Link], began: float) -> Grant[Link]:
         """What somebody waited for. Raises `ServerBusy`, or what ended the waiting."""
-        tenancy: Tenancy = waiter.share  # type: ignore[assignment]
-        host = tenancy.host
+        host, tenancy = _host_of(waiter), cast("Tenancy", waiter.share)
         with self._lock:
             host.waits.add(time.monotonic() - began)
             if waiter.grant is not None:
@@ -209,19 +202,8 @@ class Pools:
         raise ServerBusy(server=host.server.name, seconds=seconds, reason=reason)
 
     def _give_up(self, waiter: Waiter[Link]) -> None:
-        """Stop waiting; what was granted too late goes to the next one."""
-        tenancy: Tenancy = waiter.share  # type: ignore[assignment]
         with self._lock:
-            tenancy.host.budget.give_up(waiter)
-            grant = waiter.grant
-        if grant is None:
-            return
-        if grant.evicted is not None:
-            grant.evicted.close()
-        if grant.slot is not None:
-            self.give_back(grant.slot, True)
-        else:
-            self._gone(tenancy)
+            _host_of(waiter).budget.give_up(waiter)
 
     def _usable(self, grant: Grant[Link], place: Place) -> Link | None:
         """The connection that was granted, or None where one has to be opened."""
@@ -355,7 +337,7 @@ class Pools:
         now = self._current(environment)
         return now is not None and now.tenant.status.served and now.place(tenancy.key[1]) == tenancy.place
 
-    def close(self) -> None:
+    def shut(self) -> None:
         """Close everything: what is in use, when its session ends."""
         found: list[Link] = []
         with self._lock:
@@ -387,6 +369,7 @@ class Pools:
             if host.probing:
                 return
             host.probing = True
+            host.probes += 1
         threading.Thread(target=self._probe, args=(host,), name="tenantry-probe", daemon=True).start()
 
     def _probe(self, host: Host) -> None:
@@ -478,9 +461,18 @@ class Pools:
             link.detach()
             self.give_back(link, False)
 
+    def snapshot(self) -> list[Host]:
+        """The servers there are."""
+        with self._lock:
+            return list(self.hosts.values())
+
     def watch(self, link: Link, session: Session) -> None:
         """Notice when a session is dropped. The garbage collector calls this wherever it runs: so no lock is taken."""
         link.watch(session, lambda _: self._lost.append(link))
+
+
+def _host_of(waiter: Waiter[Link]) -> Host:
+    return cast("Tenancy", waiter.share).host
 
 
 class ServerSession:

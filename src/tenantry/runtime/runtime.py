@@ -28,6 +28,7 @@ from tenantry.runtime.storage import Storage, open_storage
 from tenantry.runtime.usage import RequestUsage
 
 if TYPE_CHECKING:
+    from prometheus_client.registry import Collector
     from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session
@@ -168,6 +169,18 @@ class Runtime:
     def health(self) -> dict[str, Any]:
         """Whether tenants are known, and how current that is; see `Follower.health`."""
         return self._follower.health()
+
+    def metrics(self) -> str:
+        """What Prometheus may know of the servers, their connections and the busiest tenants, in its text format."""
+        from tenantry.runtime.metrics import exposition
+
+        return exposition(self.collector())
+
+    def collector(self) -> Collector:
+        """The same for a registry of your own: `prometheus_client.REGISTRY.register(runtime.collector())`."""
+        from tenantry.runtime.metrics import PoolMetrics
+
+        return PoolMetrics(self.databases.pools)
 
     async def _changed(self, tenants: Collection[str] | None) -> None:
         """Let go of what was opened, kept or filled for tenants that changed."""

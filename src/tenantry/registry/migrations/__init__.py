@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -10,11 +11,30 @@ from sqlalchemy import Connection, inspect, text
 from tenantry.errors import RegistryUnavailable
 
 if TYPE_CHECKING:
-    from alembic.runtime.migration import MigrationContext
+    from alembic.runtime.migration import MigrationContext, RevisionStep
     from alembic.script import ScriptDirectory
 
 HEAD: Final = "0003"
 """The newest revision. A test compares it with the files, so that a start need not load Alembic to look."""
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """One step from a schema of the control database to the next."""
+
+    id: str
+    what: str
+
+
+def pending(connection: Connection) -> list[Revision]:
+    """What is missing, in its order. Raises `RegistryUnavailable` when the database is newer than this program."""
+    at = current(connection)
+    if at == HEAD:
+        return []
+    from alembic.script import ScriptDirectory
+
+    steps = _steps(ScriptDirectory(Path(__file__).parent), (at,) if at else ())
+    return [Revision(step.revision.revision, (step.revision.doc or "").rstrip(".")) for step in steps]
 
 
 def upgrade(connection: Connection) -> bool:
@@ -47,7 +67,7 @@ def _run(connection: Connection) -> None:
         context.run_migrations()
 
 
-def _steps(script: ScriptDirectory, at: tuple[str, ...] | MigrationContext) -> list[object]:
+def _steps(script: ScriptDirectory, at: tuple[str, ...] | MigrationContext) -> list[RevisionStep]:
     from alembic.util import CommandError
 
     try:
