@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Column, Integer, MetaData, Table, inspect, text
 
 from fleets import LIMITS, Fleet, PoolLimits
 from mariadb import MariaDB
@@ -96,6 +96,25 @@ async def test_each_tenant_has_its_own(fleet: Fleet, started: Start, mariadb_ser
             assert (await session.execute(text("SHOW STATUS LIKE 'Ssl_cipher'"))).one()[1]
             with tenant_context(tenants[1]), pytest.raises(ForeignTenant):
                 await session.execute(WHERE)
+
+
+async def test_each_tenants_tables(fleet: Fleet, started: Start, mariadb_server: MariaDB) -> None:
+    """What SQLAlchemy finds out about a database is that tenant's own, in a loop and in threads."""
+    tenants = fleet.maria("db", mariadb_server, ["acme", "other"])
+    runtime = await started()
+
+    def tables(environment: Environment) -> list[str]:
+        with tenant_context(environment), runtime.connection() as connection:
+            return inspect(connection).get_table_names()
+
+    for environment in tenants:
+        table = Table(f"of_{environment.tenant.slug}", MetaData(), Column("id", Integer, primary_key=True))
+        with tenant_context(environment):
+            async with tenant_session() as session:
+                for _ in range(2):  # the second time it is found
+                    await (await session.connection()).run_sync(table.metadata.create_all)
+                await session.commit()
+        assert await asyncio.to_thread(tables, environment) == [table.name, "tenantry_user"]
 
 
 async def test_what_is_not_committed_is_gone(fleet: Fleet, started: Start, mariadb_server: MariaDB) -> None:

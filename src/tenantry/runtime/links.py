@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import os
 import socket
@@ -35,7 +36,7 @@ PATIENCE: Final = 10
 """Seconds opening a connection may take in an event loop where the server is slow, but lives."""
 
 STATEMENTS: Final = 500
-"""Compiled statements kept for each server, over all tenants."""
+"""Compiled statements kept for each server, over all tenants; on MariaDB for each connection."""
 
 
 @dataclass(slots=True, eq=False)
@@ -120,6 +121,7 @@ class Host:
         if (loop is not None) not in self._learnt:
             connection.dialect.initialize(connection)
             connection.rollback()
+            self._dialects[loop is not None] = connection.dialect
             self._learnt.add(loop is not None)
 
     def answers(self, logins: Callable[[Environment, Place], Login]) -> bool:
@@ -128,8 +130,8 @@ class Host:
             return self.wire.answers(self.server, Login("", ""), "")
         return self.wire.answers(self.server, logins(*self.sample), self.sample[1].location)
 
-    def dialect(self, loop: Loop) -> Dialect:
-        """The dialect that all tenants' engines share, so that the server is asked once what it can do."""
+    def dialect(self, loop: Loop, database: str) -> Dialect:
+        """The dialect of a tenant's engines: one for all where that is right, so that the server is asked only once."""
         from sqlalchemy import create_engine
         from sqlalchemy.pool import NullPool
 
@@ -138,16 +140,20 @@ class Host:
             url = self.wire.url(self.server, Login("", ""), "", loop)
             found = create_engine(url, poolclass=NullPool, **self.wire.dialect).dialect
             self._dialects[loop is not None] = found
+        if not self.wire.alike:
+            found = copy.copy(found)
+            found.default_schema_name = database
         return found
 
-    @property
-    def cache(self) -> Any:
-        """Compiled statements, for the engines of all tenants."""
+    def cache(self) -> dict[str, Any]:
+        """Where engines keep compiled statements: together where their dialect is one."""
         from sqlalchemy.util import LRUCache
 
+        if not self.wire.alike:
+            return {"query_cache_size": STATEMENTS}
         if self._cache is None:
             self._cache = LRUCache(STATEMENTS)
-        return self._cache
+        return {"query_cache_size": 0, "execution_options": {"compiled_cache": self._cache}}
 
 
 class Link(Slot):
@@ -283,7 +289,7 @@ def connect(
 
     host = tenancy.host
     host.sample = tenancy.environment, place
-    dialect = host.dialect(loop)
+    dialect = host.dialect(loop, place.location)
     url = host.wire.url(host.server, login, place.location, loop)
     arguments, options = dialect.create_connect_args(url)
     options.update(
@@ -298,7 +304,7 @@ def connect(
         return opened
 
     pool = StaticPool(creator, reset_on_return=None, dialect=dialect)
-    engine = Engine(pool, dialect, url, query_cache_size=0, execution_options={"compiled_cache": host.cache})
+    engine = Engine(pool, dialect, url, **host.cache())
     connection = engine.connect()
     try:
         host.learn(connection, loop)

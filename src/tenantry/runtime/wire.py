@@ -28,6 +28,7 @@ class Wire(ABC):
 
     backend: ClassVar[str]
     drivers: ClassVar[tuple[str, str]]  # for threads, for event loops
+    alike: ClassVar[bool] = True  # whether SQLAlchemy's dialect knows nothing of the single database
     dialect: ClassVar[Mapping[str, Any]] = MappingProxyType({})  # options of SQLAlchemy's dialect
 
     def url(self, server: Server, login: Login, database: str, loop: object) -> URL:
@@ -103,6 +104,7 @@ class MySql(Wire):
 
     backend = "mysql"
     drivers = ("pymysql", "asyncmy")
+    alike = False  # its default schema is the database
 
     def url(self, server: Server, login: Login, database: str, loop: object) -> URL:
         url = super().url(server, login, database, loop)
