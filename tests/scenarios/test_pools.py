@@ -23,7 +23,16 @@ from sqlalchemy.exc import DBAPIError
 import servers
 from fleets import LIMITS, Fleet, PoolLimits
 from tenantry.context import tenant_context, without_tenant
-from tenantry.errors import ForeignTenant, NoTenant, ResourceError, ServerBusy, ServerUnavailable, ServerUnknown
+from tenantry.credentials import Role
+from tenantry.errors import (
+    AccountError,
+    ForeignTenant,
+    NoTenant,
+    ResourceError,
+    ServerBusy,
+    ServerUnavailable,
+    ServerUnknown,
+)
 from tenantry.model import Environment, Login, ServerState, Status
 from tenantry.runtime import Runtime, pools, tenant_session
 from tenantry.runtime.links import Host
@@ -445,6 +454,31 @@ async def test_states_of_a_server(fleet: Fleet, started: Start, postgres: server
     assert await right(acme)
     with pytest.raises(ServerUnknown, match="pg9"):
         await right(lonely)
+
+
+# --- users --------------------------------------------------------------------------------------------------------
+
+
+async def test_accounts(fleet: Fleet, started: Start, postgres: servers.Postgres) -> None:
+    """Users are kept in the tenant's database; two admins who remove each other at the same time leave one of them."""
+    fleet.server("pg1", postgres)
+    (acme,) = fleet.tenants_on("pg1", postgres, ["acme"])
+    runtime = await started()
+    with tenant_context(acme):
+        ada = await runtime.accounts.create("Ada@Example.com", "correct horse", role=Role.ADMIN)
+        with pytest.raises(AccountError, match="taken"):
+            await runtime.accounts.create("ada@example.com", "correct horse")
+        assert await runtime.accounts.authenticate("ADA@example.com", "correct horse") == ada
+        bob = await runtime.accounts.create("bob@example.com", "correct horse", role=Role.ADMIN)
+        for _ in range(5):
+            done = await asyncio.gather(
+                runtime.accounts.disable(ada.id), runtime.accounts.set_role(bob.id, Role.USER), return_exceptions=True
+            )
+            assert [type(one) for one in done].count(AccountError) == 1
+            await runtime.accounts.enable(ada.id)
+            await runtime.accounts.set_role(bob.id, Role.ADMIN)
+        with pytest.raises(AccountError, match="no such user"):
+            await runtime.accounts.enable("nobody")
 
 
 # --- processes and threads ----------------------------------------------------------------------------------------

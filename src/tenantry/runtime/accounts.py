@@ -32,6 +32,8 @@ PASSWORD_LENGTH: Final = (8, 1024)
 
 _ADMINS: Final = "SELECT id FROM tenantry_user WHERE role = 'admin' AND active = 1 ORDER BY id"
 
+_ALWAYS: Final = "1 = 1"
+
 _SPARE: Final = f"""role <> 'admin' OR active = 0 OR EXISTS (
     SELECT 1 FROM ({_ADMINS} LIMIT 2) AS other WHERE other.id <> tenantry_user.id
 )"""  # noqa: S608 -- constants; MySQL reads the table it changes only by way of a derived one that a LIMIT keeps apart
@@ -133,11 +135,12 @@ class Accounts:
 
     async def set_role(self, user: str, role: Role) -> None:
         """Give a user another role. Raises `AccountError` for the last active admin."""
-        await self._unless_last(user, "role = :role", ":role = 'admin'", role=Role(role).value)
+        harmless = Role(role) is Role.ADMIN
+        await self._unless_last(user, "role = :role", harmless, role=Role(role).value)
 
     async def disable(self, user: str) -> None:
         """Keep a user out and end all sessions. Raises `AccountError` for the last active admin."""
-        await self._unless_last(user, "active = 0, epoch = epoch + 1", "0")
+        await self._unless_last(user, "active = 0, epoch = epoch + 1", False)
 
     async def enable(self, user: str) -> None:
         """Let a user in again."""
@@ -160,12 +163,12 @@ class Accounts:
             yield session
 
     async def _update(self, user: str, change: str, **values: Any) -> None:
-        if not await self._changed(user, change, "1", values):
+        if not await self._changed(user, change, _ALWAYS, values):
             raise AccountError("There is no such user.", remedy="List the users and take one of their ids.")
 
-    async def _unless_last(self, user: str, change: str, harmless: str, **values: Any) -> None:
+    async def _unless_last(self, user: str, change: str, harmless: bool, **values: Any) -> None:
         """The admins stay locked from the judgement to the change, so that two cannot remove each other at one time."""
-        if not await self._changed(user, change, f"({harmless} OR {_SPARE})", values, lock=True):
+        if not await self._changed(user, change, _ALWAYS if harmless else f"({_SPARE})", values, lock=not harmless):
             login = (await self.get(user)).login
             reason = f"'{login}' is the last active admin."
             raise AccountError(reason, remedy="Make another user an admin first.")
