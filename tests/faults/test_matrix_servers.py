@@ -153,14 +153,17 @@ def old_database(shelves: Shelves, name: str) -> Login:
     return Login(name, password)
 
 
+def old_roles(shelves: Shelves) -> list[str]:
+    """The former owners, and whoever else is called after their databases."""
+    query = f"SELECT rolname FROM pg_roles WHERE rolname ~ '^old_{shelves.prefix}' ORDER BY 1"
+    return [name for (name,) in shelves.query("pg1", query)]
+
+
 def remove_old(shelves: Shelves) -> None:
     """Drop the former owners' databases and roles."""
-    names = [
-        name
-        for (name,) in shelves.query("pg1", f"SELECT rolname FROM pg_roles WHERE rolname ~ '^old_{shelves.prefix}'")
-    ]
-    for name in names:
+    for name in old_roles(shelves):
         shelves.query("pg1", f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+    for name in old_roles(shelves):
         shelves.query("pg1", f'DROP ROLE "{name}"')
 
 
@@ -258,6 +261,7 @@ async def test_adopt(shelves: Shelves, tmp_path: Path, record_property: Any) -> 
                 )
                 assert ended.operation.state is State.DONE
             assert await orphans(shelves, platform) == []
+            assert old_roles(shelves) == [f"old_{shelves.prefix}_{case.operation.tenant_slug}" for case in cases]
     finally:
         remove_old(shelves)
 
@@ -271,6 +275,7 @@ async def test_adopt_undone(shelves: Shelves, tmp_path: Path, record_property: A
             assert outcomes(cases) == {"failed"}
             assert await platform.tenants.list() == []
             assert await orphans(shelves, platform) == []
+            assert old_roles(shelves) == [f"old_{shelves.prefix}_{case.operation.tenant_slug}" for case in cases]
             for case in cases:
                 name = f"old_{shelves.prefix}_{case.operation.tenant_slug}"
                 url = shelves.known["pg1"].url(name, name, "of-the-former-owner")
