@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import stat
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -366,6 +367,23 @@ class Requests:
 
 async def secrets(platform: Platform) -> list[str]:
     return [row["field"] for row in await g.rows(platform, "secret")]
+
+
+async def test_rendered_logins(shelves: Shelves) -> None:
+    """A file that names a database's login is for its owner alone, and is written again when the login changes."""
+    (shelves.root / "templates" / "env.json.j2").write_text('{"url": {{ databases.db.url | json }}}')
+    async with shelves.open() as platform, g.working(platform):
+        await done(platform, await platform.tenants.create("acme"))
+        urls = []
+        for _ in range(2):
+            file = shelves.rendered("acme")
+            urls.append(json.loads(file.read_text())["url"])
+            assert stat.S_IMODE(file.stat().st_mode) == 0o600
+            with psycopg.connect(urls[-1]) as connection:
+                assert connection.execute("SELECT count(*) FROM page").fetchall() == [(0,)]
+            await done(platform, await platform.tenants.rotate(["acme"]))
+        assert urls[0] != urls[1]
+        assert await g.faults_of(platform) == []
 
 
 async def test_rotating_all(two: Shelves) -> None:
