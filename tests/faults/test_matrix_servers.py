@@ -13,20 +13,29 @@ from psycopg import sql
 import ground as g
 import servers
 from ground import Ground
-from kills import CLAIMED, END, Moment, note, outcomes, populate, run, steps, whole
+from kills import (
+    CLAIMED,
+    END,
+    RESOURCE,
+    ROTATION,
+    create,
+    create_undone,
+    destroy,
+    inside,
+    note,
+    outcomes,
+    populate,
+    rotate,
+    run,
+    steps,
+    whole,
+)
 from shelves import Shelves
 from tenantry.model import Login
 from tenantry.platform import Platform, Source
 from tenantry.registry.journal import Operation, State
 
 GOLDEN = "tenantry.resources.postgres_template.Golden"
-RUN = "tenantry.operations.rotate._Run"
-RESOURCE = "tenantry.resources.Resource"
-
-
-def inside(step: str, owner: str, name: str, when: str = "after") -> Moment:
-    """Before or after a function that a step calls."""
-    return (step, f"{when} {name}", {"where": "inside", "owner": owner, "name": name, "when": when})
 
 
 CREATE = [
@@ -43,10 +52,10 @@ SPARE = [inside("db", GOLDEN, "take"), *steps("db")[1:2]]
 UNDONE = [steps("config")[2], *steps("db", call="undo"), END[0]]
 ROTATE = [
     CLAIMED,
-    inside("tenants", RUN, "_decide"),
+    inside("tenants", ROTATION, "_decide"),
     inside("tenants", RESOURCE, "admit"),
-    inside("tenants", RUN, "_settle"),
-    inside("tenants", RUN, "_keep"),
+    inside("tenants", ROTATION, "_settle"),
+    inside("tenants", ROTATION, "_keep"),
     inside("tenants", RESOURCE, "expel"),
     *steps("tenants")[1:],
     END[0],
@@ -108,24 +117,6 @@ async def stray_templates(shelves: Shelves, platform: Platform) -> list[str]:
 
 
 # --- what is killed -----------------------------------------------------------------------------------------------
-
-
-async def create(_: Ground, platform: Platform, names: list[str]) -> list[Operation]:
-    return [await platform.tenants.create(name) for name in names]
-
-
-async def create_undone(_: Ground, platform: Platform, names: list[str]) -> list[Operation]:
-    return [await platform.tenants.create(name, settings={"share": 0}) for name in names]
-
-
-async def rotate(ground: Ground, platform: Platform, names: list[str]) -> list[Operation]:
-    await populate(ground, platform, names)
-    return [await platform.tenants.rotate([name]) for name in names]
-
-
-async def destroy(ground: Ground, platform: Platform, names: list[str]) -> list[Operation]:
-    await populate(ground, platform, names)
-    return [await platform.tenants.destroy(name) for name in names]
 
 
 async def drop(ground: Ground, platform: Platform, names: list[str]) -> list[Operation]:
