@@ -167,3 +167,32 @@ async def whole(platform: Platform, cases: list[Case]) -> None:
         details = await platform.operations.show(case.operation.id)
         assert details.operation.done == details.operation.total, f"{case.step} {case.moment}"
         assert {step.state.value for step in details.steps} == {"done"}, f"{case.step} {case.moment}"
+
+
+# --- what is killed -----------------------------------------------------------------------------------------------
+
+RESOURCE = "tenantry.resources.Resource"
+ROTATION = "tenantry.operations.rotate._Run"
+
+
+def inside(step: str, owner: str, name: str, when: str = "after") -> Moment:
+    """Before or after a function that a step calls; `owner` is its module or class."""
+    return (step, f"{when} {name}", {"where": "inside", "owner": owner, "name": name, "when": when})
+
+
+async def create(_: Ground, platform: Platform, names: list[str]) -> list[Operation]:
+    return [await platform.tenants.create(name) for name in names]
+
+
+async def create_undone(_: Ground, platform: Platform, names: list[str]) -> list[Operation]:
+    return [await platform.tenants.create(name, settings={"share": 0}) for name in names]
+
+
+async def rotate(ground: Ground, platform: Platform, names: list[str]) -> list[Operation]:
+    await populate(ground, platform, names)
+    return [await platform.tenants.rotate([name]) for name in names]
+
+
+async def destroy(ground: Ground, platform: Platform, names: list[str]) -> list[Operation]:
+    await populate(ground, platform, names)
+    return [await platform.tenants.destroy(name) for name in names]

@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 
 from ground import Ground
+from mariadb import MariaDB
 from servers import Postgres
 
 TOML = """
@@ -20,7 +21,7 @@ data = "var"
 overlap = "{overlap}"
 
 [blueprints.lab.resources]
-db = {{{{kind = "postgres", name = "{prefix}_{{{{slug}}}}", schema = "schema/"{options}}}}}
+db = {{{{kind = "{kind}", name = "{prefix}_{{{{slug}}}}", schema = "schema/"{options}}}}}
 [blueprints.lab.resources.config]
 kind = "rendered"
 template = "templates/env.json.j2"
@@ -33,7 +34,7 @@ smtp_password = {{{{default = "", secret = true}}}}
 """
 SERVER = """
 [servers.{name}]
-kind = "postgres"
+kind = "{kind}"
 url = {{env = "{variable}"}}
 {more}
 """
@@ -49,10 +50,13 @@ class Shelves(Ground):
         self.known = {f"pg{number}": server for number, server in enumerate(known, 1)}
         extra = dict(zip(self.known, (*more, *[""] * len(known)), strict=False))
         tables = "".join(
-            SERVER.format(name=name, variable=f"{name.upper()}_ADMIN_URL", more=extra[name]) for name in self.known
+            SERVER.format(kind="postgres", name=name, variable=f"{name.upper()}_ADMIN_URL", more=extra[name])
+            for name in self.known
         )
         servers = tables.replace("{", "{{").replace("}", "}}")
-        super().__init__(root, TOML.format(servers=servers, prefix=self.prefix, options=options, overlap=overlap))
+        super().__init__(
+            root, TOML.format(kind="postgres", servers=servers, prefix=self.prefix, options=options, overlap=overlap)
+        )
         self.admins = {name: server.administrator() for name, server in self.known.items()}
         with (root / ".env").open("a") as file:
             for name, url in self.admins.items():
@@ -82,3 +86,27 @@ class Shelves(Ground):
                 for one in everything:
                     if one.startswith("role "):
                         self.query(name, f'DROP ROLE "{one.removeprefix("role ")}"')
+
+
+class MariaShelves(Ground):
+    """The like of it on one MariaDB server, `db`."""
+
+    def __init__(self, root: Path, server: MariaDB) -> None:
+        self.prefix = f"m{format(id(self) % 0xFFFFFFF, 'x')}"
+        self.server = server
+        table = SERVER.format(kind="mysql", name="db", variable="DB_ADMIN_URL", more="")
+        tables = table.replace("{", "{{").replace("}", "}}")
+        super().__init__(
+            root, TOML.format(kind="mysql", servers=tables, prefix=self.prefix, options="", overlap="200ms")
+        )
+        with (root / ".env").open("a") as file:
+            file.write(f"DB_ADMIN_URL='{server.url()}'\n")
+
+    def left(self) -> list[str]:
+        """The databases and users of this platform's tenants, and what the server's book has about them."""
+        found = [f"database {name}" for name in self.server.databases()]
+        found += [f"user {name}" for name in self.server.users()]
+        if "tenantry_book" in self.server.databases():
+            found += [f"entry {name}" for (name,) in self.server.run("SELECT name FROM tenantry_book.part")]
+            found += [f"login {name}" for (name,) in self.server.run("SELECT user FROM tenantry_book.login")]
+        return sorted(one for one in found if one.split()[1].startswith((f"{self.prefix}_", f"old_{self.prefix}_")))

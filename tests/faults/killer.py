@@ -63,9 +63,9 @@ def arm(plan: dict[str, Any]) -> None:
 
 
 def _within(operation: str, owner: str, name: str, when: str) -> None:
-    """Halt before or after any function, "module.Class" and its name; one that runs in a thread keeps that busy."""
+    """Halt before or after any function of a module or class; one that runs in a thread keeps that busy."""
     module, _, cls = owner.rpartition(".")
-    holder = getattr(importlib.import_module(module), cls)
+    holder = importlib.import_module(owner) if cls.islower() else getattr(importlib.import_module(module), cls)
     original = getattr(holder, name)
 
     async def awaited(*args: Any, **options: Any) -> Any:

@@ -10,7 +10,7 @@ import pytest
 
 import ground as g
 from ground import Ground
-from kills import CLAIMED, END, note, outcomes, populate, run, steps, whole
+from kills import CLAIMED, END, create, create_undone, destroy, note, outcomes, populate, run, steps, whole
 from tenantry.errors import TenantNotFound
 from tenantry.platform import Platform
 from tenantry.registry.journal import Operation
@@ -57,14 +57,6 @@ IMPORT = [
 ]
 
 
-async def create(_: Ground, platform: Platform, names: list[str]) -> list[Operation]:
-    return [await platform.tenants.create(name) for name in names]
-
-
-async def create_undone(_: Ground, platform: Platform, names: list[str]) -> list[Operation]:
-    return [await platform.tenants.create(name, settings={"share": 0}) for name in names]
-
-
 async def rename(ground: Ground, platform: Platform, names: list[str]) -> list[Operation]:
     await populate(ground, platform, names)
     return [await platform.tenants.rename(name, f"new-{name}") for name in names]
@@ -80,11 +72,6 @@ async def edit(ground: Ground, platform: Platform, names: list[str]) -> list[Ope
 async def edit_undone(ground: Ground, platform: Platform, names: list[str]) -> list[Operation]:
     await populate(ground, platform, names)
     return [await platform.tenants.edit(name, settings={"share": 0, "smtp_password": "wrong"}) for name in names]
-
-
-async def destroy(ground: Ground, platform: Platform, names: list[str]) -> list[Operation]:
-    await populate(ground, platform, names)
-    return [await platform.tenants.destroy(name) for name in names]
 
 
 async def migrate(ground: Ground, platform: Platform, names: list[str]) -> list[Operation]:

@@ -13,20 +13,29 @@ from psycopg import sql
 import ground as g
 import servers
 from ground import Ground
-from kills import CLAIMED, END, Moment, note, outcomes, populate, run, steps, whole
+from kills import (
+    CLAIMED,
+    END,
+    RESOURCE,
+    ROTATION,
+    create,
+    create_undone,
+    destroy,
+    inside,
+    note,
+    outcomes,
+    populate,
+    rotate,
+    run,
+    steps,
+    whole,
+)
 from shelves import Shelves
 from tenantry.model import Login
 from tenantry.platform import Platform, Source
 from tenantry.registry.journal import Operation, State
 
 GOLDEN = "tenantry.resources.postgres_template.Golden"
-RUN = "tenantry.operations.rotate._Run"
-RESOURCE = "tenantry.resources.Resource"
-
-
-def inside(step: str, owner: str, name: str, when: str = "after") -> Moment:
-    """Before or after a function that a step calls."""
-    return (step, f"{when} {name}", {"where": "inside", "owner": owner, "name": name, "when": when})
 
 
 CREATE = [
@@ -35,20 +44,19 @@ CREATE = [
     inside("db", GOLDEN, "clone", "before"),
     inside("db", GOLDEN, "clone"),
     inside("admin", "tenantry.operations.toolbox.Toolbox", "enrol_admins"),
-    *steps("live")[1:2],
-    *END,
+    END[0],
 ]
 TEMPLATE = [inside("db", GOLDEN, "_publish", "before")]  # alone: the others wait for the template
 SPARE = [inside("db", GOLDEN, "take"), *steps("db")[1:2]]
 UNDONE = [steps("config")[2], *steps("db", call="undo"), END[0]]
 ROTATE = [
     CLAIMED,
-    inside("tenants", RUN, "_decide"),
+    inside("tenants", ROTATION, "_decide"),
     inside("tenants", RESOURCE, "admit"),
-    inside("tenants", RUN, "_settle"),
-    inside("tenants", RUN, "_keep"),
+    inside("tenants", ROTATION, "_settle"),
+    inside("tenants", ROTATION, "_keep"),
     inside("tenants", RESOURCE, "expel"),
-    *steps("tenants")[1:],
+    *steps("tenants")[1:2],
     END[0],
 ]
 ADOPT = [CLAIMED, *steps("db"), inside("db", RESOURCE, "adopt"), *steps("live")[1:2], END[0]]
@@ -110,24 +118,6 @@ async def stray_templates(shelves: Shelves, platform: Platform) -> list[str]:
 # --- what is killed -----------------------------------------------------------------------------------------------
 
 
-async def create(_: Ground, platform: Platform, names: list[str]) -> list[Operation]:
-    return [await platform.tenants.create(name) for name in names]
-
-
-async def create_undone(_: Ground, platform: Platform, names: list[str]) -> list[Operation]:
-    return [await platform.tenants.create(name, settings={"share": 0}) for name in names]
-
-
-async def rotate(ground: Ground, platform: Platform, names: list[str]) -> list[Operation]:
-    await populate(ground, platform, names)
-    return [await platform.tenants.rotate([name]) for name in names]
-
-
-async def destroy(ground: Ground, platform: Platform, names: list[str]) -> list[Operation]:
-    await populate(ground, platform, names)
-    return [await platform.tenants.destroy(name) for name in names]
-
-
 async def drop(ground: Ground, platform: Platform, names: list[str]) -> list[Operation]:
     await populate(ground, platform, names)
     await platform.servers.close("pg1")
@@ -153,14 +143,17 @@ def old_database(shelves: Shelves, name: str) -> Login:
     return Login(name, password)
 
 
+def old_roles(shelves: Shelves) -> list[str]:
+    """The former owners, and whoever else is called after their databases."""
+    query = f"SELECT rolname FROM pg_roles WHERE rolname ~ '^old_{shelves.prefix}' ORDER BY 1"
+    return [name for (name,) in shelves.query("pg1", query)]
+
+
 def remove_old(shelves: Shelves) -> None:
     """Drop the former owners' databases and roles."""
-    names = [
-        name
-        for (name,) in shelves.query("pg1", f"SELECT rolname FROM pg_roles WHERE rolname ~ '^old_{shelves.prefix}'")
-    ]
-    for name in names:
+    for name in old_roles(shelves):
         shelves.query("pg1", f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+    for name in old_roles(shelves):
         shelves.query("pg1", f'DROP ROLE "{name}"')
 
 
@@ -258,6 +251,7 @@ async def test_adopt(shelves: Shelves, tmp_path: Path, record_property: Any) -> 
                 )
                 assert ended.operation.state is State.DONE
             assert await orphans(shelves, platform) == []
+            assert old_roles(shelves) == [f"old_{shelves.prefix}_{case.operation.tenant_slug}" for case in cases]
     finally:
         remove_old(shelves)
 
@@ -271,6 +265,7 @@ async def test_adopt_undone(shelves: Shelves, tmp_path: Path, record_property: A
             assert outcomes(cases) == {"failed"}
             assert await platform.tenants.list() == []
             assert await orphans(shelves, platform) == []
+            assert old_roles(shelves) == [f"old_{shelves.prefix}_{case.operation.tenant_slug}" for case in cases]
             for case in cases:
                 name = f"old_{shelves.prefix}_{case.operation.tenant_slug}"
                 url = shelves.known["pg1"].url(name, name, "of-the-former-owner")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import stat
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from tenantry.errors import (
     ServerDeclared,
     ServerInUse,
     ServerTaken,
+    ServerUnavailable,
     ServerUnfit,
     ServerUnknown,
 )
@@ -368,6 +370,23 @@ async def secrets(platform: Platform) -> list[str]:
     return [row["field"] for row in await g.rows(platform, "secret")]
 
 
+async def test_rendered_logins(shelves: Shelves) -> None:
+    """A file that names a database's login is for its owner alone, and is written again when the login changes."""
+    (shelves.root / "templates" / "env.json.j2").write_text('{"url": {{ databases.db.url | json }}}')
+    async with shelves.open() as platform, g.working(platform):
+        await done(platform, await platform.tenants.create("acme"))
+        urls = []
+        for _ in range(2):
+            file = shelves.rendered("acme")
+            urls.append(json.loads(file.read_text())["url"])
+            assert stat.S_IMODE(file.stat().st_mode) == 0o600
+            with psycopg.connect(urls[-1]) as connection:
+                assert connection.execute("SELECT count(*) FROM page").fetchall() == [(0,)]
+            await done(platform, await platform.tenants.rotate(["acme"]))
+        assert urls[0] != urls[1]
+        assert await g.faults_of(platform) == []
+
+
 async def test_rotating_all(two: Shelves) -> None:
     """All tenants get new logins; one whose server is down keeps the old one, is named, and gets its turn later."""
     async with two.open() as platform, g.working(platform):
@@ -414,14 +433,38 @@ async def test_spares_are_kept(tmp_path: Path, postgres: servers.Postgres) -> No
     with contextlib.ExitStack() as ending:
         ending.callback(shelves.clear)
         async with shelves.open() as platform, g.working(platform):
-            await g.until(lambda: _spares(shelves, 2), "two spares")
+            await g.until(lambda: _spares(shelves, platform, 2), "two spares")
             await done(platform, await platform.tenants.create("one"))
             await done(platform, await platform.tenants.create("two"))
-            await g.until(lambda: _spares(shelves, 2), "two spares again")
+            await g.until(lambda: _spares(shelves, platform, 2), "two spares again")
             assert await g.faults_of(platform) == []
 
 
-async def _spares(shelves: Shelves, number: int) -> bool:
-    query = "SELECT count(*) FROM pg_database WHERE shobj_description(oid, 'pg_database') LIKE '%\"spare\"%'"
-    (count,) = shelves.query("pg1", query)[0]
-    return bool(count == number)
+async def test_one_server_down_keeps_no_other_one_waiting(
+    tmp_path: Path, postgres: servers.Postgres, own_postgres: servers.Postgres
+) -> None:
+    """Templates and spares are made on the servers that answer, though the first one does not; with none it is told."""
+    shelves = Shelves(tmp_path / "platform", own_postgres, postgres, options=", spares = 1")
+    with contextlib.ExitStack() as ending:
+        ending.callback(shelves.clear)
+        async with shelves.open() as platform:
+            resource = platform.tools.resource("lab", "db")
+            async with platform.registry.read() as tx:
+                await platform.tools.learn_servers(tx)
+            with outages.down(own_postgres):
+                assert await resource.prepare() == "0001_pages"
+                assert await resource.refill() == 1
+                assert await resource.tidy() == []
+                await platform.servers.close("pg2")
+                async with platform.registry.read() as tx:
+                    await platform.tools.learn_servers(tx)
+                with pytest.raises(ServerUnavailable, match="pg1"):
+                    await resource.prepare()
+            assert await resource.refill() == 1
+
+
+async def _spares(shelves: Shelves, platform: Platform, number: int) -> bool:
+    """Whether there are so many warm spares of this platform, whole ones."""
+    golden = platform.tools.resource("lab", "db")._golden  # type: ignore[attr-defined]
+    query = "SELECT datname FROM pg_database WHERE shobj_description(oid, 'pg_database') LIKE '%\"spare\"%'"
+    return len([name for (name,) in shelves.query("pg1", query) if name.startswith(golden.name)]) == number

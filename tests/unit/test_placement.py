@@ -355,7 +355,11 @@ async def test_a_place_that_is_given(opened: Open) -> None:
     async with opened(server("a"), server("b", 0)) as tools:
         (adopted,) = await made(tools, "acme", given)
         assert (adopted.places[0].server, adopted.places[0].location) == ("b", "old_shop")
-        assert adopted.logins["db"].user == "old_shop"
+        user = f"old_shop_{adopted.id[-8:]}"  # the former owner may be called like the database
+        resource = tools.resource("site", "db")
+        assert (adopted.logins["db"].user, resource.new_login(adopted).user) == (user, f"{user}_b")
+        rotated = replace(adopted, logins={"db": resource.new_login(adopted)})
+        assert resource.new_login(rotated).user == user
         with pytest.raises(NameTaken):
             await made(tools, "other", given)
 

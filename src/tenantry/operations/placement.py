@@ -206,7 +206,7 @@ class _Chooser:
             server, database = await self._where(tx, resource, environment)
             bare = dataclasses.replace(places[index], server=server, location=database)
             there = dataclasses.replace(environment, places=(*places[:index], bare, *places[index + 1 :]))
-            login = resource.new_login(there)
+            login = resource.new_login(there, apart=(environment.name, resource.name) in self._choice.given)
             sealed = seal(self._tools.registry.vault, environment, sealed_key, resource.name, login)
             places[index] = dataclasses.replace(bare, sealed=sealed)
         return dataclasses.replace(environment, places=tuple(places))

@@ -139,8 +139,11 @@ class Resource(ABC):
         """The first choice of a name on a server, and one that nobody else has."""
         raise TypeError(f"{self.kind} lies on no server")
 
-    def new_login(self, env: Environment) -> Login:
-        """Fresh credentials: for an environment that is not made yet, or to take the place of those it has."""
+    def new_login(self, env: Environment, *, apart: bool = False) -> Login:
+        """Fresh credentials: for an environment that is not made yet, or to take the place of those it has.
+
+        With `apart` the user is called as nobody else is, whatever the database is called.
+        """
         raise TypeError(f"{self.kind} lies on no server")
 
     async def admit(self, env: Environment, login: Login) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeVar
 
 import psycopg
 from psycopg import sql
@@ -40,6 +40,7 @@ COUNTED: Final = 64 << 20
 GONE: Final = (psycopg.errors.InvalidCatalogName, psycopg.errors.ObjectInUse, psycopg.errors.InternalError)
 """What a spare that somebody else claimed a moment ago is refused with."""
 
+T = TypeVar("T")
 Value = str | int | float | bool | list[str]
 
 
@@ -488,25 +489,32 @@ class Postgres(server_database.ServerDatabase):
     # --- templates ---
 
     def _prepare(self) -> str | None:
-        for server in self._open_servers():
-            with self._admin(server) as connection:
-                self._golden.ready(connection, server)
+        self._on_servers(self._golden.ready)
         return self.newest
 
     def _refill(self) -> int:
-        made = 0
-        for server in self._open_servers():
-            with self._admin(server) as connection:
-                made += self._golden.refill(connection, server)
-        return made
+        return sum(self._on_servers(self._golden.refill))
 
     def _tidy(self) -> list[str]:
-        removed: list[str] = []
+        def tidy(connection: Admin, server: Server) -> list[str]:
+            gone = [*self._golden.tidy(connection), *self._tidy_loads(connection)]
+            return [f"{server.name}/{name}" for name in gone]
+
+        return [name for names in self._on_servers(tidy) for name in names]
+
+    def _on_servers(self, work: Callable[[Admin, Server], T]) -> list[T]:
+        """Work on every open server. One that is down keeps no other one waiting; where all are down, raises."""
+        done: list[T] = []
+        down: ServerUnavailable | None = None
         for server in self._open_servers():
-            with self._admin(server) as connection:
-                gone = [*self._golden.tidy(connection), *self._tidy_loads(connection)]
-                removed += [f"{server.name}/{name}" for name in gone]
-        return removed
+            try:
+                with self._admin(server) as connection:
+                    done.append(work(connection, server))
+            except ServerUnavailable as error:
+                down = error
+        if down is not None and not done:
+            raise down
+        return done
 
     def _tidy_loads(self, connection: Admin) -> list[str]:
         """Remove what killed loads left behind."""

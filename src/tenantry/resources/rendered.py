@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final
 from jinja2 import StrictUndefined, Template, TemplateError
 from jinja2.sandbox import SandboxedEnvironment
 from pydantic import BaseModel, field_validator
+from sqlalchemy.engine import make_url
 
 from tenantry import paths
 from tenantry.config import Frozen
@@ -154,7 +155,7 @@ class Rendered(Filed):
 
     def render(self, env: Environment) -> tuple[bytes, int]:
         """The text the file should have now, and its permissions. Raises `ResourceError` that names the template."""
-        values = self._values(env)
+        values, databases = self._values(env), self._databases(env)
         source = self._source(env)
         try:
             status = source.stat()
@@ -162,6 +163,7 @@ class Rendered(Filed):
             text = template.render(
                 self._facts(env),
                 values=values,
+                databases=databases,
                 hostnames=list(env.hostnames),
                 hostname=env.hostnames[0] if env.hostnames else "",
             ).encode()
@@ -170,12 +172,32 @@ class Rendered(Filed):
             raise self._error(env, f"the template {source.name}{line}: {error}") from error
         if len(text) > SIZE:
             raise self._error(env, f"the template {source.name} makes more than {SIZE} bytes")
-        secret = values.told() if self.options.secret is None else self.options.secret
+        told = values.told() or databases.told()
+        secret = told if self.options.secret is None else self.options.secret
         return text, SECRET if secret else PLAIN
 
     def _values(self, env: Environment) -> _Values:
         declared = resolve_values(self.setting.values, env.tenant.settings, self._facts(env))
         return _Values({**declared, **env.secrets}, self.setting.secret_values | env.secrets.keys())
+
+    def _databases(self, env: Environment) -> _Values:
+        """How the environment reaches its databases on servers, by resource; all of it is secret."""
+        found: dict[str, Any] = {}
+        for name, login in env.logins.items():
+            place = env.place(name)
+            if place is not None and place.server:
+                address = make_url(self.setting.servers.get(place.server).address)
+                url = address.set(username=login.user, password=login.password, database=place.location)
+                found[name] = {
+                    "server": place.server,
+                    "host": address.host,
+                    "port": address.port,
+                    "name": place.location,
+                    "user": login.user,
+                    "password": login.password,
+                    "url": url.render_as_string(hide_password=False),
+                }
+        return _Values(found, frozenset(found))
 
     # --- life ---
 

@@ -110,14 +110,21 @@ class OnServer:
         return self.setting.servers.get(place.server if place and place.server else "")  # type: ignore[no-any-return]
 
     def user(self, env: Environment) -> str:
-        """The first of its two users; the other one is called so with `OTHER` behind it."""
-        user = self.locate(env)
-        limit = self.user_limit - len(OTHER)
-        return user if len(user) <= limit else _apart(user, env, limit)
+        """The first of its two users; the other one is called so with `OTHER` behind it.
 
-    def new_login(self, env: Environment) -> Login:
-        """Fresh credentials: for a new environment, or to take the place of those it has."""
-        user = self.user(env)
+        They are called like the database, unless that name is too long or another one was chosen with the first login.
+        """
+        user, limit = self.locate(env), self.user_limit - len(OTHER)
+        apart, login = _apart(user, env, limit), env.logins.get(self.name)
+        chosen = login is not None and login.user in (apart, apart + OTHER)
+        return apart if chosen or len(user) > limit else user
+
+    def new_login(self, env: Environment, *, apart: bool = False) -> Login:
+        """Fresh credentials: for a new environment, or to take the place of those it has.
+
+        With `apart` the user is one that nobody else has: the owner of what is adopted may be called like the database.
+        """
+        user = _apart(self.locate(env), env, self.user_limit - len(OTHER)) if apart else self.user(env)
         current = env.logins.get(self.name)
         if current is not None and current.user == user:
             user += OTHER
