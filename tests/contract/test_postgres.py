@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+import servers
 from tenantry.errors import (
     ConfigError,
     MigrationError,
@@ -22,7 +26,7 @@ from tenantry.errors import (
     ServerUnfit,
 )
 from tenantry.model import Environment, Finding, Login, Migrated, Place, Server
-from tenantry.resources import Resource, Servers
+from tenantry.resources import Resource, Servers, postgres_admin
 from tenantry.resources.postgres import Postgres
 from worlds import PostgresWorld
 
@@ -788,6 +792,81 @@ async def test_too_few_connections_are_told(world: PostgresWorld) -> None:
     await resource.create(env)
     with world.connect(resource, env), pytest.raises(ResourceError, match="too many connections"):
         await resource.version(env)
+
+
+async def test_an_administrator_without_a_free_connection_is_told(world: PostgresWorld) -> None:
+    """An administrator who gets no connection any more is told where to raise the limit."""
+    user = sql.Identifier(str(psycopg.conninfo.conninfo_to_dict(world.admin)["user"]))
+    world.server.run(sql.SQL("ALTER ROLE {} CONNECTION LIMIT 0").format(user))
+    with pytest.raises(ServerUnavailable, match="too many connections") as caught:
+        await world.resource().create(world.environment())
+    assert "max_connections" in caught.value.hint
+
+
+async def test_broken_connections_are_made_anew(world: PostgresWorld) -> None:
+    """A server that ended the administrator's connections, as a restart does, is worked on as before."""
+    resource, env = world.resource(), world.environment()
+    await resource.create(env)
+    user = psycopg.conninfo.conninfo_to_dict(world.admin)["user"]
+    world.server.run(sql.SQL("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = {}").format(user))
+    await resource.create(world.environment("umbrella"))
+    assert faults(await resource.check(env)) == []
+
+
+async def test_one_server_that_is_down_holds_up_no_other(world: PostgresWorld) -> None:
+    """Templates, spares and tidying go on where a server answers; where none does, that is an error."""
+    down = Server("down", "postgres", "postgresql://127.0.0.1:1/", "postgresql://admin:x@127.0.0.1:1/postgres")
+    world.known.replace([down, world.described()])
+    resource = world.resource(**world.options, spares=1)
+    assert await resource.prepare() == "0002_bodies"
+    assert await resource.refill() == 1
+    assert await resource.tidy() == []
+    world.known.replace([down])
+    for call in (resource.prepare, resource.refill, resource.tidy):
+        with pytest.raises(ServerUnavailable):
+            await call()
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Path]:
+    """A disk of 60 MB, where one can be mounted."""
+    place = Path(tempfile.mkdtemp(prefix="tenantry-disk-", dir="/tmp"))
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60m,mode=777", "tmpfs", place], capture_output=True)
+    if made.returncode:
+        place.rmdir()
+        pytest.skip(f"no small disk can be mounted here: {made.stderr.decode().strip()}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True)
+        place.rmdir()
+
+
+async def test_a_full_disk_is_told_and_nothing_is_half_done(tmp_path: Path, small_disk: Path) -> None:
+    """Where the disk is full the next tenants are refused with the reason; nothing of them is left; then it goes on."""
+    with servers.postgres() as server:  # of its own: a full disk troubles everybody on a server
+        home = small_disk / "data"
+        home.mkdir()
+        owner = Path(f"/proc/{server.process.pid}").stat()
+        os.chown(home, owner.st_uid, owner.st_gid)
+        server.run(
+            sql.SQL("CREATE TABLESPACE small LOCATION {}").format(str(home)),
+            "CREATE DATABASE base TEMPLATE template0 TABLESPACE small IS_TEMPLATE true",
+        )
+        world = PostgresWorld("postgres", tmp_path, {"schema": "schema", "base": "base"}, server=server)
+        world.migration("0001_pages.sql", world.first)
+        resource, envs = world.resource(), [world.environment(f"t{number}") for number in range(8)]
+        results = await resource.create_many(envs, parallel=1)
+        made = [env for env, result in zip(envs, results, strict=True) if result is None]
+        refused = [result for result in results if result is not None]
+        assert 0 < len(made) < len(envs)
+        assert {type(error) for error in refused} == {ServerUnavailable}
+        assert all("its disk is full" in error.message and "Free space" in error.hint for error in refused)
+        subprocess.run(["mount", "-o", "remount,size=300m", small_disk], check=True)
+        assert len(world.files()) == 2 * len(made)
+        assert await resource.create_many(envs, parallel=1) == [None] * len(envs)
+        assert [faults(await resource.check(env)) for env in envs] == [[]] * len(envs)
+        postgres_admin.forget()
 
 
 async def test_an_extension_that_is_not_there_is_told(world: PostgresWorld) -> None:

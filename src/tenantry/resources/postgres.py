@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeVar
 
 import psycopg
 from psycopg import sql
@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy.exc import SQLAlchemyError
 
 from tenantry.errors import NameTaken, ServerUnavailable
-from tenantry.model import Breach, Environment, Finding, Login, Server, Usage, new_id
+from tenantry.model import Breach, Environment, Finding, Login, Server, ServerState, Usage, new_id
 from tenantry.resources import Setting, history, server_database, server_migrator
 from tenantry.resources import postgres_admin as admin
 from tenantry.resources import postgres_adopt as adoption
@@ -40,6 +40,7 @@ COUNTED: Final = 64 << 20
 GONE: Final = (psycopg.errors.InvalidCatalogName, psycopg.errors.ObjectInUse, psycopg.errors.InternalError)
 """What a spare that somebody else claimed a moment ago is refused with."""
 
+T = TypeVar("T")
 Value = str | int | float | bool | list[str]
 
 
@@ -203,8 +204,8 @@ class Postgres(server_database.ServerDatabase):
         try:
             if there.database is None:
                 self._golden.clone(connection, server, self.locate(env), owner)
-            admin.run(connection, self._opening(env))
-        except psycopg.Error:
+            admin.run(connection, self._opening(env, **there.adopted))
+        except Exception:
             if not there.roles:
                 with suppress(psycopg.Error):
                     self._remove(connection, env)
@@ -488,25 +489,18 @@ class Postgres(server_database.ServerDatabase):
     # --- templates ---
 
     def _prepare(self) -> str | None:
-        for server in self._open_servers():
-            with self._admin(server) as connection:
-                self._golden.ready(connection, server)
+        self._on_each(self._golden.ready)
         return self.newest
 
     def _refill(self) -> int:
-        made = 0
-        for server in self._open_servers():
-            with self._admin(server) as connection:
-                made += self._golden.refill(connection, server)
-        return made
+        return sum(self._on_each(self._golden.refill)) if self.options.spares else 0
 
     def _tidy(self) -> list[str]:
-        removed: list[str] = []
-        for server in self._open_servers():
-            with self._admin(server) as connection:
-                gone = [*self._golden.tidy(connection), *self._tidy_loads(connection)]
-                removed += [f"{server.name}/{name}" for name in gone]
-        return removed
+        def tidy(connection: Admin, server: Server) -> list[str]:
+            gone = [*self._golden.tidy(connection), *self._tidy_loads(connection)]
+            return [f"{server.name}/{name}" for name in gone]
+
+        return [name for removed in self._on_each(tidy) for name in removed]
 
     def _tidy_loads(self, connection: Admin) -> list[str]:
         """Remove what killed loads left behind."""
@@ -518,8 +512,20 @@ class Postgres(server_database.ServerDatabase):
                     removed.append(found.name)
         return removed
 
-    def _open_servers(self) -> list[Server]:
-        return [one for one in self.setting.servers.of(self.kind) if one.admin and one.state == "open"]
+    def _on_each(self, action: Callable[[Admin, Server], T]) -> list[T]:
+        """Do something on each server that takes new tenants; those that are down wait for another time."""
+        done: list[T] = []
+        silent: ServerUnavailable | None = None
+        for server in self.setting.servers.of(self.server_kind):
+            if server.admin and server.state is ServerState.OPEN:
+                try:
+                    with self._admin(server) as connection:
+                        done.append(action(connection, server))
+                except ServerUnavailable as error:
+                    silent = error
+        if silent is not None and not done:
+            raise silent
+        return done
 
     # --- users and looking at it ---
 

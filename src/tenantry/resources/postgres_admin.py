@@ -29,7 +29,7 @@ CONNECT_SECONDS: Final = 5
 KEPT: Final = 4
 """Administrator's connections that stay open between two calls, for each server."""
 
-LOCK_SECONDS: Final = 60
+LOCK_SECONDS: Final = 180
 """How long a statement of the administrator waits for somebody else's lock."""
 
 Admin = psycopg.Connection[tuple[Any, ...]]
