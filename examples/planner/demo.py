@@ -80,7 +80,7 @@ def write_csv(path: Path, labs: list[Lab]) -> list[int]:
 
 def ask(client: httpx.AsyncClient, lab: Lab, method: str, path: str, **more: Any) -> Awaitable[httpx.Response]:
     """One request to a laboratory, by path."""
-    headers = {"cookie": lab.cookie, **more.pop("headers", {})}
+    headers = {"host": "localhost", "cookie": lab.cookie, **more.pop("headers", {})}
     return client.request(method, f"/t/{lab.slug}{path}", headers=headers, **more)
 
 
@@ -158,7 +158,7 @@ class Story:
             told = await self.site.command("tenant", "import", "laboratories.csv", status=1)
             named = [line for line in lines if f"line {line}: " in told]
             expect(named == lines, f"not all bad rows were named: {told[-400:]}")
-            (count,) = await self._admin("SELECT count(*) FROM pg_database WHERE datname LIKE 'milestone\\_%'")
+            (count,) = await self._admin("SELECT count(*) FROM pg_database WHERE starts_with(datname, 'milestone_')")
             expect(count == len(self.all), f"{count} databases instead of {len(self.all)}: {told[-400:]}")
             row.result = f"a database and a role each; bad rows named by their lines ({', '.join(map(str, lines))})"
 
@@ -175,7 +175,10 @@ class Story:
                     assert found is not None
                     sent = {"login": found.login, "password": found.password}
                     answer = await ask(client, lab, "POST", "/api/sign-in", json=sent)
-                    expect(answer.status_code == 200, f"{lab.slug}: sign-in answered {answer.status_code}")
+                    expect(
+                        answer.status_code == 200,
+                        f"{lab.slug}: sign-in answered {answer.status_code} {answer.text[:300]}",
+                    )
                     lab.cookie = answer.headers["set-cookie"].partition(";")[0]
 
                 await for_each(self.all[:PASSWORDS], one)

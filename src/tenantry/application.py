@@ -139,8 +139,16 @@ class RegistrySource:
             async with aclosing(Feed(database).follow(since)) as changes:
                 async for change in changes:
                     yield change
+        except (asyncio.CancelledError, GeneratorExit):  # the runtime stops; a lost connection is made again
+            self._let_go()
+            raise
         finally:
             await database.close()
+
+    def _let_go(self) -> None:
+        if self._hold is not None:
+            self._hold.close()
+            self._hold = None
 
     async def _open(self) -> Database:
         if self._embedded is not None and self._hold is None:

@@ -110,8 +110,11 @@ class Hold:
     """While it lives, PostgreSQL does. It ends with `close`, with the process, or when nothing refers to it."""
 
     def __init__(self, data: Path) -> None:
-        self._descriptor = Embedded(data).open()
-        self.close = weakref.finalize(self, os.close, self._descriptor)
+        self._end = weakref.finalize(self, os.close, Embedded(data).open())
+
+    def close(self) -> None:
+        """Use it no more."""
+        self._end()
 
 
 # --- starting -----------------------------------------------------------------------------------------------------

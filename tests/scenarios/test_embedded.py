@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import secrets
@@ -19,6 +20,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+import tenantry
 from tenantry import embedded
 from tenantry.config import Config, load
 from tenantry.embedded import Embedded, Hold
@@ -323,6 +325,7 @@ async def test_a_platform_runs_on_it_alone(data: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("TENANTRY_SECRET_KEY", secrets.token_hex(32))
     path = platform_file(data.parent, TOML)
     async with Platform.open(path) as platform:
+        assert Embedded(data)._try_lock("users") is None, "nothing says that it is in use"
         status = await platform.status()
         assert status["control"].startswith("postgresql")
         assert Embedded(data).keys().control not in json.dumps(status, default=str)
@@ -332,6 +335,30 @@ async def test_a_platform_runs_on_it_alone(data: Path, monkeypatch: pytest.Monke
         server = platform.tools.servers.get("local")
         assert server.admin == embedded.admin_url(config.data)
         assert server.address == f"postgresql://127.0.0.1:{Embedded(data).keys().port}/postgres"
+    free = Embedded(data)._try_lock("users")
+    assert free is not None, "it is in use though the platform is closed"
+    os.close(free)
+
+
+async def test_an_application_keeps_it_for_as_long_as_it_runs(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runtime of an application starts it, and says that it is in use while the runtime is there."""
+    monkeypatch.setenv("TENANTRY_SECRET_KEY", secrets.token_hex(32))
+    path = platform_file(data.parent, TOML)
+    async with Platform.open(path):
+        pass
+    os.kill(keeper_of(data), signal.SIGTERM)
+    wait_until(lambda: not Embedded(data)._kept(), "it is not ended when it is asked to")
+    runtime = tenantry.connect(path)
+    await runtime.start()
+    try:
+        gc.collect()
+        assert Embedded(data).answers()
+        assert Embedded(data)._try_lock("users") is None
+    finally:
+        await runtime.stop()
+    free = Embedded(data)._try_lock("users")
+    assert free is not None, "it is in use though the runtime has stopped"
+    os.close(free)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,261 @@
+"""Planner in a real browser, served by the real `tenantry serve` on the PostgreSQL that Tenantry brings."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from playwright.sync_api import expect
+
+if TYPE_CHECKING:
+    from conftest import Visit, Windows
+
+pytestmark = [pytest.mark.browser, pytest.mark.postgres]
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "planner"
+TENANTRY = str(Path(sys.executable).with_name("tenantry"))
+YEAR = date.today().isocalendar().year
+
+
+@dataclass
+class Planner:
+    """Where it runs, and the first admin's sign-in of each laboratory."""
+
+    port: int
+    environment: dict[str, str]
+    admins: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def run(self, *command: str) -> str:
+        """What a command prints."""
+        done = subprocess.run(command, cwd=EXAMPLE, env=self.environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def create(self, slug: str, name: str) -> None:
+        """Make a laboratory and keep its first admin's sign-in."""
+        made = json.loads(self.run(TENANTRY, "tenant", "create", slug, "--name", name, "--json"))
+        self.admins[slug] = (made["credentials"]["login"], made["credentials"]["password"])
+
+    def url(self, slug: str, path: str = "/") -> str:
+        """An address of a laboratory, by path."""
+        return f"http://localhost:{self.port}/t/{slug}{path}"
+
+    def nobody(self, slug: str) -> httpx.Client:
+        """A client of the API that is not signed in, whatever the system's resolver makes of localhost."""
+        address = f"http://127.0.0.1:{self.port}/t/{slug}/api/"
+        return httpx.Client(base_url=address, headers={"host": "localhost"}, timeout=60, trust_env=False)
+
+    @contextmanager
+    def client(self, slug: str) -> Iterator[httpx.Client]:
+        """A client of the API that is signed in at a laboratory."""
+        with self.nobody(slug) as client:
+            login, password = self.admins[slug]
+            answer = client.post("sign-in", json={"login": login, "password": password})
+            assert answer.status_code == 200, answer.text
+            yield client
+
+
+@pytest.fixture(scope="module")
+def planner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Planner]:
+    """Planner with the laboratories limmat, whose year is filled, and odra, which is empty."""
+    root = tmp_path_factory.mktemp("planner")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings = {"TENANTRY_PLATFORM__DATA": str(root / "var"), "TENANTRY_SECRET_KEY": secrets.token_hex(32)}
+    found = Planner(port, os.environ | settings)
+    found.create("limmat", "Limmat Imaging")
+    found.create("odra", "Odra Sequencing")
+    found.run(sys.executable, "-m", "planner.fill", "labs/limmat.toml")
+    log = root / "serve.log"
+    with log.open("wb") as out:
+        server = subprocess.Popen(
+            [TENANTRY, "serve", "--port", str(port)], cwd=EXAMPLE, env=found.environment, stdout=out, stderr=out
+        )
+    try:
+        for _ in range(600):
+            assert server.poll() is None, log.read_text()
+            with suppress(httpx.TransportError), found.nobody("odra") as client:
+                if client.get("bookings").status_code == 401:  # it is served, and to people who are signed in
+                    break
+            time.sleep(0.1)
+        yield found
+        assert "Traceback" not in log.read_text()
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def sign_in(visit: Visit, planner: Planner, slug: str) -> None:
+    """Sign in by the page that people see."""
+    login, password = planner.admins[slug]
+    visit.page.goto(planner.url(slug, "/sign-in"))
+    visit.page.fill("#login", login)
+    visit.page.fill("#password", password)
+    visit.page.click("main button")
+    visit.page.wait_for_url(planner.url(slug))
+
+
+def values_of(client: httpx.Client, kind: str) -> dict[str, int]:
+    """The ids of a kind's things by their names."""
+    return {row["name"]: row["id"] for row in client.get(kind).json()}
+
+
+def test_a_year_is_seen_as_a_picture(planner: Planner, visit: Visit) -> None:
+    """People and equipment stand in rows by site; bookings, vacations, too full weeks and today are in them."""
+    sign_in(visit, planner, "limmat")
+    names, weeks = visit.page.locator(".plan-names"), visit.page.locator(".plan-weeks")
+    for name in ("Hönggerberg", "Chloé Favre", "Deniz Yıldız", "Elena Șerban", "Titan Krios", "Irchel"):
+        expect(names.get_by_text(name, exact=True)).to_have_count(1)
+    with planner.client("limmat") as client:
+        bookings = client.get("bookings").json()
+    assert len(bookings) > 30
+    expect(weeks.locator("a.bar")).to_have_count(len(bookings))
+    expect(weeks.locator(".away").first).to_be_attached()
+    expect(weeks.locator(".full").first).to_be_attached()
+    expect(weeks.locator("#today title")).to_have_text(re.compile("^Today, "))
+    expect(visit.page.locator(".warn li").first).to_contain_text("booked")
+    expect(visit.page.locator(".as-table tbody tr")).to_have_count(len(bookings))
+    visit.page.click("text=Irchel >> nth=0")
+    expect(names.get_by_text("Titan Krios", exact=True)).to_have_count(0)
+    expect(names.get_by_text("Håkon Lie", exact=True)).to_have_count(1)
+
+
+def test_a_booking_is_made_changed_and_removed_by_a_form(planner: Planner, visit: Visit) -> None:
+    """An empty laboratory is filled by forms; what was written is seen in the plan, with its history."""
+    sign_in(visit, planner, "odra")
+    page = visit.page
+    expect(page.locator(".empty")).to_be_visible()
+    page.goto(planner.url("odra", "/staff/new"))
+    page.fill("#field-name", "Łukasz <b>Wójcik</b>")
+    page.select_option("#field-site_id", label="Main building")
+    page.click("button >> text=Save")
+    page.goto(planner.url("odra", "/projects/new"))
+    page.fill("#field-name", "River & sea")
+    page.fill("#field-starts", f"{YEAR}-02-01")
+    page.fill("#field-ends", f"{YEAR}-11-30")
+    page.click("button >> text=Save")
+    page.goto(planner.url("odra", "/bookings/new"))
+    page.select_option("#field-project_id", label="River & sea")
+    page.select_option("#field-staff_id", label="Łukasz <b>Wójcik</b>")
+    page.fill("#field-starts", f"{YEAR}-03-02")
+    page.fill("#field-ends", f"{YEAR}-04-30")
+    page.fill("#field-percent", "60")
+    page.click("button >> text=Save")
+    bar = page.locator("a.bar")
+    expect(bar).to_have_attribute("aria-label", "River & sea: Łukasz <b>Wójcik</b>, 2 Mar to 30 Apr, 60 %")
+    bar.focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("h1")).to_have_text("Edit booking")
+    expect(page.locator(".history li")).to_contain_text("entered by admin@odra.localhost")
+    page.fill("#field-percent", "40")
+    page.click("button >> text=Save")
+    expect(bar).to_have_attribute("aria-label", re.compile("40 %$"))
+    bar.click()
+    page.click("button >> text=Remove")
+    expect(page.locator("h1 >> text=2")).to_be_visible()
+    expect(bar).to_have_count(0)
+
+
+def test_more_than_a_day_holds_is_refused_in_words(planner: Planner, window: Windows) -> None:
+    """A person over 100 per cent, equipment twice at once, a phase of another project: the database refuses each."""
+    with planner.client("limmat") as client:
+        staff, projects = values_of(client, "staff"), values_of(client, "projects")
+        equipment, phases = values_of(client, "equipment"), values_of(client, "phases")
+        days = {"starts": f"{YEAR}-06-15", "ends": f"{YEAR}-06-19"}
+        base: dict[str, Any] = {"project_id": projects["Teaching"], **days}
+        refused = [
+            ({"staff_id": staff["Giulia Bernasconi"], "percent": 50}, "with this booking it is 110 percent"),
+            ({"equipment_id": equipment["Titan Krios"]}, "booked for another project"),
+            ({"staff_id": staff["Ada Brunner"], "equipment_id": equipment["Plunge freezer"], "percent": 5}, "not both"),
+            ({}, "not both"),
+            (
+                {"staff_id": staff["Ada Brunner"], "percent": 5, "phase_id": phases["Pilot"]},
+                "belongs to another project",
+            ),
+            ({"staff_id": 9999, "percent": 5}, "not there any more"),
+        ]
+        for values, told in refused:
+            answer = client.post("bookings", json=base | values)
+            assert (answer.status_code, told in answer.json()["error"]) == (409, True), answer.text
+        for wrong in ({"percent": 101}, {"starts": "soon"}, {"colour": "red"}, {"staff_id": "1; DROP TABLE staff"}):
+            answer = client.post("bookings", json=base | wrong)
+            assert (answer.status_code, list(answer.json()["fields"])) == (422, list(wrong)), answer.text
+        before = client.get("bookings").json()
+    with window() as visit:
+        sign_in(visit, planner, "limmat")
+        visit.page.goto(planner.url("limmat", f"/bookings/new?staff_id={staff['Giulia Bernasconi']}"))
+        visit.page.select_option("#field-project_id", label="Teaching")
+        visit.page.fill("#field-starts", days["starts"])
+        visit.page.fill("#field-ends", days["ends"])
+        with visit.page.expect_response(lambda answer: answer.request.method == "POST") as answered:
+            visit.page.click("button >> text=Save")
+        assert answered.value.status == 422
+        fault = "Giulia Bernasconi is booked 60 percent on .* with this booking it is 160 percent."
+        expect(visit.page.locator(".fault")).to_have_text(re.compile(fault))
+        expect(visit.page.locator("#field-starts")).to_have_value(days["starts"])
+        visit.faults.clear()  # Chromium tells every answer of 422
+    with planner.client("limmat") as client:
+        assert client.get("bookings").json() == before
+
+
+def test_two_bookings_at_once_cannot_both_fit(planner: Planner) -> None:
+    """The database judges one after the other: of eight bookings of 60 per cent at the same time one is made."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with planner.client("limmat") as client:
+        site = values_of(client, "sites")["Irchel"]
+        person = client.post("staff", json={"name": "Jonas Aebi", "site_id": site}).json()["id"]
+        values = {"project_id": 1, "staff_id": person, "starts": "2031-01-06", "ends": "2031-01-10", "percent": 60}
+
+        def book(_: int) -> int:
+            return client.post("bookings", json=values).status_code
+
+        with ThreadPoolExecutor(8) as pool:
+            assert sorted(pool.map(book, range(8))) == [201] + [409] * 7
+        assert client.delete(f"staff/{person}").status_code == 204
+
+
+def test_a_session_is_good_at_one_laboratory_alone(planner: Planner, visit: Visit) -> None:
+    """Whoever signed in at one is nobody at the next, and a page of another site cannot write here."""
+    sign_in(visit, planner, "limmat")
+    with planner.client("limmat") as client:
+        cookie = "; ".join(f"{each.name}={each.value}" for each in client.cookies.jar)
+        assert cookie
+        with planner.nobody("odra") as other:
+            assert other.get("bookings", headers={"cookie": cookie}).status_code == 401
+        values = {"name": "Forged"}
+        forged = client.post("skills", json=values, headers={"origin": "https://elsewhere.example"})
+        assert forged.status_code == 403
+        assert (
+            client.post("skills", content=b'{"name": "x"}', headers={"content-type": "text/plain"}).status_code == 415
+        )
+        assert "Forged" not in values_of(client, "skills")
+    visit.page.goto(planner.url("odra"))
+    visit.page.wait_for_url(planner.url("odra", "/sign-in"))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_no_page_is_wider_than_its_window(planner: Planner, window: Windows, width: int, scheme: str) -> None:
+    """On a wide screen and on a telephone only the weeks move sideways, in light and in dark."""
+    with window(viewport={"width": width, "height": 844}, color_scheme=scheme) as visit:
+        sign_in(visit, planner, "limmat")
+        for path in ("/", "/bookings", "/bookings/1", "/staff", "/settings", "/projects/new"):
+            visit.page.goto(planner.url("limmat", path))
+            expect(visit.page.locator("h1")).to_be_visible()
+            assert visit.page.evaluate("document.documentElement.scrollWidth") <= width, path
