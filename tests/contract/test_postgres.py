@@ -739,12 +739,32 @@ async def probed(world: PostgresWorld, **changes: Any) -> list[Finding]:
 
 async def test_a_sound_server_is_found_sound(world: PostgresWorld) -> None:
     """Version, privileges, connections and room are told; what every role may reach is named."""
-    findings = await probed(world, connections=20, capacity=7)
+    findings = await probed(world, connections=20)
     assert faults(findings) == []
     told = " | ".join(finding.what for finding in findings)
     version = f"PostgreSQL {world.server.version}."
-    for words in (version, "has CREATEDB", "has CREATEROLE", "one process may take 20", "of 7"):
+    for words in (version, "has CREATEDB", "has CREATEROLE", "one process may take 20", "no TLS"):
         assert words in told
+
+
+async def test_what_every_role_may_enter_can_be_closed(world: PostgresWorld) -> None:
+    """The statements that a look at the server names keep tenants out of its other databases; it goes on working."""
+    resource, env = world.resource(), world.environment()
+    await resource.create(env)
+    world.connect(resource, env, database="template1").close()
+    (told,) = [finding.what for finding in await probed(world) if "every role may connect" in finding.what]
+    name = str(psycopg.conninfo.conninfo_to_dict(world.admin)["user"])
+    try:
+        world.server.run(*told.rpartition("closes them: ")[2].rstrip(";").split("; "))
+        for database in ("postgres", "template1"):
+            assert "permission denied" in refused(world, resource, env, database=database)
+        postgres_admin.forget()
+        await resource.create(world.environment("umbrella"))
+        assert not any("every role may connect" in finding.what for finding in await probed(world))
+    finally:
+        everyone = sql.SQL("GRANT CONNECT ON DATABASE postgres, template1 TO PUBLIC")
+        own = sql.SQL("REVOKE CONNECT ON DATABASE postgres FROM {}").format(sql.Identifier(name))
+        world.server.run(everyone, own)
 
 
 @pytest.mark.parametrize("privilege", ["CREATEDB", "CREATEROLE"])
