@@ -196,6 +196,28 @@ def test_names_of_the_servers_own_are_not_taken(world: PostgresWorld) -> None:
         assert resource.names(env)[0] == f"{slug}_{env.id[-8:]}"
 
 
+async def test_a_tenant_cannot_change_whose_its_database_is(world: PostgresWorld) -> None:
+    """A tenant owns its database and may write any comment on it: checks, repairs and drops go on all the same."""
+    resource, env, other = world.resource(), world.environment(), world.environment("umbrella")
+    for one in (env, other):
+        await resource.create(one)
+    mine, theirs = (sql.Identifier(resource.locate(one)) for one in (env, other))
+    stolen = sql.SQL("COMMENT ON DATABASE {} IS {}").format(mine, marked(world, resource.locate(other)))
+    world.query(resource, env, stolen.as_string())
+    for statement in (
+        sql.SQL("COMMENT ON ROLE {} IS 'none'").format(sql.Identifier(env.logins["part"].user)),
+        sql.SQL("ALTER DATABASE {} OWNER TO {}").format(mine, sql.Identifier(other.logins["part"].user)),
+        sql.SQL("COMMENT ON DATABASE {} IS 'mine'").format(theirs),
+    ):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            world.query(resource, env, statement.as_string())
+    assert faults(await resource.check(env)) == []
+    await resource.create(env)
+    await resource.drop(env)
+    assert faults(await resource.check(other)) == []
+    assert len(world.files()) == 2
+
+
 # --- making -------------------------------------------------------------------------------------------------------
 
 
