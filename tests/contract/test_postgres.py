@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+import servers
 from tenantry.errors import (
     ConfigError,
     MigrationError,
@@ -22,7 +26,7 @@ from tenantry.errors import (
     ServerUnfit,
 )
 from tenantry.model import Environment, Finding, Login, Migrated, Place, Server
-from tenantry.resources import Resource, Servers
+from tenantry.resources import Resource, Servers, postgres_admin
 from tenantry.resources.postgres import Postgres
 from worlds import PostgresWorld
 
@@ -190,6 +194,28 @@ def test_names_of_the_servers_own_are_not_taken(world: PostgresWorld) -> None:
         env = world.environment()
         env = replace(env, tenant=replace(env.tenant, slug=slug), places=())
         assert resource.names(env)[0] == f"{slug}_{env.id[-8:]}"
+
+
+async def test_a_tenant_cannot_change_whose_its_database_is(world: PostgresWorld) -> None:
+    """A tenant owns its database and may write any comment on it: checks, repairs and drops go on all the same."""
+    resource, env, other = world.resource(), world.environment(), world.environment("umbrella")
+    for one in (env, other):
+        await resource.create(one)
+    mine, theirs = (sql.Identifier(resource.locate(one)) for one in (env, other))
+    stolen = sql.SQL("COMMENT ON DATABASE {} IS {}").format(mine, marked(world, resource.locate(other)))
+    world.query(resource, env, stolen.as_string())
+    for statement in (
+        sql.SQL("COMMENT ON ROLE {} IS 'none'").format(sql.Identifier(env.logins["part"].user)),
+        sql.SQL("ALTER DATABASE {} OWNER TO {}").format(mine, sql.Identifier(other.logins["part"].user)),
+        sql.SQL("COMMENT ON DATABASE {} IS 'mine'").format(theirs),
+    ):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            world.query(resource, env, statement.as_string())
+    assert faults(await resource.check(env)) == []
+    await resource.create(env)
+    await resource.drop(env)
+    assert faults(await resource.check(other)) == []
+    assert len(world.files()) == 2
 
 
 # --- making -------------------------------------------------------------------------------------------------------
@@ -735,12 +761,32 @@ async def probed(world: PostgresWorld, **changes: Any) -> list[Finding]:
 
 async def test_a_sound_server_is_found_sound(world: PostgresWorld) -> None:
     """Version, privileges, connections and room are told; what every role may reach is named."""
-    findings = await probed(world, connections=20, capacity=7)
+    findings = await probed(world, connections=20)
     assert faults(findings) == []
     told = " | ".join(finding.what for finding in findings)
     version = f"PostgreSQL {world.server.version}."
-    for words in (version, "has CREATEDB", "has CREATEROLE", "one process may take 20", "of 7"):
+    for words in (version, "has CREATEDB", "has CREATEROLE", "one process may take 20", "no TLS"):
         assert words in told
+
+
+async def test_what_every_role_may_enter_can_be_closed(world: PostgresWorld) -> None:
+    """The statements that a look at the server names keep tenants out of its other databases; it goes on working."""
+    resource, env = world.resource(), world.environment()
+    await resource.create(env)
+    world.connect(resource, env, database="template1").close()
+    (told,) = [finding.what for finding in await probed(world) if "every role may connect" in finding.what]
+    name = str(psycopg.conninfo.conninfo_to_dict(world.admin)["user"])
+    try:
+        world.server.run(*told.rpartition("closes them: ")[2].rstrip(";").split("; "))
+        for database in ("postgres", "template1"):
+            assert "permission denied" in refused(world, resource, env, database=database)
+        postgres_admin.forget()
+        await resource.create(world.environment("umbrella"))
+        assert not any("every role may connect" in finding.what for finding in await probed(world))
+    finally:
+        everyone = sql.SQL("GRANT CONNECT ON DATABASE postgres, template1 TO PUBLIC")
+        own = sql.SQL("REVOKE CONNECT ON DATABASE postgres FROM {}").format(sql.Identifier(name))
+        world.server.run(everyone, own)
 
 
 @pytest.mark.parametrize("privilege", ["CREATEDB", "CREATEROLE"])
@@ -788,6 +834,81 @@ async def test_too_few_connections_are_told(world: PostgresWorld) -> None:
     await resource.create(env)
     with world.connect(resource, env), pytest.raises(ResourceError, match="too many connections"):
         await resource.version(env)
+
+
+async def test_an_administrator_without_a_free_connection_is_told(world: PostgresWorld) -> None:
+    """An administrator who gets no connection any more is told where to raise the limit."""
+    user = sql.Identifier(str(psycopg.conninfo.conninfo_to_dict(world.admin)["user"]))
+    world.server.run(sql.SQL("ALTER ROLE {} CONNECTION LIMIT 0").format(user))
+    with pytest.raises(ServerUnavailable, match="too many connections") as caught:
+        await world.resource().create(world.environment())
+    assert "max_connections" in caught.value.hint
+
+
+async def test_broken_connections_are_made_anew(world: PostgresWorld) -> None:
+    """A server that ended the administrator's connections, as a restart does, is worked on as before."""
+    resource, env = world.resource(), world.environment()
+    await resource.create(env)
+    user = psycopg.conninfo.conninfo_to_dict(world.admin)["user"]
+    world.server.run(sql.SQL("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = {}").format(user))
+    await resource.create(world.environment("umbrella"))
+    assert faults(await resource.check(env)) == []
+
+
+async def test_one_server_that_is_down_holds_up_no_other(world: PostgresWorld) -> None:
+    """Templates, spares and tidying go on where a server answers; where none does, that is an error."""
+    down = Server("down", "postgres", "postgresql://127.0.0.1:1/", "postgresql://admin:x@127.0.0.1:1/postgres")
+    world.known.replace([down, world.described()])
+    resource = world.resource(**world.options, spares=1)
+    assert await resource.prepare() == "0002_bodies"
+    assert await resource.refill() == 1
+    assert await resource.tidy() == []
+    world.known.replace([down])
+    for call in (resource.prepare, resource.refill, resource.tidy):
+        with pytest.raises(ServerUnavailable):
+            await call()
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Path]:
+    """A disk of 60 MB, where one can be mounted."""
+    place = Path(tempfile.mkdtemp(prefix="tenantry-disk-", dir="/tmp"))
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60m,mode=777", "tmpfs", place], capture_output=True)
+    if made.returncode:
+        place.rmdir()
+        pytest.skip(f"no small disk can be mounted here: {made.stderr.decode().strip()}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True)
+        place.rmdir()
+
+
+async def test_a_full_disk_is_told_and_nothing_is_half_done(tmp_path: Path, small_disk: Path) -> None:
+    """Where the disk is full the next tenants are refused with the reason; nothing of them is left; then it goes on."""
+    with servers.postgres() as server:  # of its own: a full disk troubles everybody on a server
+        home = small_disk / "data"
+        home.mkdir()
+        owner = Path(f"/proc/{server.process.pid}").stat()
+        os.chown(home, owner.st_uid, owner.st_gid)
+        server.run(
+            sql.SQL("CREATE TABLESPACE small LOCATION {}").format(str(home)),
+            "CREATE DATABASE base TEMPLATE template0 TABLESPACE small IS_TEMPLATE true",
+        )
+        world = PostgresWorld("postgres", tmp_path, {"schema": "schema", "base": "base"}, server=server)
+        world.migration("0001_pages.sql", world.first)
+        resource, envs = world.resource(), [world.environment(f"t{number}") for number in range(8)]
+        results = await resource.create_many(envs, parallel=1)
+        made = [env for env, result in zip(envs, results, strict=True) if result is None]
+        refused = [result for result in results if result is not None]
+        assert 0 < len(made) < len(envs)
+        assert {type(error) for error in refused} == {ServerUnavailable}
+        assert all("its disk is full" in error.message and "Free space" in error.hint for error in refused)
+        subprocess.run(["mount", "-o", "remount,size=300m", small_disk], check=True)
+        assert len(world.files()) == 2 * len(made)
+        assert await resource.create_many(envs, parallel=1) == [None] * len(envs)
+        assert [faults(await resource.check(env)) for env in envs] == [[]] * len(envs)
+        postgres_admin.forget()
 
 
 async def test_an_extension_that_is_not_there_is_told(world: PostgresWorld) -> None:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy.exc import SQLAlchemyError
 
 from tenantry.errors import NameTaken, ServerUnavailable
-from tenantry.model import Breach, Environment, Finding, Login, Server, Usage, new_id
+from tenantry.model import Breach, Environment, Finding, Login, Server, ServerState, Usage, new_id
 from tenantry.resources import Setting, history, server_database, server_migrator
 from tenantry.resources import postgres_admin as admin
 from tenantry.resources import postgres_adopt as adoption
@@ -65,10 +65,10 @@ class There:
     roles: Mapping[str, Found]
 
     @property
-    def adopted(self) -> Mapping[str, Any]:
-        """What its mark keeps of how it was before it was adopted."""
-        mark = self.database.mark if self.database else {}
-        return {key: mark[key] for key in ("adopted",) if key in mark}
+    def former(self) -> Former | None:
+        """How an adopted database was before; None for one that was made here."""
+        found = (adoption.former_of(role.mark) for role in self.roles.values())
+        return next((former for former in found if former is not None), None)
 
 
 class Postgres(server_database.ServerDatabase):
@@ -148,9 +148,7 @@ class Postgres(server_database.ServerDatabase):
         facts = {"tenant": env.tenant.id, "environment": env.id, "resource": self.name}
         return admin.write_mark("tenant", **facts, **more)
 
-    def _ours(self, found: Found | None, env: Environment) -> bool:
-        if found is None:
-            return False
+    def _ours(self, found: Found, env: Environment) -> bool:
         return found.mark.get("environment") == env.id and found.mark.get("resource") == self.name
 
     def _users(self, env: Environment) -> tuple[str, str]:
@@ -158,15 +156,15 @@ class Postgres(server_database.ServerDatabase):
         return user, user + OTHER
 
     def _look(self, connection: Admin, env: Environment) -> There:
-        """Database and roles under this environment's names that are its own; others are as if they were not there."""
-        roles = {
-            name: found for name, found in admin.roles(connection, *self._users(env)).items() if self._ours(found, env)
-        }
+        """Database and roles under this environment's names that are its own; others are as if they were not there.
+
+        Roles tell by their marks, which no tenant can change; a database tells by its owner.
+        """
+        found = admin.roles(connection, *self._users(env))
+        roles = {name: role for name, role in found.items() if self._ours(role, env)}
         database = admin.database(connection, self.locate(env))
-        if database is not None and not self._ours(database, env):
-            half = not database.mark and database.owner in roles and not database.open  # its maker was killed
-            database = database if half else None
-        return There(database, roles)
+        own = database is not None and (database.owner in roles or self._ours(database, env))
+        return There(database if own else None, roles)
 
     def _refuse_foreign(self, connection: Admin, env: Environment, there: There) -> None:
         server = self.server(env).name
@@ -187,12 +185,12 @@ class Postgres(server_database.ServerDatabase):
         with self._working(env) as connection:
             there = self._look(connection, env)
             self._refuse_foreign(connection, env, there)
-            whole = there.database is not None and self._ours(there.database, env) and there.database.open
+            whole = there.database is not None and there.database.open
             if not whole:
                 if there.database is not None or not self._claim(connection, env, there):
                     self._make(connection, env, there)
                 return
-            admin.run(connection, [*self._admitting(connection, env, there), *self._opening(env, **there.adopted)])
+            admin.run(connection, [*self._admitting(connection, env, there), *self._opening(env)])
             self._renew(env)
 
     def _make(self, connection: Admin, env: Environment, there: There) -> None:
@@ -205,7 +203,7 @@ class Postgres(server_database.ServerDatabase):
             if there.database is None:
                 self._golden.clone(connection, server, self.locate(env), owner)
             admin.run(connection, self._opening(env))
-        except psycopg.Error:
+        except Exception:
             if not there.roles:
                 with suppress(psycopg.Error):
                     self._remove(connection, env)
@@ -236,39 +234,44 @@ class Postgres(server_database.ServerDatabase):
             *self._opening(env),
         ]
 
-    def _admitting(self, connection: Admin, env: Environment, there: There) -> list[sql.Composable]:
-        """Make its roles, or those of them that are missing, and let the administrator act as the database's owner."""
+    def _admitting(self, connection: Admin, env: Environment, there: There, **more: Any) -> list[sql.Composable]:
+        """Make its roles, or those of them that are missing, and let the administrator act as the database's owner.
+
+        `more` goes into the mark of new roles.
+        """
         login, base = self._login(env), self.user(env)
         steps: list[sql.Composable] = []
         if base not in there.roles and login.user != base:
-            steps += self._new_role(base, sql.SQL("NOLOGIN"), env)
+            steps += self._new_role(base, sql.SQL("NOLOGIN"), env, more)
         password = admin.verifier(connection, login.user, login.password)
         may = sql.SQL("LOGIN PASSWORD {}").format(password)
         if login.user in there.roles:
             steps.append(sql.SQL("ALTER ROLE {} {}").format(sql.Identifier(login.user), may))
         else:
-            steps += self._new_role(login.user, may, env)
+            steps += self._new_role(login.user, may, env, more)
         return [*steps, admin.join(connection, base)]
 
-    def _new_role(self, user: str, may: sql.Composable, env: Environment) -> list[sql.Composable]:
+    def _new_role(
+        self, user: str, may: sql.Composable, env: Environment, more: Mapping[str, Any]
+    ) -> list[sql.Composable]:
         role, base = sql.Identifier(user), sql.Identifier(self.user(env))
         nothing = sql.SQL("NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION")
         made: list[sql.Composable] = [
             sql.SQL("CREATE ROLE {} {} {}").format(role, may, nothing),
-            sql.SQL("COMMENT ON ROLE {} IS {}").format(role, self._mark(env)),
+            sql.SQL("COMMENT ON ROLE {} IS {}").format(role, self._mark(env, **more)),
         ]
         if user != self.user(env):  # whatever it makes belongs to the first one, and so to the environment
             made.append(sql.SQL("GRANT {} TO {}").format(base, role))
             made.append(sql.SQL("ALTER ROLE {} SET role TO {}").format(role, base))
         return made
 
-    def _opening(self, env: Environment, **more: Any) -> list[sql.Composable]:
+    def _opening(self, env: Environment) -> list[sql.Composable]:
         """Open a database to its roles, and to nobody else; then the administrator is no member of them any more."""
         database = sql.Identifier(self.locate(env))
         limit = -1 if self.options.connection_limit is None else self.options.connection_limit
         return [
             sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database),
-            sql.SQL("COMMENT ON DATABASE {} IS {}").format(database, self._mark(env, **more)),
+            sql.SQL("COMMENT ON DATABASE {} IS {}").format(database, self._mark(env)),
             *(_setting(database, key, value) for key, value in self.options.settings.items()),
             sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true CONNECTION LIMIT {}").format(database, limit),
             admin.leave(self.user(env)),
@@ -352,7 +355,7 @@ class Postgres(server_database.ServerDatabase):
             there = self._look(connection, env)
             if there.database is None:
                 there = self._take_over(connection, env, version, there)
-            former = adoption.former_of(there.database.mark if there.database else {})
+            former = there.former
             if former is not None:
                 self._hand_over(connection, env, former.owner, self.user(env), former)
         with self._open(env) as inner:
@@ -369,9 +372,9 @@ class Postgres(server_database.ServerDatabase):
             if user not in there.roles:
                 raise NameTaken(kind="role", name=user, server=self.server(env).name)
         steps = [
-            *self._admitting(connection, env, there),
+            *self._admitting(connection, env, there, adopted=former.as_dict()),
             *adoption.taking(connection, name, former, role),
-            *self._opening(env, adopted=former.as_dict()),
+            *self._opening(env),
             *([] if former.joined else [admin.leave(former.owner)]),
         ]
         admin.run(connection, steps)
@@ -390,11 +393,10 @@ class Postgres(server_database.ServerDatabase):
     def _release(self, env: Environment) -> None:
         with self._working(env) as connection:
             there = self._look(connection, env)
-            former = adoption.former_of(there.database.mark) if there.database else None
-            if former is not None:
-                self._give_back(connection, env, former, there)
-            elif there.database is not None:
+            if there.former is None and there.database is not None:
                 raise self._error(env, "it was made here, not adopted")
+            if there.former is not None and there.database is not None:
+                self._give_back(connection, env, there.former, there)
             self._drop_roles(connection, there)
 
     def _give_back(self, connection: Admin, env: Environment, former: Former, there: There) -> None:
@@ -473,7 +475,7 @@ class Postgres(server_database.ServerDatabase):
             connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(name))
             steps.append(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(name, sql.Identifier(before)))
         steps.append(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(sql.Identifier(aside), name))
-        steps += self._opening(env, **there.adopted)
+        steps += self._opening(env)
 
         def exchange() -> None:
             adoption.end_sessions(connection, self.locate(env), *self._users(env))
@@ -489,32 +491,18 @@ class Postgres(server_database.ServerDatabase):
     # --- templates ---
 
     def _prepare(self) -> str | None:
-        self._on_servers(self._golden.ready)
+        self._on_each(self._golden.ready)
         return self.newest
 
     def _refill(self) -> int:
-        return sum(self._on_servers(self._golden.refill))
+        return sum(self._on_each(self._golden.refill)) if self.options.spares else 0
 
     def _tidy(self) -> list[str]:
         def tidy(connection: Admin, server: Server) -> list[str]:
             gone = [*self._golden.tidy(connection), *self._tidy_loads(connection)]
             return [f"{server.name}/{name}" for name in gone]
 
-        return [name for names in self._on_servers(tidy) for name in names]
-
-    def _on_servers(self, work: Callable[[Admin, Server], T]) -> list[T]:
-        """Work on every open server. One that is down keeps no other one waiting; where all are down, raises."""
-        done: list[T] = []
-        down: ServerUnavailable | None = None
-        for server in self._open_servers():
-            try:
-                with self._admin(server) as connection:
-                    done.append(work(connection, server))
-            except ServerUnavailable as error:
-                down = error
-        if down is not None and not done:
-            raise down
-        return done
+        return [name for removed in self._on_each(tidy) for name in removed]
 
     def _tidy_loads(self, connection: Admin) -> list[str]:
         """Remove what killed loads left behind."""
@@ -526,8 +514,20 @@ class Postgres(server_database.ServerDatabase):
                     removed.append(found.name)
         return removed
 
-    def _open_servers(self) -> list[Server]:
-        return [one for one in self.setting.servers.of(self.kind) if one.admin and one.state == "open"]
+    def _on_each(self, action: Callable[[Admin, Server], T]) -> list[T]:
+        """Do something on each server that takes new tenants; those that are down wait for another time."""
+        done: list[T] = []
+        silent: ServerUnavailable | None = None
+        for server in self.setting.servers.of(self.server_kind):
+            if server.admin and server.state is ServerState.OPEN:
+                try:
+                    with self._admin(server) as connection:
+                        done.append(action(connection, server))
+                except ServerUnavailable as error:
+                    silent = error
+        if silent is not None and not done:
+            raise silent
+        return done
 
     # --- users and looking at it ---
 

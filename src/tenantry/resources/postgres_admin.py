@@ -29,7 +29,7 @@ CONNECT_SECONDS: Final = 5
 KEPT: Final = 4
 """Administrator's connections that stay open between two calls, for each server."""
 
-LOCK_SECONDS: Final = 60
+LOCK_SECONDS: Final = 180
 """How long a statement of the administrator waits for somebody else's lock."""
 
 Admin = psycopg.Connection[tuple[Any, ...]]
@@ -331,13 +331,16 @@ def verifier(connection: Admin, user: str, password: str) -> sql.Literal:
 
 _PROBE: Final = """
 SELECT current_setting('server_version_num')::int, current_setting('server_version'),
-  rolsuper, rolcreatedb, rolcreaterole, rolname,
-  coalesce((SELECT version || ' ' || cipher FROM pg_stat_ssl WHERE pid = pg_backend_pid() AND ssl), ''),
+  rolsuper, rolcreatedb, rolcreaterole, rolinherit, rolname,
+  (SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid() AND ssl),
   current_setting('max_connections')::int,
   (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
-  (SELECT count(*) FROM pg_database WHERE NOT datistemplate),
-  ARRAY(SELECT datname::text FROM pg_database WHERE datallowconn AND has_database_privilege('public', oid, 'CONNECT'))
+  ARRAY(SELECT datname::text FROM pg_database
+    WHERE datallowconn AND has_database_privilege('public', oid, 'CONNECT') ORDER BY oid)
 FROM pg_roles WHERE rolname = current_user"""
+
+SHOWN: Final = 5
+"""How many databases that are open to everybody a look at a server names."""
 
 
 def probe(server: Server) -> list[Finding]:
@@ -350,14 +353,16 @@ def probe(server: Server) -> list[Finding]:
     except psycopg.Error as error:
         return [Finding(server.name, False, str(error), "Look at the server's log.")]
     assert row is not None
-    number, version, superuser, may_create, may_admit, role, tls, connections, used, count, everyone = row
+    number, version, superuser, may_create, may_admit, inherits, role, tls, connections, used, everyone = row
+    may = {"CREATEDB": may_create, "CREATEROLE": may_admit}
+    if number < 160000:  # from then on each membership says whether it is inherited
+        may["INHERIT"] = inherits
     return [
         _at_least(server, number, version),
-        *_privileges(server, role, superuser, may_create, may_admit),
-        Finding(server.name, True, f"TLS: {tls or 'none'}"),
+        *_privileges(server, role, superuser, may),
+        _encrypted(server, tls),
         _enough(server, connections, used),
-        Finding(server.name, True, f"{count} databases" + (f" of {server.capacity}" if server.capacity else "")),
-        *_closed_to_everyone(server, everyone),
+        *_closed_to_everyone(server, role, everyone),
     ]
 
 
@@ -368,14 +373,21 @@ def _at_least(server: Server, number: int, version: str) -> Finding:
     return Finding(server.name, False, f"PostgreSQL {version} is too old", remedy)
 
 
-def _privileges(server: Server, role: str, superuser: bool, may_create: bool, may_admit: bool) -> Iterator[Finding]:
+def _privileges(server: Server, role: str, superuser: bool, may: Mapping[str, bool]) -> Iterator[Finding]:
     if superuser:
         yield Finding(server.name, True, f"'{role}' is a superuser, which is more than it needs")
         return
-    for may, word in ((may_create, "CREATEDB"), (may_admit, "CREATEROLE")):
-        quoted = sql.Identifier(role).as_string()
-        remedy = "" if may else f"As a superuser: ALTER ROLE {quoted} {word};"
-        yield Finding(server.name, may, f"'{role}' {'has' if may else 'lacks'} {word}", remedy)
+    for word, has in may.items():
+        remedy = "" if has else f"As a superuser: ALTER ROLE {sql.Identifier(role).as_string()} {word};"
+        yield Finding(server.name, has, f"'{role}' {'has' if has else 'lacks'} {word}", remedy)
+
+
+def _encrypted(server: Server, tls: str | None) -> Finding:
+    mode = str(conninfo_to_dict(conninfo(server.admin)).get("sslmode", "prefer"))
+    if tls is None:
+        return Finding(server.name, True, "no TLS; sslmode=verify-full in its URL asks for it")
+    how = "verified" if mode.startswith("verify-") else "not verified: sslmode=verify-full in its URL does so"
+    return Finding(server.name, True, f"{tls}, certificate {how}")
 
 
 def _enough(server: Server, connections: int, used: int) -> Finding:
@@ -385,14 +397,15 @@ def _enough(server: Server, connections: int, used: int) -> Finding:
     return Finding(server.name, False, text, _CROWDED)
 
 
-def _closed_to_everyone(server: Server, names: Sequence[str]) -> Iterator[Finding]:
+def _closed_to_everyone(server: Server, role: str, names: Sequence[str]) -> Iterator[Finding]:
     """Databases that any tenant's login could connect to."""
     if names:
-        statements = "; ".join(
-            f"REVOKE CONNECT ON DATABASE {sql.Identifier(name).as_string()} FROM PUBLIC" for name in names
-        )
-        yield Finding(
-            server.name,
-            True,
-            f"every role may connect to {', '.join(names)}; to close them, as a superuser: {statements}",
-        )
+        listed = ", ".join(sql.Identifier(name).as_string() for name in names[:SHOWN])
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        how = f"REVOKE CONNECT ON DATABASE {listed} FROM PUBLIC;"
+        own = conninfo_to_dict(conninfo(server.admin)).get("dbname")
+        if own in names:
+            first = (sql.Identifier(str(name)).as_string() for name in (own, role))
+            how = "GRANT CONNECT ON DATABASE {} TO {}; ".format(*first) + how
+        what = f"every role may connect to {listed}{more}; a superuser closes them: {how}"
+        yield Finding(server.name, True, what)

@@ -151,8 +151,6 @@ class Golden:
 
     def refill(self, connection: Admin, server: Server) -> int:
         """Make the spares that are missing; how many were made."""
-        if not self._options.spares:
-            return 0
         self.ready(connection, server)
         name = self.name
         with admin.locked(connection, name):
