@@ -180,7 +180,7 @@ class Embedded:
 
     def _launch_keeper(self, programs: Programs) -> Process:
         if self.log.exists() and self.log.stat().st_size > LOG_BYTES:
-            self.log.unlink()
+            os.truncate(self.log, 0)
         with self.log.open("ab") as log:
             self.log.chmod(0o600)
             command: Argv = [sys.executable, "-m", __name__, self.folder.parent, programs.place]

@@ -235,6 +235,26 @@ def test_a_taken_port_is_named(data: Path) -> None:
     hold.close()
 
 
+def test_an_installed_postgresql_serves_as_well(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the package, the system's programs are used, and later starts go on with the same version."""
+    installed = [place for place in embedded._places() if place.is_relative_to("/usr")]
+    if not installed:
+        pytest.skip("no PostgreSQL is installed; run scripts/servers")
+    every = embedded._places
+    monkeypatch.setattr(embedded, "_places", lambda: installed)
+    hold = Hold(data)
+    (version,) = ask(embedded.admin_url(data), "SELECT current_setting('server_version_num')::integer / 10000")
+    assert version == embedded._version(installed[0], None)
+    server = postmaster_of(data)
+    hold.close()
+    os.kill(keeper_of(data), signal.SIGTERM)
+    wait_until(lambda: not lives(server), "it is not ended when it is asked to")
+    monkeypatch.setattr(embedded, "_places", every)  # the package's are there again, and newer
+    again = Hold(data)
+    assert ask(embedded.admin_url(data), "SELECT current_setting('server_version_num')::integer / 10000") == (version,)
+    again.close()
+
+
 def test_missing_programs_are_said_with_the_remedy(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the package nor an installed PostgreSQL: the error names both ways out."""
     monkeypatch.setattr(embedded, "_places", list)
