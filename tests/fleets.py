@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
+from sqlalchemy import make_url
 
 import servers
+from mariadb import MariaDB
 from tenantry.credentials import USER_TABLE
 from tenantry.model import Changes, Environment, Loaded, Login, Place, Server, ServerState, Status, Tenant, new_id
 from tenantry.runtime import Runtime, Settings
@@ -34,6 +37,7 @@ class Fleet:
         self.log: list[Changes] = []
         self.made: list[tuple[servers.Postgres, str]] = []
         self.roles: list[tuple[servers.Postgres, str]] = []
+        self.on_maria: list[tuple[MariaDB, str]] = []
 
     # --- what is there ---
 
@@ -73,8 +77,27 @@ class Fleet:
                 made.append(self.place(slug, name, user, Login(user, password)))
         return made
 
+    def maria(self, name: str, server: MariaDB, slugs: Sequence[str], connections: int = 50) -> list[Environment]:
+        """Make a MariaDB server known, with a database and a user for each slug."""
+        url = make_url(server.url()).set(username=None, password=None)
+        self.enter(Server(name, "mysql", url.render_as_string(), connections=connections))
+        made = []
+        with contextlib.closing(server.connect()) as admin, admin.cursor() as cursor:
+            for slug in slugs:
+                login = Login(f"{slug}_{new_id()[-8:]}", f"of-{slug}{servers.ODD}")
+                cursor.execute(f"CREATE DATABASE `{login.user}`")
+                cursor.execute("CREATE USER %s@'%%' IDENTIFIED BY %s", (login.user, login.password))
+                cursor.execute(f"GRANT ALL ON `{login.user}`.* TO %s@'%%'", (login.user,))
+                cursor.execute(f"USE `{login.user}`")
+                cursor.execute(USER_TABLE["mysql"])
+                self.on_maria.append((server, login.user))
+                made.append(self.place(slug, name, login.user, login, "mysql"))
+        return made
+
     def clear(self) -> None:
         """Drop what was made on servers that still run."""
+        for maria, name in self.on_maria:
+            maria.run(f"DROP DATABASE `{name}`", f"DROP USER `{name}`@`%`")
         for server in {id(server): server for server, _ in self.made}.values():
             if server.process.poll() is not None:
                 continue

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -143,8 +143,11 @@ class Postgres:
 
 
 @contextlib.contextmanager
-def postgres(programs: Path | None = None) -> Iterator[Postgres]:
-    """A PostgreSQL server on a free port, with its files in a temporary directory. Raises `NoServer`."""
+def postgres(programs: Path | None = None, **settings: str) -> Iterator[Postgres]:
+    """A PostgreSQL server on a free port, with its files in a temporary directory. Raises `NoServer`.
+
+    Settings that are given take the place of those in `SETTINGS`.
+    """
     programs, user = programs or postgres_programs(), _unprivileged()
     _sweep()
     home = Path(tempfile.mkdtemp(prefix=f"tenantry-postgres-{os.getpid()}-", dir="/tmp"))
@@ -153,7 +156,7 @@ def postgres(programs: Path | None = None) -> Iterator[Postgres]:
             os.chown(home, user.pw_uid, user.pw_gid)
         password = secrets.token_urlsafe(12)
         _initialise(programs, home, password, user)
-        server = _start(programs, home, password, user)
+        server = _start(programs, home, password, user, SETTINGS | settings)
         try:
             yield server
         finally:
@@ -201,10 +204,12 @@ def _initialise(programs: Path, home: Path, password: str, user: pwd.struct_pass
     secret.unlink()
 
 
-def _start(programs: Path, home: Path, password: str, user: pwd.struct_passwd | None) -> Postgres:
+def _start(
+    programs: Path, home: Path, password: str, user: pwd.struct_passwd | None, settings: Mapping[str, str]
+) -> Postgres:
     port = free_port()
     version = int((home / "data" / "PG_VERSION").read_text())
-    options = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
+    options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     command: list[str | Path] = [programs / "postgres", "-D", home / "data", "-p", str(port), *options]
     if shutil.which("setpriv"):  # so that the server ends with the tests even where these are killed
         command = ["setpriv", "--pdeathsig", "INT", *_switched(user), *command]

@@ -34,6 +34,7 @@ from tenantry.errors import (
 )
 from tenantry.model import Environment, Login, Server, ServerState
 from tenantry.resources import Resource
+from tenantry.resources.mysql import _lock
 from tenantry.resources.mysql_dialect import MYSQL
 from tenantry.resources.mysql_server import probe
 
@@ -84,6 +85,23 @@ async def test_an_underscore_in_a_name_is_no_wildcard(mysql_world: MysqlWorld) -
             cursor.execute(f"SELECT * FROM {like}.page")
         with pytest.raises(REFUSED):
             connection.select_db(like)
+
+
+async def test_no_tenant_can_take_tenantrys_locks(mysql_world: MysqlWorld) -> None:
+    """Locks have names that depend on the administrator's password, since any login may take one it can name."""
+    resource, env = mysql_world.resource(), mysql_world.environment()
+    await resource.create(env)
+    name = _lock(mysql_world.described(), resource.locate(env))
+    assert len(name) <= 64
+    assert name != _lock(mysql_world.described(admin="mysql://adm:other@127.0.0.1"), resource.locate(env))
+    with contextlib.closing(mysql_world.connect(resource, env)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT GET_LOCK(%s, 0)", (name,))
+        mysql_world.migration("0003_index.sql", mysql_world.third)
+        running = asyncio.create_task(resource.migrate(env))
+        await asyncio.sleep(0.3)
+        assert not running.done()  # so this is the lock that a migration waits for
+        cursor.execute("SELECT RELEASE_LOCK(%s)", (name,))
+        assert (await running).applied == ("0003_index",)
 
 
 async def test_tls_is_demanded_of_tenants_too(mysql_world: MysqlWorld) -> None:
@@ -646,8 +664,15 @@ async def test_a_database_is_adopted_and_released(mysql_world: MysqlWorld) -> No
         f"INSERT INTO `{name}`.page (title) VALUES ('old')",
     )
     before = server.run(f"SHOW TABLES FROM `{name}`")
+    told = {version: await resource.survey(env, version) for version in ("0001_pages", "0002_bodies")}
+    assert [finding.what for finding in told["0001_pages"]] == ["the schema differs: trigger page_title is missing"]
+    assert "column body of page is missing" in " ".join(finding.what for finding in told["0002_bodies"])
+    assert server.run(f"SHOW TABLES FROM `{name}`") == before
+    assert mysql_world.files() == {f"database {name}"}
     for _ in range(2):
         await resource.adopt(env, "0001_pages")
+    with pytest.raises(MigrationInvalid):  # its own records say otherwise
+        await resource.survey(env, "0002_bodies")
     assert await resource.version(env) == "0001_pages"
     assert (await resource.migrate(env)).applied == ("0002_bodies",)
     assert mysql_world.look(resource, env) == "[('old',)]"

@@ -26,7 +26,7 @@ from tenantry.errors import (
     SecretKeyError,
 )
 from tenantry.model import Server, new_id
-from tenantry.registry import Registry, Vault, copying, journal, migrations, state, tables, tenants
+from tenantry.registry import Feed, Registry, Vault, copying, journal, migrations, state, tables, tenants
 from tenantry.registry import servers as registered
 from tenantry.registry.database import Database, now
 
@@ -295,6 +295,13 @@ async def test_only_a_command_changes_the_schema_of_a_shared_registry(first: Dat
     with pytest.raises(RegistryBehind, match=r"revision 0001.*tenantry registry migrate"):
         async with Registry.open(url, Vault(KEY)):
             pass
+    assert await emptiness(first) == "0001"
+
+
+async def test_a_server_says_that_the_schema_is_not_its_own(first: Database) -> None:
+    """Who only reads changes nothing, and names the revision instead of a missing column."""
+    with pytest.raises(RegistryBehind, match="revision 0001"):
+        await Feed(first).load()
     assert await emptiness(first) == "0001"
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+import subprocess
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -264,3 +267,52 @@ async def test_a_restarted_server_is_followed_on(own_postgres: servers.Postgres)
                         await signal.wait()
                 assert changes.tenants == {later.tenant.id}
                 await until(lambda: other.database.listener and other.database.listener.pause == HEARING)
+
+
+@contextlib.contextmanager
+def pooled(url: str, home: Path) -> Iterator[str]:
+    """A pooler of transactions in front of a database: the address that leads through it."""
+    if not shutil.which("pgbouncer"):
+        pytest.skip("pgbouncer is not installed")
+    direct, port = make_url(url), servers.free_port()
+    home.chmod(0o755)
+    (home / "users").write_text(f'"{direct.username}" "{str(direct.password).replace(chr(34), chr(34) * 2)}"\n')
+    (home / "pgbouncer.ini").write_text(
+        f"[databases]\n{direct.database} = host={direct.host} port={direct.port}\n"
+        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = plain\n"
+        f"auth_file = {home / 'users'}\npool_mode = transaction\nlogfile = {home / 'log'}\n"
+        "ignore_startup_parameters = extra_float_digits\n"
+    )
+    for file in (home, home / "users", home / "pgbouncer.ini"):
+        shutil.chown(file, "nobody") if os.geteuid() == 0 else None
+    user = {"user": "nobody"} if os.geteuid() == 0 else {}
+    process = subprocess.Popen(  # type: ignore[call-overload]
+        ["pgbouncer", "-q", home / "pgbouncer.ini"], cwd="/", stderr=subprocess.DEVNULL, **user
+    )
+    try:
+        yield direct.set(port=port).render_as_string(hide_password=False)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+async def test_behind_a_pooler_of_transactions_changes_are_looked_for(
+    registry: Registry, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There a notification may reach somebody else: the pooler is noticed, and changes are seen all the same."""
+    monkeypatch.setattr(listener, "LOOK", NEVER)
+    with tempfile.TemporaryDirectory(dir="/tmp") as home, pooled(postgres_url, Path(home)) as url:
+
+        def answers() -> bool:
+            with contextlib.suppress(psycopg.OperationalError), psycopg.connect(url):
+                return True
+            return False
+
+        await until(answers)
+        async with following(url) as next_changes:
+            for slug in ("acme", "other", "third"):
+                waiting = asyncio.ensure_future(next_changes())
+                await asyncio.sleep(0)
+                made = draft(slug)
+                await enter(registry, made)
+                assert (await waiting).tenants == {made.tenant.id}

@@ -9,11 +9,11 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
-from test_matrix import CLAIMED, END, Moment, note, outcomes, populate, run, steps, whole
 
 import ground as g
 import servers
 from ground import Ground
+from kills import CLAIMED, END, Moment, note, outcomes, populate, run, steps, whole
 from shelves import Shelves
 from tenantry.model import Login
 from tenantry.platform import Platform, Source
@@ -32,13 +32,13 @@ def inside(step: str, owner: str, name: str, when: str = "after") -> Moment:
 CREATE = [
     CLAIMED,
     *steps("db"),
-    inside("db", GOLDEN, "_publish", "before"),
     inside("db", GOLDEN, "clone", "before"),
     inside("db", GOLDEN, "clone"),
     inside("admin", "tenantry.operations.toolbox.Toolbox", "enrol_admins"),
     *steps("live")[1:2],
     *END,
 ]
+TEMPLATE = [inside("db", GOLDEN, "_publish", "before")]  # alone: the others wait for the template
 SPARE = [inside("db", GOLDEN, "take"), *steps("db")[1:2]]
 UNDONE = [steps("config")[2], *steps("db", call="undo"), END[0]]
 ROTATE = [
@@ -141,7 +141,7 @@ async def drop(ground: Ground, platform: Platform, names: list[str]) -> list[Ope
 
 def old_database(shelves: Shelves, name: str) -> Login:
     """A database as somebody else made it, with one row."""
-    server, password = shelves.known["pg1"], "of the former owner"
+    server, password = shelves.known["pg1"], "of-the-former-owner"
     role = sql.Identifier(name)
     server.run(
         sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(role, password),
@@ -185,12 +185,22 @@ async def adopt_undone(ground: Ground, platform: Platform, names: list[str]) -> 
 async def test_create_on_a_server(shelves: Shelves, tmp_path: Path, record_property: Any) -> None:
     """A create whose worker is killed anywhere is ended by another, with one database and one role."""
     async with shelves.open() as platform:
+        await populate(shelves, platform, ["first"])
         cases = await run(shelves, platform, CREATE, create)
         note(record_property, "create on pg", cases, tmp_path)
         assert outcomes(cases) == {"done"}
         await whole(platform, cases)
         assert await orphans(shelves, platform) == []
-        assert len(shelves.left("pg1")) == 2 * len(cases)
+        assert len(shelves.left("pg1")) == 2 * (len(cases) + 1)
+
+
+async def test_half_a_template(shelves: Shelves, tmp_path: Path, record_property: Any) -> None:
+    """A worker that is killed while it makes the golden template leaves no half of it, and holds nobody up."""
+    async with shelves.open() as platform:
+        cases = await run(shelves, platform, TEMPLATE, create)
+        note(record_property, "create, template", cases, tmp_path)
+        assert outcomes(cases) == {"done"}
+        assert await orphans(shelves, platform) == []
 
 
 async def test_create_from_a_spare(tmp_path: Path, postgres: servers.Postgres, record_property: Any) -> None:
@@ -263,7 +273,7 @@ async def test_adopt_undone(shelves: Shelves, tmp_path: Path, record_property: A
             assert await orphans(shelves, platform) == []
             for case in cases:
                 name = f"old_{shelves.prefix}_{case.operation.tenant_slug}"
-                url = shelves.known["pg1"].url(name, name, "of the former owner")
+                url = shelves.known["pg1"].url(name, name, "of-the-former-owner")
                 with psycopg.connect(url) as connection:
                     assert connection.execute("SELECT title FROM page").fetchall() == [("Kept",)]
                     connection.execute("INSERT INTO page VALUES (2, 'Still writable')")

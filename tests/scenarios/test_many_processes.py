@@ -28,7 +28,7 @@ pytestmark = pytest.mark.postgres
 
 TENANTRY = str(Path(sys.executable).with_name("tenantry"))
 EXAMPLE = Path(__file__).parents[2] / "examples" / "countries"
-LIMIT = 60.0
+LIMIT = 180.0
 """Seconds after which a wait is given up; nothing is measured by it."""
 
 Ask = Callable[..., httpx.Response]

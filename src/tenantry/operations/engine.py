@@ -11,9 +11,10 @@ import asyncio
 import contextlib
 import logging
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, Protocol
+from typing import Any, Final, LiteralString, Protocol
 
 from dbos import DBOS, DBOSConfig, SetWorkflowID
 from dbos._error import DBOSNonExistentWorkflowError
@@ -129,7 +130,7 @@ class Engine:
         if self._database.is_sqlite:
             config["db_engine_kwargs"] = {"connect_args": {"timeout": BUSY_SECONDS}}
         else:
-            arguments = {**self._database.limits, "application_name": "tenantry engine"}
+            arguments = {**self._database.arguments, "application_name": "tenantry engine"}
             config["db_engine_kwargs"] = {"connect_args": arguments}
             config["sys_db_pool_size"] = CONNECTIONS
         async with self._turn():
@@ -141,20 +142,20 @@ class Engine:
     async def _turn(self) -> AsyncIterator[None]:
         """Launch one engine at a time on a PostgreSQL server. Raises `RegistryUnavailable` when it takes too long.
 
-        The lock is tried for, never waited for: a statement that waits holds up the building of indexes, and whoever
-        builds them holds the lock.
+        The lock is tried for, never waited for, and outside of any transaction: an open one holds up the building of
+        indexes, and whoever builds them holds the lock.
         """
         if self._database.is_sqlite:
             yield
             return
+        until = time.monotonic() + LAUNCH_SECONDS
         async with self._database.aside("tenantry launch") as connection:
-            try:
-                async with asyncio.timeout(LAUNCH_SECONDS):
-                    while not await _locked(connection):  # noqa: ASYNC110 - another process has it
-                        await asyncio.sleep(LAUNCH_POLL)
-            except TimeoutError as error:
-                raise RegistryUnavailable(reason="another worker does not end launching its engine") from error
-            yield  # the lock ends with the connection
+            while not await _asked(connection, "SELECT pg_try_advisory_lock(%s)"):
+                if time.monotonic() > until:
+                    raise RegistryUnavailable(reason="another worker does not end launching its engine")
+                await asyncio.sleep(LAUNCH_POLL)
+            yield
+            await _asked(connection, "SELECT pg_advisory_unlock(%s)")  # as it ends, too, except behind a pooler
 
     async def stop(self) -> None:
         """End; what is under way stays pending for another worker."""
@@ -186,8 +187,8 @@ class Engine:
         await DBOS.delete_workflows_async(workflow_ids)
 
 
-async def _locked(connection: ServerConnection[Any]) -> bool:
-    cursor = await connection.execute("SELECT pg_try_advisory_lock(%s)", [LAUNCH_LOCK])
+async def _asked(connection: ServerConnection[Any], query: LiteralString) -> bool:
+    cursor = await connection.execute(query, [LAUNCH_LOCK])
     return await cursor.fetchone() == (True,)
 
 

@@ -204,7 +204,7 @@ class Database:
         self.vault = vault
         self.actor = actor
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        self.engine = _sqlite_engine(self.url, create) if self.is_sqlite else _server_engine(self.url, self.limits)
+        self.engine = _sqlite_engine(self.url, create) if self.is_sqlite else _server_engine(self.url, self.arguments)
         self.listener = None if self.is_sqlite else self._new_listener()
 
     @property
@@ -267,9 +267,11 @@ class Database:
         return Listener(lambda: self.aside("tenantry feed"))
 
     @property
-    def limits(self) -> dict[str, Any]:
-        """Limits of time for connections to the server, as libpq has them, where the URL says nothing of them."""
-        return {name: value for name, value in LIMITS.items() if name not in self.url.query}
+    def arguments(self) -> dict[str, Any]:
+        """What every connection to the server is made with, beside its URL."""
+        # A statement that one connection prepared is not there on the next one behind a pooler of transactions.
+        given = {name: value for name, value in LIMITS.items() if name not in self.url.query}
+        return {"prepare_threshold": None, **given}
 
     @contextlib.asynccontextmanager
     async def aside(self, name: str) -> AsyncIterator[ServerConnection[Any]]:
@@ -278,7 +280,7 @@ class Database:
         from psycopg import Error
 
         given = self.engine.dialect.create_connect_args(self.engine.url)[1]
-        arguments = {**given, **self.limits, "application_name": name}
+        arguments = {**given, **self.arguments, "application_name": name}
         try:
             async with await ServerConnection.connect(autocommit=True, **arguments) as connection:
                 yield connection
@@ -329,14 +331,14 @@ def _sqlite_engine(url: URL, create: bool) -> AsyncEngine:
     return engine
 
 
-def _server_engine(url: URL, limits: Mapping[str, Any]) -> AsyncEngine:
+def _server_engine(url: URL, arguments: Mapping[str, Any]) -> AsyncEngine:
     """At most `CONNECTIONS`; those made for a rush are closed after it."""
     return create_async_engine(
         url.set(drivername="postgresql+psycopg"),
         pool_size=KEPT,
         max_overflow=CONNECTIONS - KEPT,
         pool_pre_ping=True,
-        connect_args={"application_name": "tenantry", **limits},
+        connect_args={"application_name": "tenantry", **arguments},
     )
 
 

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import quote
 
 from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError
 
-from tenantry.errors import RegistryUnavailable
+from tenantry.errors import RegistryBehind, RegistryUnavailable
 from tenantry.model import Changes, Loaded
-from tenantry.registry import servers, tables, tenants
+from tenantry.registry import migrations, servers, tables, tenants
 from tenantry.registry.database import TENANTS, WORK, Database
 
 if TYPE_CHECKING:
@@ -42,10 +43,17 @@ class Feed:
         return _ServerSignal(database.listener, channels or (WORK,))
 
     async def load(self) -> Loaded:
-        """Everything. Raises `RegistryUnavailable`."""
-        async with self._database.read() as tx:
-            seq = int(await tx.scalar(select(tables.head.c.change_seq)))
-            return Loaded(seq, await tenants.environments(tx), (await servers.known(tx)).values())
+        """Everything. Raises `RegistryUnavailable`, or `RegistryBehind` where the tables are not this version's."""
+        try:
+            async with self._database.read() as tx:
+                seq = int(await tx.scalar(select(tables.head.c.change_seq)))
+                return Loaded(seq, await tenants.environments(tx), (await servers.known(tx)).values())
+        except DBAPIError as error:
+            async with self._database.read() as tx:
+                revision = await tx.sync(migrations.current)
+            if revision == migrations.HEAD:
+                raise
+            raise RegistryBehind(revision=revision or "none", newest=migrations.HEAD) from error
 
     async def since(self, seq: int) -> Changes | None:
         """What changed after `seq`, or None. Each tenant's newest change is kept for ever, so nobody is too far behind.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import io
 import json
 import secrets
@@ -37,6 +39,7 @@ from tenantry.resources.mysql_server import (
     Administration,
     Connection,
     Refused,
+    administrator,
     connect,
     demands_tls,
     locked,
@@ -45,7 +48,7 @@ from tenantry.resources.mysql_server import (
     quote,
     quote_grant,
 )
-from tenantry.resources.schema import checksum, fingerprint
+from tenantry.resources.schema import fingerprint
 from tenantry.resources.servers import PASSWORD_BYTES
 
 SCRATCH: Final = "tenantry_scratch_"
@@ -144,7 +147,7 @@ class Mysql(server_database.ServerDatabase):
         Nobody else works on that database meanwhile. Raises `NameTaken` where it is another environment's.
         """
         server, name = self.server(env), self.locate(env)
-        with self._admin(server) as admin, locked(admin, _lock(name)):
+        with self._admin(server) as admin, locked(admin, _lock(server, name)):
             part = mysql_book.part(admin, name)
             if part is not None and (part.owner, part.resource) != (env.id, self.name):
                 raise NameTaken(kind="database", name=name, server=server.name)
@@ -174,7 +177,7 @@ class Mysql(server_database.ServerDatabase):
 
     def _migrate(self, env: Environment, to: str | None) -> Migrated:
         """One process at a time: without transactions around them, two would run the same statements."""
-        with self._open(env) as connection, locked(connection, _lock(self.locate(env))):
+        with self._open(env) as connection, locked(connection, _lock(self.server(env), self.locate(env))):
             return server_migrator.migrate(MYSQL, connection, self.schema(), to)
 
     def _enrol(self, env: Environment, login: str, password_hash: str, role: str) -> None:
@@ -199,7 +202,7 @@ class Mysql(server_database.ServerDatabase):
         if key not in self._goldens:
             data = mysql_book.golden(admin, mark)
             if data is None:
-                with locked(admin, _lock(mark)):  # whoever waited here finds it made
+                with locked(admin, _lock(admin.server, mark)):  # whoever waited here finds it made
                     data = mysql_book.golden(admin, mark) or self._make_golden(admin, mark)
             found = json.loads(zlib.decompress(data))
             self._goldens = {key: Golden(tuple(found["script"]), found["shape"])} | dict(
@@ -385,12 +388,38 @@ class Mysql(server_database.ServerDatabase):
 
     # --- what was there before ---
 
-    def _adopt(self, env: Environment, version: str | None) -> None:
+    @contextmanager
+    def _adoptable(self, env: Environment) -> Iterator[tuple[Connection, Part | None, Connection]]:
+        """What `_part` gives, and the administrator's connection inside a database that is there already."""
         with self._part(env) as (admin, part):
             name = self.locate(env)
             if not mysql_book.exists(admin, name):
                 raise self._error(env, f"there is no database '{name}' on the server '{admin.server.name}'")
+            with closing(connect(admin.server, administrator(admin.server), name)) as inner:
+                yield admin, part, inner
+
+    def _survey(self, env: Environment, version: str | None) -> list[Finding]:
+        with self._adoptable(env) as (admin, _, inner):
+            self._confirm(inner, version)
+            found = mysql_script.shape(mysql_script.items(inner, self.locate(env)))
+            declared = self._golden(admin).shape if version == self.newest else self._shape_at(admin, version)
+        users = {name: text for name, text in declared.items() if "tenantry_user" in name}
+        told = mysql_script.differences(declared, users | found)
+        remedy = "Put it right before, or take it as it is and write the difference as a migration."
+        if not told:
+            return [Finding(self.name, True, f"the schema is that of {version or 'an empty database'}")]
+        return [Finding(self.name, False, f"the schema differs: {what}", remedy) for what in told]
+
+    def _shape_at(self, admin: Connection, version: str | None) -> dict[str, str]:
+        with self._scratch(admin) as (name, connection):
+            self._fill_to(connection, version)
+            return mysql_script.shape(mysql_script.items(connection, name))
+
+    def _adopt(self, env: Environment, version: str | None) -> None:
+        with self._adoptable(env) as (admin, part, inner):
+            name = self.locate(env)
             if part is None:
+                self._confirm(inner, version)
                 mysql_book.enter(admin, name, env.id, self.name, State.ADOPTED, self._strange(admin, name))
             self._let_in(admin, name, self._login(env))
             with self._open(env) as connection:
@@ -480,11 +509,7 @@ class Mysql(server_database.ServerDatabase):
         found = mysql_script.shape(mysql_script.items(connection, self.locate(env)))
         with self._admin(self.server(env)) as admin:
             declared = self._golden(admin).shape
-        return [
-            *(f"{name} is missing" for name in sorted(declared.keys() - found.keys())),
-            *(f"{name} is not declared" for name in sorted(found.keys() - declared.keys())),
-            *(f"{name} differs" for name in sorted(declared.keys() & found.keys()) if declared[name] != found[name]),
-        ]
+        return mysql_script.differences(declared, found)
 
     def _attack(self, env: Environment, other: Environment) -> list[Breach]:
         with self._open(env) as connection:
@@ -497,9 +522,13 @@ def _escaped(name: str) -> str:
     return quote_grant(name)[1:-1]
 
 
-def _lock(name: str) -> str:
-    """The name of the lock on a database or a golden script: at most 64 characters, whatever its name."""
-    return f"tenantry {checksum(name)[:32]}"
+def _lock(server: Server, name: str) -> str:
+    """The name of the lock on a database or a golden script, in at most 64 characters.
+
+    Any login may take any lock it knows the name of: so the names depend on what no tenant knows.
+    """
+    key = administrator(server).password.encode()
+    return f"tenantry {hmac.new(key, name.encode(), hashlib.sha256).hexdigest()[:32]}"
 
 
 def _statements(copy: Path, code: bool) -> Iterator[str]:

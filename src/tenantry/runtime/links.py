@@ -133,7 +133,7 @@ class Host:
         found = self._dialects.get(loop is not None)
         if found is None:
             url = self.wire.url(self.server, Login("", ""), "", loop)
-            found = create_engine(url, poolclass=NullPool, **self.wire.options).dialect
+            found = create_engine(url, poolclass=NullPool, **self.wire.dialect).dialect
             self._dialects[loop is not None] = found
         return found
 
@@ -283,7 +283,7 @@ def connect(
     dialect = host.dialect(loop)
     url = host.wire.url(host.server, login, place.location, loop)
     arguments, options = dialect.create_connect_args(url)
-    options["connect_timeout"] = CONNECT_SECONDS
+    options.update(host.wire.options(host.server, login), connect_timeout=CONNECT_SECONDS)
     prepare = dialect.on_connect()
 
     def creator() -> Any:

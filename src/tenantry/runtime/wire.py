@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from tenantry.model import Login, Server
+from tenantry.runtime.budget import Loop
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -25,7 +28,7 @@ class Wire(ABC):
 
     backend: ClassVar[str]
     drivers: ClassVar[tuple[str, str]]  # for threads, for event loops
-    options: ClassVar[Mapping[str, Any]] = MappingProxyType({})  # of the SQLAlchemy dialect
+    dialect: ClassVar[Mapping[str, Any]] = MappingProxyType({})  # options of SQLAlchemy's dialect
 
     def url(self, server: Server, login: Login, database: str, loop: object) -> URL:
         """The SQLAlchemy URL of a database; the query of the server's address holds its TLS settings."""
@@ -34,6 +37,10 @@ class Wire(ABC):
         driver = f"{self.backend}+{self.drivers[loop is not None]}"
         plain = make_url(server.address).set(drivername=driver, database=database)
         return plain.set(username=login.user, password=login.password)
+
+    def options(self, server: Server, login: Login) -> dict[str, Any]:
+        """What the driver is told beside the URL."""
+        return {}
 
     @abstractmethod
     def socket_of(self, connection: Any) -> int:
@@ -44,7 +51,7 @@ class Wire(ABC):
         """Whether a connection is open and in no transaction, told without asking the server."""
 
     @abstractmethod
-    def close(self, connection: Any, loop: asyncio.AbstractEventLoop | None) -> None:
+    def close(self, connection: Any, loop: Loop) -> None:
         """Close an idle connection, from any thread, without waiting."""
 
     @abstractmethod
@@ -61,7 +68,7 @@ class Postgres(Wire):
 
     backend = "postgresql"
     drivers = ("psycopg", "psycopg_async")
-    options = MappingProxyType({"use_native_hstore": False})  # its number differs between databases, the dialect is one
+    dialect = MappingProxyType({"use_native_hstore": False})  # its number differs between databases, the dialect is one
 
     def socket_of(self, connection: Any) -> int:
         return int(connection.pgconn.socket)
@@ -69,7 +76,7 @@ class Postgres(Wire):
     def settled(self, connection: Any) -> bool:
         return bool(connection.pgconn.transaction_status == 0)  # PQTRANS_IDLE, also where it is in no pipeline
 
-    def close(self, connection: Any, loop: asyncio.AbstractEventLoop | None) -> None:
+    def close(self, connection: Any, loop: Loop) -> None:
         connection.pgconn.finish()  # says good-bye and closes; no event loop has a part in it
 
     def refused(self, error: BaseException) -> bool:
@@ -99,7 +106,16 @@ class MySql(Wire):
 
     def url(self, server: Server, login: Login, database: str, loop: object) -> URL:
         url = super().url(server, login, database, loop)
-        return url if "charset" in url.query else url.update_query_dict({"charset": "utf8mb4"})
+        return url.set(query={"charset": url.query.get("charset", "utf8mb4")})
+
+    def options(self, server: Server, login: Login) -> dict[str, Any]:
+        """The password in UTF-8, where the drivers take another alphabet; and TLS said in one way for both."""
+        from sqlalchemy import make_url
+
+        query = make_url(server.address).query
+        given = tuple(str(query.get(name, "")) for name in _TLS)
+        tls = {"ssl": _tls(*given)} if any(given) else {}
+        return {"password": login.password.encode(), **tls}
 
     def socket_of(self, connection: Any) -> int:
         transport = getattr(connection, "_transport", None)
@@ -111,38 +127,64 @@ class MySql(Wire):
         connected = connection.connected if hasattr(connection, "connected") else connection.open
         return bool(connected) and not connection.server_status & 1  # SERVER_STATUS_IN_TRANS
 
-    def close(self, connection: Any, loop: asyncio.AbstractEventLoop | None) -> None:
+    def close(self, connection: Any, loop: Loop) -> None:
         if loop is None:
-            with contextlib.suppress(Exception):
-                connection.close()
+            connection.close()
         elif not loop.is_closed():
-            with contextlib.suppress(RuntimeError):  # the loop ends at this moment
-                loop.call_soon_threadsafe(lambda: loop.create_task(connection.ensure_closed()))
+            loop.call_soon_threadsafe(_part, loop, connection)
 
     def refused(self, error: BaseException) -> bool:
-        code = error.args[0] if error.args else None
-        return code in _REFUSED
+        return bool(error.args) and error.args[0] in _REFUSED
 
     def answers(self, server: Server, login: Login, database: str) -> bool:
         """It takes a login, or says why not. Anything less counts there as an attack (`max_connect_errors`)."""
-        from sqlalchemy import create_engine
-        from sqlalchemy.exc import DBAPIError
-        from sqlalchemy.pool import NullPool
+        import pymysql
+        from sqlalchemy import make_url
 
+        url = make_url(server.address)
         limits = {"connect_timeout": CONNECT_SECONDS, "read_timeout": CONNECT_SECONDS}
-        url = self.url(server, login, database, None)
-        engine = create_engine(url, poolclass=NullPool, connect_args=limits)
+        options = self.options(server, login) | limits
         try:
-            engine.raw_connection().close()
-        except DBAPIError as error:
-            code = error.orig.args[0] if error.orig and error.orig.args else 0
-            return isinstance(code, int) and not (code == 0 or 2000 <= code < 3000)  # those are the client's own
+            pymysql.connect(host=url.host, port=url.port or 3306, user=login.user, database=database, **options).close()
+        except pymysql.MySQLError as error:
+            code = error.args[0] if error.args else 0
+            return isinstance(code, int) and code > 0 and not 2000 <= code < 3000  # those are the client's own
         except OSError:
             return False
         return True
 
 
-_REFUSED: Final = frozenset({1044, 1045, 1049, 1698, 3118, 4151})  # access denied, no such database, account locked
+_REFUSED: Final = frozenset({1044, 1045, 1049, 1698, 3118, 4151})  # access denied, no such database, user locked
+
+_TLS: Final = ("ssl_ca", "ssl_cert", "ssl_key", "ssl_verify_cert", "ssl_verify_identity")
+
+
+@cache
+def _tls(ca: str, certificate: str, key: str, verify: str, identity: str) -> ssl.SSLContext:
+    """What an address's settings demand. A given authority has to vouch for the server, unless that is switched off."""
+    context = ssl.create_default_context(cafile=ca or None)
+    true = ("1", "true", "yes", "on")
+    context.check_hostname = identity.lower() in true
+    trusted = context.check_hostname or (verify.lower() in true if verify else bool(ca))
+    context.verify_mode = ssl.CERT_REQUIRED if trusted else ssl.CERT_NONE
+    if certificate:
+        context.load_cert_chain(certificate, key or None)
+    return context
+
+
+def _part(loop: asyncio.AbstractEventLoop, connection: Any) -> None:
+    """Say good-bye to the server and close."""
+    task = loop.create_task(_end(connection))
+    _ending.add(task)
+    task.add_done_callback(_ending.discard)
+
+
+async def _end(connection: Any) -> None:
+    with contextlib.suppress(Exception):  # it may be broken in any way
+        await asyncio.wait_for(connection.ensure_closed(), CONNECT_SECONDS)
+
+
+_ending: Final[set[asyncio.Task[None]]] = set()  # event loops hold tasks by weak references alone
 
 WIRES: Final[Mapping[str, Wire]] = MappingProxyType({"postgres": Postgres(), "mysql": MySql()})
 """By the kind of a place."""
