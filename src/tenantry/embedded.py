@@ -7,6 +7,7 @@ alone, so that whatever is killed, the next start puts it right. As root, Postgr
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import fcntl
@@ -21,7 +22,7 @@ import socket
 import sys
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -115,6 +116,17 @@ class Hold:
     def close(self) -> None:
         """Use it no more."""
         self._end()
+
+
+@contextlib.asynccontextmanager
+async def held(data: Path, wanted: bool = True) -> AsyncIterator[None]:
+    """Use it inside the block, where it is wanted. Raises `EmbeddedFailed`."""
+    hold = await asyncio.to_thread(Hold, data) if wanted else None
+    try:
+        yield
+    finally:
+        if hold is not None:
+            hold.close()
 
 
 # --- starting -----------------------------------------------------------------------------------------------------

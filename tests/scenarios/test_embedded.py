@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import os
@@ -395,3 +396,28 @@ def test_a_server_has_one_address(tmp_path: Path, lines: str, told: str) -> None
     text = f'[servers.one]\n{lines}\n[blueprints.site.resources]\nnotes = {{kind = "directory"}}\n'
     with pytest.raises(ConfigError, match=told):
         load(platform_file(tmp_path, text))
+
+
+async def test_the_control_databases_own_commands_start_it(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`tenantry registry` works on the embedded control database while nothing else of the platform runs."""
+    monkeypatch.setenv("TENANTRY_SECRET_KEY", secrets.token_hex(32))
+    path = platform_file(data.parent, TOML)
+    async with Platform.open(path):
+        pass
+    os.kill(keeper_of(data), signal.SIGTERM)
+    wait_until(lambda: not Embedded(data)._kept(), "it is not ended when it is asked to")
+    monkeypatch.chdir(data.parent)
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [
+            Path(sys.executable).with_name("tenantry"),
+            "registry",
+            "copy",
+            "--to",
+            f"sqlite:///{data.parent}/copy.sqlite",
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (data.parent / "copy.sqlite").exists()
