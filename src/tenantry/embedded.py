@@ -7,6 +7,7 @@ alone, so that whatever is killed, the next start puts it right. As root, Postgr
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import fcntl
@@ -21,7 +22,7 @@ import socket
 import sys
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -117,6 +118,17 @@ class Hold:
         self._end()
 
 
+@contextlib.asynccontextmanager
+async def held(data: Path, wanted: bool = True) -> AsyncIterator[None]:
+    """Use it inside the block, where it is wanted. Raises `EmbeddedFailed`."""
+    hold = await asyncio.to_thread(Hold, data) if wanted else None
+    try:
+        yield
+    finally:
+        if hold is not None:
+            hold.close()
+
+
 # --- starting -----------------------------------------------------------------------------------------------------
 
 
@@ -180,7 +192,7 @@ class Embedded:
 
     def _launch_keeper(self, programs: Programs) -> Process:
         if self.log.exists() and self.log.stat().st_size > LOG_BYTES:
-            self.log.unlink()
+            os.truncate(self.log, 0)
         with self.log.open("ab") as log:
             self.log.chmod(0o600)
             command: Argv = [sys.executable, "-m", __name__, self.folder.parent, programs.place]

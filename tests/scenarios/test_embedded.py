@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import os
@@ -235,6 +236,26 @@ def test_a_taken_port_is_named(data: Path) -> None:
     hold.close()
 
 
+def test_an_installed_postgresql_serves_as_well(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the package, the system's programs are used, and later starts go on with the same version."""
+    installed = [place for place in embedded._places() if place.is_relative_to("/usr")]
+    if not installed:
+        pytest.skip("no PostgreSQL is installed; run scripts/servers")
+    every = embedded._places
+    monkeypatch.setattr(embedded, "_places", lambda: installed)
+    hold = Hold(data)
+    (version,) = ask(embedded.admin_url(data), "SELECT current_setting('server_version_num')::integer / 10000")
+    assert version == embedded._version(installed[0], None)
+    server = postmaster_of(data)
+    hold.close()
+    os.kill(keeper_of(data), signal.SIGTERM)
+    wait_until(lambda: not lives(server), "it is not ended when it is asked to")
+    monkeypatch.setattr(embedded, "_places", every)  # the package's are there again, and newer
+    again = Hold(data)
+    assert ask(embedded.admin_url(data), "SELECT current_setting('server_version_num')::integer / 10000") == (version,)
+    again.close()
+
+
 def test_missing_programs_are_said_with_the_remedy(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the package nor an installed PostgreSQL: the error names both ways out."""
     monkeypatch.setattr(embedded, "_places", list)
@@ -375,3 +396,28 @@ def test_a_server_has_one_address(tmp_path: Path, lines: str, told: str) -> None
     text = f'[servers.one]\n{lines}\n[blueprints.site.resources]\nnotes = {{kind = "directory"}}\n'
     with pytest.raises(ConfigError, match=told):
         load(platform_file(tmp_path, text))
+
+
+async def test_the_control_databases_own_commands_start_it(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`tenantry registry` works on the embedded control database while nothing else of the platform runs."""
+    monkeypatch.setenv("TENANTRY_SECRET_KEY", secrets.token_hex(32))
+    path = platform_file(data.parent, TOML)
+    async with Platform.open(path):
+        pass
+    os.kill(keeper_of(data), signal.SIGTERM)
+    wait_until(lambda: not Embedded(data)._kept(), "it is not ended when it is asked to")
+    monkeypatch.chdir(data.parent)
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [
+            Path(sys.executable).with_name("tenantry"),
+            "registry",
+            "copy",
+            "--to",
+            f"sqlite:///{data.parent}/copy.sqlite",
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (data.parent / "copy.sqlite").exists()

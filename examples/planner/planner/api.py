@@ -14,7 +14,7 @@ import tenantry
 from planner import plan, store
 from planner.kinds import Kind
 from planner.site import site_of, year_of
-from planner.web import LARGEST, kind_of, root_of, same_origin, visitor
+from planner.web import HEADERS, LARGEST, kind_of, root_of, same_origin, visitor
 from tenantry.errors import SignInRefused
 from tenantry.runtime.runtime import connected
 
@@ -27,7 +27,7 @@ def answer(content: Any, status: int = 200, **headers: str) -> Response:
             return value.isoformat()
         raise TypeError(type(value).__name__)
 
-    return Response(json.dumps(content, default=plain), status, headers, "application/json")
+    return Response(json.dumps(content, default=plain), status, {**HEADERS, **headers}, "application/json")
 
 
 def refused(status: int, said: str, **more: Any) -> Response:

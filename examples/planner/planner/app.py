@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from planner import api, site
-from planner.web import HERE, SafeHeaders, go, pages, render, root_of
+from planner.web import HEADERS, HERE, go, pages, render, root_of
 from tenantry.errors import TenantryError
 from tenantry.runtime.runtime import connected
 
@@ -44,7 +43,8 @@ async def front(request: Request) -> Response:
     served = [found for found in connected().resolver.table.environments() if found.tenant.status.served]
     labs = sorted((found.tenant.name, found.tenant.slug) for found in served)
     style = "/static/style.css"
-    return HTMLResponse(pages.get_template("front.html").render(labs=labs[:200], count=len(labs), style=style))
+    html = pages.get_template("front.html").render(labs=labs[:200], count=len(labs), style=style)
+    return HTMLResponse(html, headers=HEADERS)
 
 
 BOTH = ["GET", "POST"]
@@ -64,8 +64,7 @@ app = Starlette(
         Route("/{kind}/new", site.new, methods=BOTH),
         Route("/{kind}/{id:int}", site.edit, methods=BOTH),
     ],
-    middleware=[Middleware(SafeHeaders)],
     exception_handlers={HTTPException: fault, TenantryError: unavailable},
 )
 
-platform_app = Starlette(routes=[Route("/", front), STATIC], middleware=[Middleware(SafeHeaders)])
+platform_app = Starlette(routes=[Route("/", front), STATIC])

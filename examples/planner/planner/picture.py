@@ -112,7 +112,8 @@ def _grid(plan: Plan) -> Iterator[str]:
     for month in range(1, 13):
         first = date(plan.year, month, 1)
         x = _x(plan, first)
-        yield f'<line class="month-line" x1="{x:.1f}" x2="{x:.1f}" y1="4" y2="{bottom}"/>'
+        for top, end in ((4, 18), (HEAD - 16, bottom)):  # not through the weeks' numbers
+            yield f'<line class="month-line" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{end}"/>'
         yield f'<text class="month" x="{x + 6:.1f}" y="15">{first:%B}</text>'
 
 
@@ -159,9 +160,10 @@ def _bar(plan: Plan, line: Line, bar: Bar, y: int, to: To) -> str:
     letters = int((wide - 8) / 6.2)
     text = ""
     if high > 11 and letters >= min(3, len(label)):
-        middle = top + high / 2 + 3.6
+        middle = top + high / 2 + (3.2 if high < 13 else 3.9)
         shown = escape(_cut(label, letters))
-        text = f'<text class="{_ink(bar.colour)}" x="{left + 5:.1f}" y="{middle:.1f}">{shown}</text>'
+        small = " small" if high < 13 else ""
+        text = f'<text class="{_ink(bar.colour)}{small}" x="{left + 5:.1f}" y="{middle:.1f}">{shown}</text>'
     return (
         f'<a class="bar" href="{escape(to(f"/bookings/{bar.id}"))}" aria-label="{escape(about)}">'
         f"<title>{escape(about)}</title>"

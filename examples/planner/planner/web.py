@@ -11,11 +11,9 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import tenantry
 from planner.kinds import KINDS, Kind
@@ -41,23 +39,6 @@ pages: Final = Environment(
 )  # fmt: skip
 pages.filters["day"] = lambda day: f"{day.day} {day:%B %Y}" if isinstance(day, date) else ""
 pages.filters["moment"] = lambda moment: f"{moment.day} {moment:%B %Y, %H:%M}" if isinstance(moment, datetime) else ""
-
-
-class SafeHeaders:
-    """Every answer tells browsers what they may do with it."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def sent(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
-                    headers.setdefault(name, value)
-            await send(message)
-
-        await self.app(scope, receive, sent)
 
 
 @dataclass(frozen=True)
@@ -141,7 +122,7 @@ def render(request: Request, template: str, status: int = 200, /, **context: Any
         "style": f"{root}/static/style.css?v={_version('style.css')}",
         "visitor": None,
     }
-    return HTMLResponse(pages.get_template(template).render(shown | context), status)
+    return HTMLResponse(pages.get_template(template).render(shown | context), status, HEADERS)
 
 
 @cache

@@ -15,8 +15,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from tenantry import embedded
 from tenantry.config import FILE, Config, secret_keys
-from tenantry.embedded import Hold
 from tenantry.errors import RegistryMissing
 from tenantry.operations import placement
 from tenantry.operations.blueprints import read_config
@@ -59,8 +59,7 @@ class Platform:
         homes = tenants_at(config)
         config.data.mkdir(parents=True, exist_ok=True, mode=0o750)
         async with contextlib.AsyncExitStack() as stack:
-            if config.wants_embedded:
-                stack.callback((await asyncio.to_thread(Hold, config.data)).close)
+            await stack.enter_async_context(embedded.held(config.data, config.wants_embedded))
             opened = Registry.open(config.control_url, vault, actor=actor or default_actor(), homes=homes)
             registry = await stack.enter_async_context(opened)
             if config.servers:

@@ -12,6 +12,7 @@ from pathlib import Path
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from tenantry import embedded
 from tenantry.config import Config, secret_keys
 from tenantry.errors import RegistryMissing, UsageError
 from tenantry.operations.blueprints import read_config
@@ -70,7 +71,11 @@ class Control:
     @contextlib.asynccontextmanager
     async def _opened(self) -> AsyncIterator[Database]:
         """The control database as it is; none is made."""
-        async with self._database(self.config.control_url, create=False) as database:
+        config = self.config
+        async with (
+            embedded.held(config.data, config.wants_embedded),
+            self._database(config.control_url, create=False) as database,
+        ):
             file = Path(str(database.url.database))
             if database.is_sqlite and not file.exists():
                 raise RegistryMissing(f"There is no control database '{file}'.", remedy="`tenantry status` begins one.")
