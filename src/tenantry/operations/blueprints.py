@@ -29,8 +29,9 @@ def read_config(path: Path) -> Config:
 class Blueprints:
     """What the configuration says a tenant is made of."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, identity: str = "") -> None:
         self.config = config
+        self._identity = identity  # of the platform, as its registry knows it
         self.servers = Servers()
 
     @cached_property
@@ -53,6 +54,7 @@ class Blueprints:
                 secret_values=secret,
                 users=resource == users,
                 servers=self.servers,
+                platform=self._identity,
             )
             made.append(build(resource, spec, setting))
         return tuple(made)

@@ -36,7 +36,7 @@ class Toolbox(Blueprints):
     """The configuration, the resources it names, and the registry."""
 
     def __init__(self, config: Config, registry: Registry) -> None:
-        super().__init__(config)
+        super().__init__(config, registry.identity)
         self.registry = registry
 
     # --- environments -------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 
 from tenantry.errors import RegistryBehind, RegistryMissing, RegistryUnavailable
+from tenantry.model import new_id
 from tenantry.registry import journal, migrations, proof, servers, tables, tenants
 from tenantry.registry.audit import AuditReport, Entry
 from tenantry.registry.database import Database, Transaction, plain
@@ -20,6 +21,9 @@ from tenantry.registry.vault import Vault
 __all__ = ["AuditReport", "Entry", "Feed", "Registry", "Transaction", "Vault", "journal", "servers", "tenants"]
 
 
+IDENTITY: Final = "identity"
+"""The registry keeps under this what tells its platform from others; it moves with a copy."""
+
 ELSEWHERE: Final = (
     "Copy the platform's own control database here with `tenantry registry copy`, or put it back from a backup."
 )
@@ -28,8 +32,9 @@ ELSEWHERE: Final = (
 class Registry:
     """The control database of one platform, opened."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, identity: str) -> None:
         self.database = database
+        self.identity = identity  # tells this platform from others that share a server with it
         self.vault = database.vault
         self.feed = Feed(database)
         self.write = database.write
@@ -49,8 +54,7 @@ class Registry:
         """
         database = Database(url, vault, actor=actor)
         try:
-            await _prepare(database, homes)
-            yield cls(database)
+            yield cls(database, await _prepare(database, homes))
         finally:
             await database.close()
 
@@ -83,18 +87,22 @@ class Registry:
             return await proof.verify(tx, self.vault)
 
 
-async def _prepare(database: Database, homes: Path | None) -> None:
+async def _prepare(database: Database, homes: Path | None) -> str:
+    """Make a control database ready; returns the platform's identity."""
     try:
         async with database.read() as tx:
             revision = await tx.sync(migrations.current)
-            check = await tenants.get_meta(tx, "check") if revision == migrations.HEAD else None
+            ready = revision == migrations.HEAD
+            check = await tenants.get_meta(tx, "check") if ready else None
+            identity = await tenants.get_meta(tx, IDENTITY) if ready else None
             if check is None:
                 await _refuse(tx, database, revision, homes)
-        if check is None:
-            check = await begin(database)
+        if check is None or identity is None:
+            check, identity = await begin(database)
     except DBAPIError as error:
         raise RegistryUnavailable(reason=str(error.orig).strip().splitlines()[0]) from error
     database.vault.check(check)
+    return identity.decode()
 
 
 async def _refuse(tx: Transaction, database: Database, revision: str | None, homes: Path | None) -> None:
@@ -106,8 +114,8 @@ async def _refuse(tx: Transaction, database: Database, revision: str | None, hom
         raise RegistryBehind(revision=revision, newest=migrations.HEAD)
 
 
-async def begin(database: Database) -> bytes:
-    """Upgrade the schema and, in a new registry, begin the audit log and keep the check of the platform key."""
+async def begin(database: Database) -> tuple[bytes, bytes]:
+    """Upgrade the schema and, in a new registry, begin the audit log; returns the key's check and the identity."""
     async with database.write() as tx:
         before = await tx.sync(migrations.current)
         upgraded = await tx.sync(migrations.upgrade)
@@ -120,4 +128,8 @@ async def begin(database: Database) -> bytes:
             database.vault.check(check)
             if upgraded:
                 tx.audit("registry.migrate", "platform", before=before, after=migrations.HEAD)
-    return check
+        identity = await tenants.get_meta(tx, IDENTITY)
+        if identity is None:
+            identity = new_id().encode()
+            await tenants.put_meta(tx, IDENTITY, identity)
+    return check, identity
