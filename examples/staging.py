@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -245,6 +246,21 @@ async def first_refusal(client: httpx.AsyncClient, ask: Callable[[], Awaitable[h
 
 
 # --- playing ------------------------------------------------------------------------------------------------------
+
+
+async def suspended(
+    site: Site, platform: Platform, slug: str, servers: Sequence[Server], ask: Callable[..., Awaitable[httpx.Response]]
+) -> float:
+    """Suspend a tenant: seconds from its entry until the last process refused it. `ask` gets a client."""
+    clients = [server.client() for server in servers]
+    watches = [asyncio.create_task(first_refusal(client, partial(ask, client))) for client in clients]
+    await site.command("tenant", "suspend", slug, "--reason", "unpaid")
+    async with asyncio.timeout(10):
+        moments = [await watch for watch in watches]
+    since = (await platform.tenants.show(slug)).row.updated.timestamp()
+    slowest = max(moments) - since
+    expect(slowest < 1, f"it took {slowest:.2f} s until all processes refused")
+    return slowest
 
 
 class Story(Protocol):

@@ -17,7 +17,7 @@ import sqlite3
 import subprocess
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Coroutine, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from html import escape
@@ -28,7 +28,7 @@ import httpx
 import pycountry
 
 import tenantry
-from staging import Ledger, Server, Site, Wrong, expect, first_refusal, for_each, kill_in_the_middle, main
+from staging import Ledger, Server, Site, Wrong, expect, for_each, kill_in_the_middle, main, suspended
 from tenantry.platform import Platform
 from tenantry.runtime import Runtime
 
@@ -272,17 +272,10 @@ class Story:
     async def suspend(self, platform: Platform) -> None:
         country = next(c for c in self.all if c.name == SUSPENDED)
         with self.ledger.step(f"suspend {country.slug}", each=False) as row:
-            watches = [asyncio.create_task(self._watch(server.client(), country)) for server in self.servers]
-            await self.site.command("tenant", "suspend", country.slug, "--reason", "unpaid")
-            async with asyncio.timeout(10):
-                moments = [await watch for watch in watches]
-            since = (await platform.tenants.show(country.slug)).row.updated.timestamp()
-            slowest = max(moments) - since
-            expect(slowest < 1, f"it took {slowest:.2f} s until all processes refused")
+            slowest = await suspended(
+                self.site, platform, country.slug, self.servers, lambda client: ask(client, country, "GET", "/")
+            )
             row.result = f"refused with 403 by all processes {1000 * slowest:.0f} ms after it was entered"
-
-    def _watch(self, client: httpx.AsyncClient, country: Country) -> Coroutine[Any, Any, float]:
-        return first_refusal(client, lambda: ask(client, country, "GET", "/"))
 
     async def destroy(self, platform: Platform) -> None:
         country = next(c for c in self.all if c.name == DESTROYED)

@@ -12,7 +12,7 @@ import csv
 import shutil
 import subprocess
 import time
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
@@ -23,7 +23,7 @@ import psycopg
 from sqlalchemy.engine import make_url
 
 import tenantry
-from staging import Ledger, Server, Site, Wrong, expect, first_refusal, for_each, kill_in_the_middle, main
+from staging import Ledger, Server, Site, Wrong, expect, for_each, kill_in_the_middle, main, suspended
 from tenantry import embedded
 from tenantry.model import Login
 from tenantry.platform import Platform
@@ -363,17 +363,10 @@ class Story:
     async def suspend(self, platform: Platform) -> None:
         lab = next(lab for lab in self.all if lab.name == SUSPENDED)
         with self.ledger.step(f"suspend {lab.slug}", each=False) as row:
-            watches = [asyncio.create_task(self._watch(server.client(), lab)) for server in self.servers]
-            await self.site.command("tenant", "suspend", lab.slug, "--reason", "unpaid")
-            async with asyncio.timeout(10):
-                moments = [await watch for watch in watches]
-            since = (await platform.tenants.show(lab.slug)).row.updated.timestamp()
-            slowest = max(moments) - since
-            expect(slowest < 1, f"it took {slowest:.2f} s until it was refused")
+            slowest = await suspended(
+                self.site, platform, lab.slug, self.servers, lambda client: ask(client, lab, "GET", "/api/bookings")
+            )
             row.result = f"refused with 403 {1000 * slowest:.0f} ms after it was entered"
-
-    def _watch(self, client: httpx.AsyncClient, lab: Lab) -> Coroutine[Any, Any, float]:
-        return first_refusal(client, lambda: ask(client, lab, "GET", "/api/bookings"))
 
     async def destroy(self, platform: Platform) -> None:
         lab = next(lab for lab in self.all if lab.name == DESTROYED)

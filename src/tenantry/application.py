@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from functools import partial
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 from urllib.request import urlopen
+
+from sqlalchemy.exc import DBAPIError
 
 from tenantry.config import FILE, Config, secret_keys
 from tenantry.embedded import Hold
@@ -32,6 +35,12 @@ from tenantry.runtime.settings import Jwt, PoolLimits
 SNAPSHOT: Final = "snapshot.json"
 JWKS_BYTES: Final = 1_000_000
 JWKS_SECONDS: Final = 10
+
+SETUP_SECONDS: Final = 5.0
+"""How long a control database without its tables is waited for, looked at every `SETUP_STEP` seconds."""
+
+SETUP_STEP: Final = 0.1
+_SET_UP: Final = "Any command sets a new one up, such as `tenantry status`; `tenantry registry status` tells how it is."
 
 
 def connect(config: Config | Path | str | None = None) -> Runtime:
@@ -127,8 +136,16 @@ class RegistrySource:
     async def load(self) -> Loaded:
         """All tenants. Raises `RegistryUnavailable`."""
         database = await self._open()
+        until = time.monotonic() + SETUP_SECONDS
         try:
-            return await Feed(database).load()
+            while True:
+                try:
+                    return await Feed(database).load()
+                except DBAPIError as error:  # the platform's first command may be making it just now
+                    if time.monotonic() > until:
+                        reason = str(error.orig).strip().partition("\n")[0]
+                        raise RegistryUnavailable(reason=reason, remedy=_SET_UP) from error
+                await asyncio.sleep(SETUP_STEP)
         finally:
             await database.close()
 

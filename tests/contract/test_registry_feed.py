@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from pathlib import Path
 
 import pytest
 from sqlalchemy import select, update
 
 from registries import KEY, draft, enter, python
+from tenantry.application import RegistrySource
 from tenantry.errors import RegistryUnavailable
 from tenantry.model import Status, new_id
-from tenantry.registry import Registry, feed, tables, tenants
+from tenantry.registry import Registry, Vault, feed, tables, tenants
 from tenantry.registry.feed import Changes
 
 
@@ -188,3 +190,15 @@ async def test_numbers_go_beyond_four_octets(registry: Registry) -> None:
     await changed(registry, tenant)
     changes = await since(registry, high)
     assert (changes.seq, changes.tenants) == (high + 1, {tenant})
+
+
+async def test_a_registry_in_the_making_is_waited_for(tmp_path: Path) -> None:
+    """A server that starts while the first command sets the control database up begins when that is done."""
+    path = tmp_path / "control.sqlite"
+    path.touch()
+    vault = Vault(KEY)
+    loading = asyncio.create_task(RegistrySource(f"sqlite:///{path}", vault).load())
+    await asyncio.sleep(0.3)
+    assert not loading.done()
+    async with Registry.open(f"sqlite:///{path}", vault):
+        assert (await loading).seq == 0

@@ -9,10 +9,9 @@ import os
 import random
 import threading
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -21,7 +20,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 import servers
-from fleets import LIMITS, Fleet, PoolLimits
+from fleets import Fleet, PoolLimits
 from tenantry.context import tenant_context, without_tenant
 from tenantry.credentials import Role
 from tenantry.errors import (
@@ -43,31 +42,6 @@ Start = Callable[..., Awaitable[Runtime]]
 Until = Callable[[Callable[[], object]], Awaitable[None]]
 
 pytestmark = pytest.mark.postgres
-
-
-@pytest.fixture
-def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
-    """A platform without tenants and servers."""
-    monkeypatch.setattr("tenantry.runtime.runtime._installed", None)
-    fleet = Fleet(tmp_path)
-    yield fleet
-    fleet.clear()
-
-
-@pytest.fixture
-async def started(fleet: Fleet) -> AsyncIterator[Start]:
-    """Makes and starts runtimes in the test's event loop, and stops them."""
-    made: list[Runtime] = []
-
-    async def start(pool: PoolLimits = LIMITS, **changes: Any) -> Runtime:
-        runtime = fleet.runtime(pool, **changes)
-        made.append(runtime)
-        await runtime.start()
-        return runtime.install()
-
-    yield start
-    for runtime in made:
-        await runtime.stop()
 
 
 async def until(holds: Callable[[], object]) -> None:

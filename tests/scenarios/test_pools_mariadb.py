@@ -8,15 +8,13 @@ import os
 import random
 import signal
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, inspect, text
 
-from fleets import LIMITS, Fleet, PoolLimits
+from fleets import Fleet
 from mariadb import MariaDB
 from tenantry.context import tenant_context
 from tenantry.errors import ForeignTenant, ResourceError, ServerUnavailable
@@ -26,32 +24,6 @@ from tenantry.runtime.links import Host
 
 WHERE = text("SELECT database()")
 Start = Callable[..., Awaitable[Runtime]]
-
-
-@pytest.fixture
-def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
-    """A platform without tenants and servers."""
-    monkeypatch.setattr("tenantry.runtime.runtime._installed", None)
-    fleet = Fleet(tmp_path)
-    yield fleet
-    fleet.clear()
-
-
-@pytest.fixture
-async def started(fleet: Fleet) -> AsyncIterator[Start]:
-    """Makes and starts runtimes in the test's event loop, and stops them."""
-    made: list[Runtime] = []
-
-    async def start(pool: PoolLimits = LIMITS, **changes: Any) -> Runtime:
-        runtime = fleet.runtime(pool, **changes)
-        made.append(runtime)
-        await runtime.start()
-        return runtime.install()
-
-    yield start
-    for runtime in made:
-        await runtime.stop()
-    await asyncio.sleep(0.1)  # connections say good-bye aside
 
 
 async def right(environment: Environment) -> bool:
