@@ -18,11 +18,9 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 from urllib.request import urlopen
 
-from sqlalchemy.exc import DBAPIError
-
 from tenantry.config import FILE, Config, secret_keys
 from tenantry.embedded import Hold
-from tenantry.errors import ConfigError, EmbeddedFailed, RegistryUnavailable, TenantryError
+from tenantry.errors import ConfigError, EmbeddedFailed, RegistryBehind, RegistryUnavailable, TenantryError
 from tenantry.model import Changes, Environment, Loaded
 from tenantry.operations import placement
 from tenantry.operations.blueprints import Blueprints, read_config
@@ -40,7 +38,6 @@ SETUP_SECONDS: Final = 5.0
 """How long a control database without its tables is waited for, looked at every `SETUP_STEP` seconds."""
 
 SETUP_STEP: Final = 0.1
-_SET_UP: Final = "Any command sets a new one up, such as `tenantry status`; `tenantry registry status` tells how it is."
 
 
 def connect(config: Config | Path | str | None = None) -> Runtime:
@@ -141,10 +138,9 @@ class RegistrySource:
             while True:
                 try:
                     return await Feed(database).load()
-                except DBAPIError as error:  # the platform's first command may be making it just now
-                    if time.monotonic() > until:
-                        reason = str(error.orig).strip().partition("\n")[0]
-                        raise RegistryUnavailable(reason=reason, remedy=_SET_UP) from error
+                except RegistryBehind as error:  # one without tables: the first command may be making them just now
+                    if error.details["revision"] != "none" or time.monotonic() > until:
+                        raise
                 await asyncio.sleep(SETUP_STEP)
         finally:
             await database.close()
