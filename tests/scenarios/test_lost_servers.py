@@ -51,5 +51,5 @@ async def _lost(runtime: Runtime, platform: Platform) -> None:
         assert during[name].seconds
     assert set(during["pg2"].errors) == {"server.unavailable"}
     assert len(during["pg2"].refused) > 20  # each soon: one that hangs could not be refused often
-    lost = {health.server.name for health in await platform.servers.list() if not health.answers}
+    lost = {row.name for row in await platform.servers.list() if row.answers is None}
     assert lost == {"pg2"}
