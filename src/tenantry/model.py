@@ -33,6 +33,9 @@ RESERVED: Final = frozenset(
 )
 """Slugs nobody can take: they clash with services, with paths of the platform, or with names mail and TLS rely on."""
 
+PRODUCTION: Final = "production"
+"""The environment that every platform has, unless its blueprints say otherwise."""
+
 NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
@@ -92,10 +95,20 @@ class Place:
 
     name: str  # as the blueprint calls it
     kind: str
-    location: str  # file or directory, relative to the environment's home; on a server, the database's name
+    location: str  # file or directory, relative to the environment's home; on a server the database[/prefix of tables]
     version: str | None = None  # newest applied migration, where the kind has a schema
     server: str | None = None  # name of the server it lies on; None: below the data directory
     sealed: bytes = field(default=b"", repr=False)  # the login on that server, sealed with the tenant's data key
+
+    @property
+    def database(self) -> str:
+        """The database on the server that it lies in."""
+        return self.location.partition("/")[0]
+
+    @property
+    def prefix(self) -> str:
+        """How the names of its tables begin, where it shares the database with others; else empty."""
+        return self.location.partition("/")[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +139,8 @@ class Server:
     connections: int = 80  # budget of one process over all tenants
     labels: frozenset[str] = frozenset()
     state: ServerState = ServerState.OPEN
+    shared: Mapping[str, bytes] = field(default_factory=lambda: NOTHING, repr=False)
+    """By database that tenants share: the login applications use there, sealed with the platform key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +161,11 @@ class Environment:
     def place(self, name: str) -> Place | None:
         """The place of a resource, or None where the environment has no such resource."""
         return next((place for place in self.places if place.name == name), None)
+
+    @property
+    def key(self) -> str:
+        """What its rows carry in tables that tenants share: the tenant's id; beside production, the environment's."""
+        return self.tenant.id if self.name == PRODUCTION else self.id
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +216,7 @@ class Breach:
     resource: str
     attack: str
     evidence: str
+    promised: bool = True  # False: this kind never said that it keeps such an attack out
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,6 +340,11 @@ LOGIN: Final = "login:"
 def login_field(environment: Environment, resource: str) -> str:
     """The field under which the login of a resource is sealed: no other environment's opens in its place."""
     return f"{LOGIN}{environment.id}/{resource}"
+
+
+def shared_login_field(server: str, database: str) -> str:
+    """The field under which the login of a shared database is sealed."""
+    return f"{LOGIN}{server}/{database}"
 
 
 _FIELD: Final = re.compile(r"\{([a-z_]+)\}")

@@ -346,7 +346,7 @@ async def test_logins(opened: Open) -> None:
     assert len(first.logins["db"].password) >= 32
     moved = replace(second, places=(replace(second.places[0], sealed=first.places[0].sealed),))
     with pytest.raises(Exception, match="cannot be opened"):
-        placement.unseal(tools.registry.vault, moved, moved.places[0])
+        placement.unseal(tools.registry.vault, moved, moved.places[0], server("a"))
 
 
 async def test_a_place_that_is_given(opened: Open) -> None:

@@ -16,7 +16,17 @@ from tenantry import embedded
 from tenantry.config import Config
 from tenantry.config.models import ServerSpec
 from tenantry.errors import NameTaken, NoServer, ServerUnfit, TenantryError
-from tenantry.model import Environment, Login, Place, Server, ServerState, expand, facts_of, login_field
+from tenantry.model import (
+    Environment,
+    Login,
+    Place,
+    Server,
+    ServerState,
+    expand,
+    facts_of,
+    login_field,
+    shared_login_field,
+)
 from tenantry.registry import Registry, Transaction, Vault, servers, tenants
 from tenantry.resources import Resource
 
@@ -92,6 +102,7 @@ async def _news(tx: Transaction, wanted: Sequence[Server]) -> list[Server]:
     for server in wanted:
         there = known.get(server.name)
         server = dataclasses.replace(server, admin="", state=there.state if there else server.state)
+        server = dataclasses.replace(server, shared=there.shared if there else server.shared)
         if there != server or server.name in commanded:
             found.append(server)
     return found
@@ -157,7 +168,27 @@ async def place_each(
             errors[tenant_id] = error
     if keep:
         await chooser.remember(tx)
+        await _share(tx, tools, placed)
     return placed, errors
+
+
+async def _share(tx: Transaction, tools: Toolbox, environments: Sequence[Environment]) -> None:
+    """Decide and keep the login of each shared database that has none yet."""
+    known = await servers.known(tx)
+    decided: set[tuple[str, str]] = set()
+    for environment in environments:
+        for resource in tools.resources[environment.tenant.blueprint]:
+            place = environment.place(resource.name)
+            if not resource.shared or place is None or place.server is None:
+                continue
+            where = place.server, place.database
+            if place.database not in known[place.server].shared and where not in decided:
+                decided.add(where)
+                login = resource.new_login(environment)
+                sealed = tools.registry.vault.seal_platform(
+                    shared_login_field(*where), json.dumps([login.user, login.password])
+                )
+                await servers.put_shared(tx, *where, sealed)
 
 
 async def _used(tx: Transaction, tools: Toolbox, environments: Sequence[Environment]) -> set[tuple[str, str]]:
@@ -206,10 +237,14 @@ class _Chooser:
             server, database = await self._where(tx, resource, environment)
             bare = dataclasses.replace(places[index], server=server, location=database)
             there = dataclasses.replace(environment, places=(*places[:index], bare, *places[index + 1 :]))
-            login = resource.new_login(there, apart=(environment.name, resource.name) in self._choice.given)
-            sealed = seal(self._tools.registry.vault, environment, sealed_key, resource.name, login)
-            places[index] = dataclasses.replace(bare, sealed=sealed)
+            places[index] = bare if resource.shared else self._with_login(resource, there, bare, sealed_key)
         return dataclasses.replace(environment, places=tuple(places))
+
+    def _with_login(self, resource: Resource, environment: Environment, bare: Place, sealed_key: bytes) -> Place:
+        login = resource.new_login(environment, apart=(environment.name, resource.name) in self._choice.given)
+        return dataclasses.replace(
+            bare, sealed=seal(self._tools.registry.vault, environment, sealed_key, resource.name, login)
+        )
 
     async def _where(self, tx: Transaction, resource: Resource, environment: Environment) -> tuple[str, str]:
         """Server and database of a resource."""
@@ -282,6 +317,8 @@ class _Chooser:
 
     def _name(self, resource: Resource, environment: Environment) -> str:
         first, apart = resource.names(environment)
+        if first == apart:  # all share one
+            return first
         chosen = apart if (resource.kind, first) in self._names else first
         self._names.add((resource.kind, chosen))
         return chosen
@@ -293,8 +330,15 @@ def seal(vault: Vault, environment: Environment, sealed_key: bytes, resource: st
     return vault.seal(environment.tenant.id, sealed_key, login_field(environment, resource), text)
 
 
-def unseal(vault: Vault, environment: Environment, place: Place) -> Login:
-    """The login of a place. Raises `SealBroken`."""
-    field = login_field(environment, place.name)
-    user, password = json.loads(vault.open(environment.tenant.id, environment.sealed_key, field, place.sealed))
+def unseal(vault: Vault, environment: Environment, place: Place, server: Server) -> Login:
+    """The login of a place, the tenant's own or that of a database it shares. Raises `SealBroken`."""
+    if place.sealed:
+        field = login_field(environment, place.name)
+        return _login(vault.open(environment.tenant.id, environment.sealed_key, field, place.sealed))
+    sealed = server.shared.get(place.database, b"")
+    return _login(vault.open_platform(shared_login_field(server.name, place.database), sealed))
+
+
+def _login(text: str) -> Login:
+    user, password = json.loads(text)
     return Login(user, password)

@@ -14,6 +14,8 @@ from tenantry.config import Config
 from tenantry.errors import TenantryError
 from tenantry.model import (
     Environment,
+    Place,
+    Server,
     Status,
     Tenant,
     expand,
@@ -85,11 +87,18 @@ class Toolbox(Blueprints):
         return [self._with_logins(environment) for environment in found]
 
     def _with_logins(self, environment: Environment) -> Environment:
-        placed = [place for place in environment.places if place.sealed]
-        if not placed:
+        logins = {
+            place.name: placement.unseal(self.registry.vault, environment, place, server)
+            for place in environment.places
+            if place.server and (server := self.servers.find(place.server)) and self._has_login(place, server)
+        }
+        if not logins:
             return environment
-        logins = {place.name: placement.unseal(self.registry.vault, environment, place) for place in placed}
         return dataclasses.replace(environment, logins=logins)
+
+    @staticmethod
+    def _has_login(place: Place, server: Server) -> bool:
+        return bool(place.sealed) or place.database in server.shared
 
     async def learn_servers(self, tx: Transaction) -> None:
         """Know the servers as the registry has them now, with their administrators' logins."""

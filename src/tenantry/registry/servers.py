@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import and_, delete, func, select, update
 
 from tenantry.errors import ServerUnknown
-from tenantry.model import Server, ServerState, Status
+from tenantry.model import NOTHING, Server, ServerState, Status, shared_login_field
 from tenantry.registry import tables
 from tenantry.registry.database import IN_LIMIT, Transaction, chunks, now, plain
 from tenantry.registry.vault import Vault
@@ -24,7 +24,7 @@ DROP: Final = "drop"
 async def known(tx: Transaction, vault: Vault | None = None) -> dict[str, Server]:
     """All servers by name; with the vault, the administrators' URLs of those that were added by command are opened."""
     table = tables.server
-    found = {}
+    found, shared = {}, await _shared(tx)
     for row in await tx.all(select(table).order_by(table.c.name)):
         opened = vault.open_platform(CHANGED + row.name, row.sealed) if vault and row.sealed else ""
         found[row.name] = Server(
@@ -36,8 +36,28 @@ async def known(tx: Transaction, vault: Vault | None = None) -> dict[str, Server
             connections=row.connections,
             labels=frozenset(row.labels),
             state=ServerState(row.state),
+            shared=shared.get(row.name, NOTHING),
         )
     return found
+
+
+async def _shared(tx: Transaction) -> dict[str, dict[str, bytes]]:
+    """The sealed logins of shared databases, by server and database."""
+    table = tables.shared_login
+    found: dict[str, dict[str, bytes]] = {}
+    for server, database, sealed in await tx.all(select(table.c.server, table.c.database, table.c.sealed)):
+        found.setdefault(server, {})[database] = sealed
+    return found
+
+
+async def put_shared(tx: Transaction, server: str, database: str, sealed: bytes) -> None:
+    """Enter the sealed login of a database that tenants share, or its new one; tells all processes."""
+    table = tables.shared_login
+    there = (table.c.server == server) & (table.c.database == database)
+    changed = await tx.execute(update(table).where(there).values(sealed=sealed))
+    if not changed.rowcount:
+        await tx.insert(table, [{"server": server, "database": database, "sealed": sealed, "created": now()}])
+    tx.changed(CHANGED + server)
 
 
 async def added(tx: Transaction) -> set[str]:
@@ -76,6 +96,7 @@ async def set_state(tx: Transaction, name: str, state: ServerState) -> None:
 async def remove(tx: Transaction, name: str) -> None:
     """Forget a server; tells all processes."""
     await tx.execute(delete(tables.server).where(tables.server.c.name == name))
+    await tx.execute(delete(tables.shared_login).where(tables.shared_login.c.server == name))
     tx.changed(CHANGED + name)
 
 
@@ -166,12 +187,16 @@ async def set_login(tx: Transaction, rows: Sequence[tuple[str, str, str, bytes]]
 
 
 async def reseal(tx: Transaction, vault: Vault) -> None:
-    """Seal every administrator's URL with the current platform key."""
+    """Seal every administrator's URL and the login of every shared database with the current platform key."""
     table = tables.server
     for row in await tx.all(select(table.c.name, table.c.sealed).where(table.c.sealed.is_not(None))):
         field = CHANGED + row.name
         sealed = vault.seal_platform(field, vault.open_platform(field, row.sealed))
         await tx.execute(update(table).where(table.c.name == row.name).values(sealed=sealed))
+    for server, logins in (await _shared(tx)).items():
+        for database, before in logins.items():
+            field = shared_login_field(server, database)
+            await put_shared(tx, server, database, vault.seal_platform(field, vault.open_platform(field, before)))
 
 
 def by_name(servers: Collection[Server]) -> Mapping[str, Server]:

@@ -127,6 +127,15 @@ server = Table(
     Column("created", Moment, nullable=False),
 )
 
+shared_login = Table(
+    "shared_login",
+    metadata,
+    Column("server", Name, primary_key=True),
+    Column("database", Name, primary_key=True),  # tenants share it
+    Column("sealed", LargeBinary, nullable=False),  # the login applications use there
+    Column("created", Moment, nullable=False),
+)
+
 hostname = Table(
     "hostname",
     metadata,

@@ -75,6 +75,7 @@ class Resource(ABC):
     has_schema: ClassVar[bool] = False
     has_users: ClassVar[bool] = False
     server_kind: ClassVar[str | None] = None  # the kind of server it lies on; None: below the data directory
+    shared: ClassVar[bool] = False  # all tenants lie in one database there, which is entered by one login
     takes_file: ClassVar[bool] = False  # whether it can be adopted from a file
     follows_tenant: ClassVar[bool] = False  # made of the tenant's names and values, so made anew when those change
     faults: ClassVar[tuple[type[Exception], ...]] = (OSError,)

@@ -44,6 +44,10 @@ class Servers:
             raise ServerUnknown(server=name, known=", ".join(self._known) or "none")
         return found
 
+    def find(self, name: str) -> Server | None:
+        """The server of this name, or None where it is not known."""
+        return self._known.get(name)
+
     def of(self, kind: str) -> list[Server]:
         """The servers of a kind, by name."""
         return sorted((one for one in self._known.values() if one.kind == kind), key=lambda one: one.name)

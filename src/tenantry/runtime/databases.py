@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Final
 
 from tenantry.context import current_environment
 from tenantry.errors import ResourceError, TenantNotServed
-from tenantry.model import Environment, Login, Place, Server
+from tenantry.model import Environment, Place, Server
 from tenantry.runtime.files import Files
 from tenantry.runtime.pools import Pools
 from tenantry.runtime.schema import behind
-from tenantry.runtime.settings import Settings
+from tenantry.runtime.settings import Logins, Settings
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -33,7 +33,7 @@ class Databases:
         settings: Settings,
         current: Callable[[Environment], Environment | None],
         servers: Callable[[str], Server | None],
-        logins: Callable[[Environment, Place], Login],
+        logins: Logins,
     ) -> None:
         self._settings = settings
         self._current = current

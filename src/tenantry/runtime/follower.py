@@ -245,11 +245,13 @@ def _pack_server(server: Server) -> dict[str, Any]:
         "address": server.address,
         "connections": server.connections,
         "state": server.state.value,
+        "shared": {database: base64.b64encode(sealed).decode() for database, sealed in server.shared.items()},
     }
 
 
 def _unpack_server(record: dict[str, Any]) -> Server:
-    return Server(**record | {"state": ServerState(record["state"])})
+    shared = {database: base64.b64decode(sealed) for database, sealed in record["shared"].items()}
+    return Server(**record | {"state": ServerState(record["state"]), "shared": shared})
 
 
 def _unpack(record: dict[str, Any], places: dict[Place, Place]) -> Environment:

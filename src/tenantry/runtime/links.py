@@ -19,6 +19,7 @@ from tenantry.model import Environment, Login, Place, Server
 from tenantry.runtime.breaker import Breaker
 from tenantry.runtime.budget import Budget, Loop, Share, Slot
 from tenantry.runtime.guard import guard
+from tenantry.runtime.settings import Logins
 from tenantry.runtime.wire import CONNECT_SECONDS, Wire
 
 if TYPE_CHECKING:
@@ -124,11 +125,11 @@ class Host:
             self._dialects[loop is not None] = connection.dialect
             self._learnt.add(loop is not None)
 
-    def answers(self, logins: Callable[[Environment, Place], Login]) -> bool:
+    def answers(self, logins: Logins) -> bool:
         """Whether the server shows that it lives; blocks."""
         if self.sample is None:
             return self.wire.answers(self.server, Login("", ""), "")
-        return self.wire.answers(self.server, logins(*self.sample), self.sample[1].location)
+        return self.wire.answers(self.server, logins(*self.sample, self.server), self.sample[1].database)
 
     def dialect(self, loop: Loop, database: str) -> Dialect:
         """The dialect of a tenant's engines: one for all where that is right, so that the server is asked only once."""
@@ -289,8 +290,8 @@ def connect(
 
     host = tenancy.host
     host.sample = tenancy.environment, place
-    dialect = host.dialect(loop, place.location)
-    url = host.wire.url(host.server, login, place.location, loop)
+    dialect = host.dialect(loop, place.database)
+    url = host.wire.url(host.server, login, place.database, loop)
     arguments, options = dialect.create_connect_args(url)
     options.update(
         host.wire.options(host.server, login, loop), connect_timeout=CONNECT_SECONDS if loop is None else PATIENCE

@@ -17,10 +17,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 
 from tenantry.errors import ResourceError, ServerBusy, ServerUnavailable, ServerUnknown
-from tenantry.model import Environment, Login, Place, Server, ServerState
+from tenantry.model import Environment, Place, Server, ServerState
 from tenantry.runtime.budget import Grant, Loop, Waiter
 from tenantry.runtime.links import Host, Link, Tenancy, connect
-from tenantry.runtime.settings import PoolLimits, Settings
+from tenantry.runtime.settings import Logins, PoolLimits, Settings
 from tenantry.runtime.wire import CONNECT_SECONDS, WIRES
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Pools:
         settings: Settings,
         current: Look,
         servers: Callable[[str], Server | None],
-        logins: Callable[[Environment, Place], Login],
+        logins: Logins,
     ) -> None:
         self._settings = settings
         self._current = current
@@ -253,7 +253,7 @@ class Pools:
         from sqlalchemy.exc import DBAPIError
         from sqlalchemy.util import greenlet_spawn
 
-        login, began = self._logins(environment, place), time.monotonic()
+        login, began = self._logins(environment, place, tenancy.host.server), time.monotonic()
         try:
             async with _patience(tenancy.host):
                 link = await greenlet_spawn(connect, tenancy, place, login, loop, self._broken)
@@ -281,7 +281,7 @@ class Pools:
     def _attempt_sync(self, tenancy: Tenancy, environment: Environment, place: Place) -> Link:
         from sqlalchemy.exc import DBAPIError
 
-        login, began = self._logins(environment, place), time.monotonic()
+        login, began = self._logins(environment, place, tenancy.host.server), time.monotonic()
         try:
             link = connect(tenancy, place, login, None, self._broken)
         except (DBAPIError, OSError) as error:

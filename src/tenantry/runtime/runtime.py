@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from tenantry.context import current_environment
 from tenantry.errors import RegistryUnavailable, ResourceError, RuntimeMissing, TenantNotFound, TenantryError
-from tenantry.model import Environment, Login, Place, facts_of, resolve_values
+from tenantry.model import Environment, Login, Place, Server, facts_of, resolve_values
 from tenantry.runtime.accounts import Accounts
 from tenantry.runtime.cache import TenantCache
 from tenantry.runtime.databases import Databases, Origin
 from tenantry.runtime.follower import Follower
 from tenantry.runtime.resolver import Resolver
 from tenantry.runtime.sessions import Sessions
-from tenantry.runtime.settings import Settings, Source
+from tenantry.runtime.settings import Logins, Settings, Source
 from tenantry.runtime.storage import Storage, open_storage
 from tenantry.runtime.usage import RequestUsage
 
@@ -41,7 +41,7 @@ REMEMBERED: Final = 10_000
 _installed: Runtime | None = None
 
 
-def no_logins(environment: Environment, place: Place) -> Login:
+def no_logins(environment: Environment, place: Place, server: Server) -> Login:
     """Stands where a runtime was given no way to open sealed logins: nothing on a server can be reached."""
     reason = "this runtime was not told how to open its login"
     raise ResourceError(kind=place.kind, resource=place.name, tenant=environment.tenant.slug, reason=reason)
@@ -59,7 +59,7 @@ class Runtime:
         settings: Settings,
         source: Source,
         keys: Callable[[Environment], bytes],
-        logins: Callable[[Environment, Place], Login] = no_logins,
+        logins: Logins = no_logins,
     ) -> None:
         self.settings = settings
         self.source = source

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
-from tenantry.model import Changes, Loaded
+from tenantry.model import Changes, Environment, Loaded, Login, Place, Server
 
 Rule = Literal["host", "path", "jwt"]
+
+Logins: TypeAlias = Callable[[Environment, Place, Server], Login]
+"""Opens the sealed login by which an environment's place on a server is reached."""
 
 ALGORITHMS: Final = ("RS256", "PS256", "ES256", "Ed25519")
 """Signatures (RFC 7518, RFC 9864) a token may carry: asymmetric ones, so that a public key can never sign."""
