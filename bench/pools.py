@@ -36,7 +36,8 @@ VISITS = 3000  # in random order
 VISITORS = 64  # at the same time
 OTHERS = 20  # beside the tenant that floods
 FLOOD = 200  # requests of it at the same time
-SECONDS = 15.0  # of looking, with and without the flood
+SECONDS = 30.0  # of looking, with the flood and without
+TURNS = 10  # in so many turns
 EVERY = 0.05  # seconds between two requests of one of the others
 
 NOTE = text("SELECT text FROM note")
@@ -131,28 +132,39 @@ async def at_random(report: Report, runtime: Runtime, tenants: list[Environment]
     report.add("the same: most connections open", most, "", bound=f"≤ {BUDGET}", holds=most <= BUDGET)
 
 
-async def watched(tenants: list[Environment]) -> float:
-    """The slowest tenant's 99th percentile, while each asks for its page now and then: seconds."""
-    end = time.perf_counter() + SECONDS
+class Watch:
+    """What the others notice: how long each of them waits for its page, now and then."""
 
-    async def look(tenant: Environment, number: int) -> float:
-        times = []
-        await asyncio.sleep(EVERY * number / len(tenants))
+    def __init__(self, tenants: list[Environment]) -> None:
+        self._times: dict[str, list[float]] = {tenant.id: [] for tenant in tenants}
+
+    async def look(self, tenants: list[Environment]) -> None:
+        """For a while."""
+        end = time.perf_counter() + SECONDS / TURNS
+        await asyncio.gather(*(self._look(tenant, end, EVERY * n / len(tenants)) for n, tenant in enumerate(tenants)))
+
+    async def _look(self, tenant: Environment, end: float, pause: float) -> None:
+        await asyncio.sleep(pause)
         with tenant_context(tenant):
             while (start := time.perf_counter()) < end:
                 await ours()
-                times.append(time.perf_counter() - start)
+                self._times[tenant.id].append(time.perf_counter() - start)
                 await asyncio.sleep(EVERY)
-        return statistics.quantiles(times, n=100)[98]
 
-    return max(await asyncio.gather(*(look(tenant, number) for number, tenant in enumerate(tenants))))
+    @property
+    def slowest(self) -> float:
+        """The slowest tenant's 99th percentile, in seconds."""
+        return max(statistics.quantiles(times, n=100)[98] for times in self._times.values())
 
 
-async def flooded(report: Report, runtime: Runtime, tenants: list[Environment]) -> None:
-    """What the others notice while one sends far more than it can be given."""
+async def flooded(report: Report, tenants: list[Environment]) -> None:
+    """What the others notice while one sends far more than it can be given.
+
+    With and without take turns, since a server that has just made 2,000 databases has work of its own for a while.
+    """
     flooding, *others = tenants[: OTHERS + 1]
-    await watched(others)
-    before = await watched(others)
+    await Watch(others).look(others)
+    before, during = Watch(others), Watch(others)
     going, served = True, 0
 
     async def flood() -> None:
@@ -162,14 +174,17 @@ async def flooded(report: Report, runtime: Runtime, tenants: list[Environment]) 
                 await ours()
                 served += 1
 
-    floods = [asyncio.create_task(flood()) for _ in range(FLOOD)]
-    during = await watched(others)
-    going = False
-    await asyncio.gather(*floods)
-    report.add(f"slowest p99 of {OTHERS} tenants", 1000 * before, "ms")
+    for _ in range(TURNS):
+        await before.look(others)
+        going = True
+        floods = [asyncio.create_task(flood()) for _ in range(FLOOD)]
+        await during.look(others)
+        going = False
+        await asyncio.gather(*floods)
+    report.add(f"slowest p99 of {OTHERS} tenants", 1000 * before.slowest, "ms")
     name = f"the same while another one sends {FLOOD} at a time ({served / SECONDS:,.0f}/s)"
-    ratio = during / before
-    report.add(name, 1000 * during, "ms", "without", ratio, "≤ 3", ratio <= 3)
+    ratio = during.slowest / before.slowest
+    report.add(name, 1000 * during.slowest, "ms", "without", ratio, "≤ 3", ratio <= 3)
 
 
 async def measure(report: Report, server: Postgres, count: int) -> None:
@@ -183,7 +198,7 @@ async def measure(report: Report, server: Postgres, count: int) -> None:
     await runtime.start()
     runtime.install()
     await one_query(report, server, tenants[0])
-    await flooded(report, runtime, tenants)
+    await flooded(report, tenants)
     await at_random(report, runtime, tenants, server)
     await runtime.stop()
 
