@@ -54,6 +54,7 @@ class Blueprints:
                 secret_values=secret,
                 users=resource == users,
                 servers=self.servers,
+                server_kinds={name: server.kind for name, server in self.config.servers.items()},
                 platform=self._identity,
             )
             made.append(build(resource, spec, setting))
