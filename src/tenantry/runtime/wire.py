@@ -202,5 +202,5 @@ async def _end(connection: Any) -> None:
 
 _ending: Final[set[asyncio.Task[None]]] = set()  # event loops hold tasks by weak references alone
 
-WIRES: Final[Mapping[str, Wire]] = MappingProxyType({"postgres": Postgres(), "mysql": MySql(), "rows": Postgres()})
-"""By the kind of a place."""
+WIRES: Final[Mapping[str, Wire]] = MappingProxyType({"postgres": Postgres(), "mysql": MySql()})
+"""By the kind of a server."""
