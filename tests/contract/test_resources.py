@@ -121,13 +121,13 @@ async def test_measure_grows_with_use(world: World) -> None:
 
 
 async def test_no_attack_crosses(world: World) -> None:
-    """No attack gets from one environment into another, and the attempts leave nothing behind."""
+    """No attack that a kind promises to keep out gets through, and the attempts leave nothing behind."""
     resource, env, other = world.resource(), world.environment(), world.environment("umbrella")
     await resource.create(env)
     await resource.create(other)
     before = world.files()
-    assert await resource.attack(env, other) == []
-    assert await resource.attack(other, env) == []
+    assert [breach for breach in await resource.attack(env, other) if breach.promised] == []
+    assert [breach for breach in await resource.attack(other, env) if breach.promised] == []
     assert world.files() == before
 
 
@@ -371,6 +371,8 @@ async def test_unknown_versions_are_refused(schema_world: World) -> None:
 
 async def test_many_are_migrated_and_a_failed_one_holds_no_other(schema_world: World) -> None:
     """A batch migrates in order; a tenant whose data does not fit has its error in its place."""
+    if kinds()[schema_world.kind].shared:
+        pytest.skip("tenants that share tables share their schema")
     resource, envs = schema_world.resource(), [schema_world.environment(f"t{number}") for number in range(7)]
     assert await resource.create_many(envs) == [None] * 7
     schema_world.use(resource, envs[3], "Welcome")

@@ -17,8 +17,8 @@ if TYPE_CHECKING:  # both take half a second to import, and plain SQL files need
     import sqlalchemy
     from alembic.script import ScriptDirectory
 
-BOOKKEEPING: Final = frozenset({"tenantry_schema", "alembic_version"})
-"""Tables that tell the version and hold nothing of a tenant."""
+BOOKKEEPING: Final = frozenset({"tenantry_schema", "alembic_version", "tenantry_tenant"})
+"""Tables that tell the version, or which tenants are there, and hold nothing of theirs."""
 
 OWN_TRANSACTION: Final = "a migration cannot begin, commit or roll back: it runs in one transaction with its record"
 
