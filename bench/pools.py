@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from bench.report import Report
 from tenantry.context import tenant_context
-from tenantry.model import Environment
+from tenantry.model import Environment, Login, Server
 from tenantry.runtime import Runtime, tenant_session
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -44,6 +44,11 @@ NOTE = text("SELECT text FROM note")
 WHERE = text("SELECT current_database()")
 
 
+def login_of(tenant: Environment) -> Login:
+    """A tenant's own login."""
+    return opened(tenant, tenant.places[0], Server("pg1", "postgres", ""))
+
+
 async def ours() -> None:
     """A session on the current tenant's database, with one query."""
     async with tenant_session() as session:
@@ -60,7 +65,7 @@ async def mean(work: Callable[[], Awaitable[None]]) -> float:
 
 async def one_query(report: Report, server: Postgres, tenant: Environment) -> None:
     """The same query through a session of ours and one on a static engine, in turns."""
-    login = opened(tenant, tenant.places[0])
+    login = login_of(tenant)
     address = make_url(server.url(login.user, login.user, login.password)).set(drivername="postgresql+psycopg")
     engine = create_async_engine(address, pool_size=5)
 
@@ -91,7 +96,7 @@ async def bare(runtime: Runtime, tenants: list[Environment], server: Postgres) -
 
     async def visit() -> None:
         while order:
-            login = opened(tenant := order.pop(), tenant.places[0])
+            login = login_of(order.pop())
             address = server.url(login.user, login.user, login.password)
             async with await psycopg.AsyncConnection.connect(address) as connection:
                 await connection.execute("SELECT current_database()")

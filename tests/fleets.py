@@ -168,7 +168,7 @@ def sealed(login: Login) -> bytes:
     return f"{login.user}:{login.password}".encode()
 
 
-def opened(environment: Environment, place: Place) -> Login:
+def opened(environment: Environment, place: Place, server: Server) -> Login:
     user, _, password = place.sealed.decode().partition(":")
     return Login(user, password)
 

@@ -213,6 +213,13 @@ async def test_locked_control_database(ground: Ground, platform: Platform) -> No
     assert await g.faults(ground, platform) == []
 
 
+async def test_workers_begin_at_once(ground: Ground, platform: Platform) -> None:
+    """Of several that are the first ones here, and build the engine's tables at the same time, all live."""
+    with contextlib.ExitStack() as together:
+        for process in [together.enter_context(ground.worker()) for _ in range(4)]:
+            await g.lives(platform, process)
+
+
 async def test_dead_workers_are_buried(ground: Ground, platform: Platform) -> None:
     """The row of a killed worker is gone after the burial time, without any worker having to start."""
     ground.config.write_text(ground.config.read_text() + '\n[worker]\nheartbeat = "100ms"\ndead_after = "500ms"\n')

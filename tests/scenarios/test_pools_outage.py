@@ -27,6 +27,7 @@ from tenantry.runtime.breaker import Breaker
 
 WHERE = text("SELECT current_database()")
 NAMES = ("pg1", "pg2", "pg3")
+USERS = 3  # of each server, one request after the other
 
 pytestmark = pytest.mark.postgres
 
@@ -44,6 +45,7 @@ class Trio:
             self.tenants[name] = fleet.tenants_on(name, server, slugs)
         self.served = dict.fromkeys(NAMES, 0)
         self.errors: dict[str, list[BaseException]] = {name: [] for name in NAMES}
+        self.refused: dict[str, set[int]] = {name: set() for name in NAMES}  # which of its users were
         self._users: list[asyncio.Task[None]] = []
 
     def begin(self) -> None:
@@ -54,7 +56,8 @@ class Trio:
             user.cancel()
         await asyncio.gather(*self._users, return_exceptions=True)
 
-    async def _use(self, name: str, number: int) -> None:
+    async def _use(self, name: str, start: int) -> None:
+        number = start
         while True:
             number += 1
             environment = self.tenants[name][number % len(self.tenants[name])]
@@ -63,6 +66,7 @@ class Trio:
                 self.served[name] += 1
             except ServerUnavailable as error:
                 self.errors[name].append(error)
+                self.refused[name].add(start)
             await asyncio.sleep(0.01)
 
 
@@ -145,6 +149,7 @@ async def test_a_server_is_killed(trio: tuple[Trio, Runtime]) -> None:
     kill(server)
     await until(lambda: breaker(runtime).is_open)
     assert await answer(runtime, fleet.tenants["pg1"][0]) == (503, b"1")
+    await until(lambda: len(fleet.refused["pg1"]) == USERS)  # so none has an answer still to read
     seen = dict(fleet.served)
     await until(lambda: all(fleet.served[name] > seen[name] + 50 for name in ("pg2", "pg3")))
     assert fleet.served["pg1"] == seen["pg1"]

@@ -9,21 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import logging
+import os
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Final, LiteralString, Protocol
 
 from dbos import DBOS, DBOSConfig, SetWorkflowID
 from dbos._error import DBOSNonExistentWorkflowError
 from dbos._serialization import DBOSPortableJSONSerializer
 from psycopg import AsyncConnection as ServerConnection
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL
 
 from tenantry.errors import RegistryUnavailable
-from tenantry.registry.database import ENGINE_SCHEMA, Database, engine_file
+from tenantry.registry.database import ENGINE_SCHEMA, Database, engine_file, keep_a_log
 
 APPLICATION: Final = "tenantry"
 VERSION: Final = "1"
@@ -103,12 +106,12 @@ class Engine:
     def __init__(self, database: Database, executor_id: str, drive: Drive) -> None:
         self._database = database
         self._url = _engine_url(database.url)
+        self._file = engine_file(str(database.url.database))  # on SQLite
         self._executor_id = executor_id
-        _keep_a_log(self._url)
         self._drive = drive
 
     async def start(self) -> None:
-        """Launch, which takes some 50 ms, in a thread.
+        """Launch, which takes some 50 ms, in a thread. Raises `RegistryUnavailable` where it is never its turn.
 
         On PostgreSQL the first launch builds indexes that wait for every open transaction, of this process too: so
         its event loop must go on meanwhile.
@@ -134,26 +137,30 @@ class Engine:
             config["db_engine_kwargs"] = {"connect_args": arguments}
             config["sys_db_pool_size"] = CONNECTIONS
         async with self._turn():
+            if self._database.is_sqlite:
+                await asyncio.to_thread(_keep_a_log, self._file)
             DBOS(config=config)
             logging.getLogger("dbos").setLevel(logging.CRITICAL)
             await asyncio.to_thread(DBOS.launch)
 
     @contextlib.asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
-        """Launch one engine at a time on a PostgreSQL server. Raises `RegistryUnavailable` when it takes too long.
+        """Launch one engine at a time. Raises `RegistryUnavailable` when it takes too long.
 
-        The lock is tried for, never waited for, and outside of any transaction: an open one holds up the building of
-        indexes, and whoever builds them holds the lock.
+        The lock is tried for, never waited for, and on a server outside of any transaction: an open one holds up the
+        building of indexes, and whoever builds them holds the lock. On SQLite the directory is locked, not the file:
+        closing a descriptor of that would end SQLite's own locks.
         """
         if self._database.is_sqlite:
-            yield
+            folder = os.open(Path(self._file).parent, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                await _patiently(lambda: _locked(folder))
+                yield
+            finally:
+                os.close(folder)
             return
-        until = time.monotonic() + LAUNCH_SECONDS
         async with self._database.aside("tenantry launch") as connection:
-            while not await _asked(connection, "SELECT pg_try_advisory_lock(%s)"):
-                if time.monotonic() > until:
-                    raise RegistryUnavailable(reason="another worker does not end launching its engine")
-                await asyncio.sleep(LAUNCH_POLL)
+            await _patiently(lambda: _asked(connection, "SELECT pg_try_advisory_lock(%s)"))
             yield
             await _asked(connection, "SELECT pg_advisory_unlock(%s)")  # as it ends, too, except behind a pooler
 
@@ -187,17 +194,31 @@ class Engine:
         await DBOS.delete_workflows_async(workflow_ids)
 
 
+async def _patiently(try_it: Callable[[], Awaitable[bool]]) -> None:
+    until = time.monotonic() + LAUNCH_SECONDS
+    while not await try_it():
+        if time.monotonic() > until:
+            raise RegistryUnavailable(reason="another worker does not end launching its engine")
+        await asyncio.sleep(LAUNCH_POLL)
+
+
+async def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 async def _asked(connection: ServerConnection[Any], query: LiteralString) -> bool:
     cursor = await connection.execute(query, [LAUNCH_LOCK])
     return await cursor.fetchone() == (True,)
 
 
-def _keep_a_log(url: str) -> None:
+def _keep_a_log(file: str) -> None:
     """Put the engine's file into WAL mode, which it keeps: its many readers then hold up no writer."""
-    file = make_url(url).database if url.startswith("sqlite") else None
-    if file:
-        with contextlib.closing(sqlite3.connect(file, timeout=BUSY_SECONDS)) as connection:
-            connection.execute("PRAGMA journal_mode = WAL")
+    with contextlib.closing(sqlite3.connect(file, timeout=BUSY_SECONDS)) as connection:
+        keep_a_log(connection)
 
 
 def _engine_url(parsed: URL) -> str:

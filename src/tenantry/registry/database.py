@@ -344,13 +344,13 @@ def _server_engine(url: URL, arguments: Mapping[str, Any]) -> AsyncEngine:
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
-    _keep_a_log(cursor)
+    keep_a_log(cursor)
     for pragma in ("synchronous=FULL", "foreign_keys=ON", "cache_size=-16000", "secure_delete=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
 
-def _keep_a_log(cursor: Any) -> None:
+def keep_a_log(cursor: Any) -> None:
     """Put the file into WAL mode. Of two that do it to a new file SQLite refuses one, instead of letting it wait."""
     until = time.monotonic() + BUSY_SECONDS
     while True:
