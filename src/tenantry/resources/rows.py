@@ -17,7 +17,7 @@ from sqlalchemy.exc import ArgumentError
 from tenantry.config import Frozen
 from tenantry.credentials import USER_TABLE
 from tenantry.errors import NameTaken
-from tenantry.model import Breach, Environment, Finding, Login, Migrated, Server, Usage, new_id
+from tenantry.model import Attempt, Environment, Finding, Login, Migrated, Server, Usage, new_id
 from tenantry.resources import Setting, history, rows_copy, rows_plan, rows_tables, server_migrator
 from tenantry.resources import postgres_admin as admin
 from tenantry.resources import postgres_template as template
@@ -26,7 +26,7 @@ from tenantry.resources.postgres_dialect import Connection
 from tenantry.resources.postgres_kind import PostgresKind
 from tenantry.resources.postgres_shape import differences, shape
 from tenantry.resources.postgres_template import Golden
-from tenantry.resources.rows_attack import attack
+from tenantry.resources.rows_attack import Attacker
 from tenantry.resources.rows_dialect import Shared
 from tenantry.resources.server_database import Pool
 from tenantry.resources.servers import PASSWORD_BYTES
@@ -39,6 +39,9 @@ OWNER: Final = "_owner"
 
 LONGEST: Final = 63 - len(OWNER)
 RESERVED: Final = frozenset({"postgres", "template0", "template1"})
+_PLANT: Final = f"INSERT INTO {rows_tables.TRACE} (canary) VALUES (%s)"  # noqa: S608 -- a constant
+_SEEK: Final = f"SELECT canary FROM {rows_tables.TRACE} WHERE starts_with(canary, %s)"  # noqa: S608
+_UPROOT: Final = f"DELETE FROM {rows_tables.TRACE}"  # noqa: S608 -- the policies keep it to one tenant's
 _LETTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")
 _NOTHING: Final = sql.SQL("NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS")
 
@@ -214,8 +217,8 @@ class Rows(PostgresKind):
         admin.run(connection, steps)
 
     def _found(self, inner: Connection) -> None:
-        """The markers' table and the users', where they are missing."""
-        wanted = {rows_tables.MARKER: rows_tables.MARKER_TABLE}
+        """The tables that Tenantry itself needs, where they are missing."""
+        wanted = {rows_tables.MARKER: rows_tables.MARKER_TABLE, rows_tables.TRACE: rows_tables.TRACE_TABLE}
         if self.setting.users:
             wanted["tenantry_user"] = USER_TABLE[self.dialect.name]
         query = "SELECT relname FROM pg_class WHERE oid = to_regclass('public.' || quote_ident(relname))"
@@ -322,11 +325,30 @@ class Rows(PostgresKind):
         found = rows_plan.weaknesses(connection, self.role, self.options.shared)
         return [Finding(self.name, False, one.what, one.remedy) for one in found]
 
-    def _attack(self, env: Environment, other: Environment) -> list[Breach]:
-        server, login = self.server(env), self._login(env)
+    @contextmanager
+    def _application(self, env: Environment) -> Iterator[Connection]:
+        """The shared database, as an application enters it."""
+        login = self._login(env)
         facts = {"dbname": self.options.database, "user": login.user, "password": login.password}
-        with Connection.connect(admin.conninfo(server.address, **facts), autocommit=True) as connection:
-            return attack(self.name, connection, env.key, other.key, self.owner, self.options.shared)
+        with Connection.connect(admin.conninfo(self.server(env).address, **facts), autocommit=True) as connection:
+            yield connection
+
+    def _attack(self, env: Environment, other: Environment) -> list[Attempt]:
+        with self._application(env) as connection:
+            return Attacker(self.name, connection, env.key, other.key).run(self.owner, self.options.shared)
+
+    def _plant(self, env: Environment, canary: str) -> None:
+        with self._application(env) as connection, rows_tables.working_for(connection, env.key):
+            connection.execute(_UPROOT)
+            connection.execute(_PLANT, (canary,))
+
+    def _seek(self, env: Environment, trace: str) -> list[str]:
+        with self._application(env) as connection, rows_tables.working_for(connection, env.key):
+            return [str(canary) for (canary,) in connection.execute(_SEEK, (trace,))]
+
+    def _uproot(self, env: Environment) -> None:
+        with self._application(env) as connection, rows_tables.working_for(connection, env.key):
+            connection.execute(_UPROOT)
 
     # --- templates ---
 

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
 import psycopg
 from psycopg import sql
 
-from tenantry.model import Breach
-from tenantry.resources.postgres_attack import FILES
+from tenantry.model import Attempt, Breach, Untried
+from tenantry.resources.postgres_attack import MORE as ASKED
+from tenantry.resources.postgres_attack import REFUSED, SERVER, Statement, Step, line
 from tenantry.resources.postgres_dialect import Connection
 from tenantry.resources.rows_plan import SETTING, TENANT
-from tenantry.resources.rows_tables import MARKER, Table, flat, tables
-
-KNOWN: Final = "name another tenant in the setting"
-"""What whoever runs SQL of their own as the application's role can do: the policies believe the setting."""
+from tenantry.resources.rows_tables import Table, flat, tables
 
 COLUMN: Final = sql.Identifier(TENANT)
+
+STEPS: Final = (
+    ("read the other's rows of", "SELECT FROM {table} WHERE {tenant} = {other}"),
+    ("read all rows of", "SELECT FROM {table} WHERE {tenant} <> {own}"),
+    ("read without policies from", "SET LOCAL row_security = off; SELECT FROM {table}"),
+    ("change the other's rows of", "UPDATE {table} SET {tenant} = {tenant} WHERE {tenant} = {other}"),
+    ("take the other's rows of", "UPDATE {table} SET {tenant} = {own} WHERE {tenant} = {other}"),
+    ("remove the other's rows of", "DELETE FROM {table} WHERE {tenant} = {other}"),
+    ("lock the other's rows of", "SELECT FROM {table} WHERE {tenant} = {other} FOR UPDATE"),
+    ("add a row for the other to", "INSERT INTO {table} ({tenant}) VALUES ({other})"),
+    ("empty", "TRUNCATE {table}"),
+    ("take the policies from", "ALTER TABLE {table} DISABLE ROW LEVEL SECURITY"),
+    ("put a rule on", "CREATE RULE tenantry_attack AS ON INSERT TO {table} DO ALSO NOTHING"),
+)
+"""What is tried on every table."""
 
 MORE: Final = (
     ("make a table", sql.SQL("CREATE TABLE public.tenantry_attack (x int)")),
@@ -25,92 +38,81 @@ MORE: Final = (
     ("make a schema", sql.SQL("CREATE SCHEMA tenantry_attack")),
     ("put a table before others on the search path", sql.SQL("CREATE TEMPORARY TABLE tenantry_attack (x int)")),
     ("switch policies off for oneself", sql.SQL("SET LOCAL ROLE NONE; ALTER ROLE CURRENT_USER BYPASSRLS")),
-    ("reach through dblink", sql.SQL("SELECT * FROM dblink('dbname=' || current_database(), 'SELECT 1') AS t (x int)")),
+    ("reach out by dblink", sql.SQL("CREATE EXTENSION dblink")),
 )
 
 
-def attack(
-    name: str, connection: Connection, own: str, other: str, owner: str, shared: Collection[str]
-) -> list[Breach]:
-    """Try everything as the tenant `own` against the rows of `other`. What succeeds is rolled back."""
-    found = flat(tables(connection, shared))
-    markers = Table(0, "public", MARKER, False, (), frozenset(), False)
-    breaches = []
-    for table in (markers, *found):
-        for what, statement in _steps(table, own, other):
-            evidence = _tried(connection, own, statement)
-            if evidence is not None:
-                breaches.append(Breach(name, f"{what} {table.shown}", evidence))
-    for what, statement in (*_around(owner), *MORE, *FILES):
-        evidence = _tried(connection, own, statement, counts=False)
-        if evidence is not None:
-            breaches.append(Breach(name, what, evidence))
-    return [*breaches, *_without_tenant(name, connection, found), *_known(name, connection, other, found)]
+class Attacker:
+    """The application's role, for one tenant, against the rows of another; what succeeds is rolled back."""
+
+    def __init__(self, name: str, connection: Connection, own: str, other: str) -> None:
+        self._name = name
+        self._connection = connection
+        self._own = own
+        self._other = other
+
+    def run(self, owner: str, shared: Collection[str]) -> list[Attempt]:
+        """Everything that is tried; `owner` is the role that the tables belong to."""
+        found = flat(tables(self._connection, shared))
+        return [
+            *(self._try(what, self._own, one) for table in found for what, one in self._on(table)),
+            *(self._try(what, self._own, one, counts=False) for what, one in (*_around(owner), *MORE, *SERVER)),
+            *(self._ask(what, query) for what, query in ASKED),
+            *(self._try(f"read {one.shown} without a tenant", key, _all(one)) for one in found for key in (None, "")),
+            self._believed(found),
+        ]
+
+    def _on(self, table: Table) -> Iterator[Step]:
+        """Statements that are to reach no row, or to be refused."""
+        names = {"table": table.identifier, "tenant": COLUMN}
+        values = {"own": sql.Literal(self._own), "other": sql.Literal(self._other)}
+        for what, text in STEPS:
+            yield f"{what} {table.shown}", sql.SQL(text).format(**names, **values)
+        statistics = "SELECT FROM pg_stats WHERE schemaname = {} AND tablename = {}"
+        yield f"read samples of {table.shown}", sql.SQL(statistics).format(table.schema, table.name)
+
+    def _believed(self, found: Sequence[Table]) -> Attempt:
+        """Whoever runs statements of their own as the application's role can name any tenant: policies believe that."""
+        what = "name another tenant in the setting"
+        for table in found:
+            statement = sql.SQL("SELECT FROM {} WHERE {} = {}").format(table.identifier, COLUMN, self._other)
+            attempt = self._try(what, self._other, statement)
+            if isinstance(attempt, Breach):
+                return Breach(self._name, what, f"{attempt.evidence} of {table.shown}", promised=False)
+        return Attempt(self._name, what, "the other has no rows")
+
+    def _try(self, what: str, key: str | None, statement: Statement, *, counts: bool = True) -> Attempt:
+        """Run a statement for a tenant, or without one. It got through where it reached rows, or was done at all."""
+        try:
+            with self._connection.transaction(force_rollback=True):
+                if key is not None:
+                    self._connection.execute("SELECT set_config(%s, %s, true)", (SETTING, key))
+                cursor = self._connection.execute(statement)
+                while cursor.nextset():
+                    pass
+                reached = cursor.rowcount
+        except psycopg.errors.IntegrityError as error:
+            return Breach(self._name, what, f"only a constraint refused it: {error.diag.message_primary}")
+        except psycopg.Error as error:
+            return (Attempt if error.sqlstate in REFUSED else Untried)(self._name, what, line(error))
+        if counts and reached == 0:
+            return Attempt(self._name, what, "it reached no row")
+        return Breach(self._name, what, f"it reached {reached} rows" if counts and reached > 0 else "it was done")
+
+    def _ask(self, what: str, query: str) -> Attempt:
+        try:
+            row = self._connection.execute(query.encode()).fetchone()
+        except psycopg.Error as error:
+            return Untried(self._name, what, line(error))
+        return Breach(self._name, what, str(row[0])[:300]) if row and row[0] else Attempt(self._name, what)
 
 
-def _steps(table: Table, own: str, other: str) -> Iterator[tuple[str, sql.SQL | sql.Composed]]:
-    """Statements whose count of rows is to be nothing, or which are to be refused."""
-    names = {"table": table.identifier, "tenant": COLUMN, "own": sql.Literal(own), "other": sql.Literal(other)}
-    for what, text in (
-        ("read the other's rows of", "SELECT FROM {table} WHERE {tenant} = {other}"),
-        ("read all rows of", "SELECT FROM {table} WHERE {tenant} <> {own}"),
-        ("read without policies from", "SET LOCAL row_security = off; SELECT FROM {table}"),
-        ("change the other's rows of", "UPDATE {table} SET {tenant} = {tenant} WHERE {tenant} = {other}"),
-        ("take the other's rows of", "UPDATE {table} SET {tenant} = {own} WHERE {tenant} = {other}"),
-        ("remove the other's rows of", "DELETE FROM {table} WHERE {tenant} = {other}"),
-        ("lock the other's rows of", "SELECT FROM {table} WHERE {tenant} = {other} FOR UPDATE"),
-        ("add a row for the other to", "INSERT INTO {table} ({tenant}) VALUES ({other})"),
-        ("empty", "TRUNCATE {table}"),
-        ("take the policies from", "ALTER TABLE {table} DISABLE ROW LEVEL SECURITY"),
-        ("put a rule on", "CREATE RULE tenantry_attack AS ON INSERT TO {table} DO ALSO NOTHING"),
-    ):
-        yield what, sql.SQL(text).format(**names)
-    statistics = "SELECT FROM pg_stats WHERE schemaname = {} AND tablename = {}"
-    yield "read samples of", sql.SQL(statistics).format(table.schema, table.name)
+def _all(table: Table) -> Statement:
+    return sql.SQL("SELECT FROM {}").format(table.identifier)
 
 
-def _around(owner: str) -> Iterator[tuple[str, sql.SQL | sql.Composed]]:
+def _around(owner: str) -> Iterator[Step]:
     role = sql.Identifier(owner)
     yield "become the tables' owner", sql.SQL("SET ROLE {}").format(role)
     yield "give oneself the owner's role", sql.SQL("GRANT {} TO CURRENT_USER").format(role)
-    yield "log in as the owner", sql.SQL("SET SESSION AUTHORIZATION {}").format(role)
-
-
-def _without_tenant(name: str, connection: Connection, found: list[Table]) -> Iterator[Breach]:
-    """With no tenant set, or an empty one, there is nothing to read."""
-    for key in (None, ""):
-        for table in found:
-            evidence = _tried(connection, key, sql.SQL("SELECT FROM {}").format(table.identifier))
-            if evidence is not None:
-                yield Breach(name, f"read {table.shown} without a tenant", evidence)
-
-
-def _known(name: str, connection: Connection, other: str, found: list[Table]) -> Iterator[Breach]:
-    """What this kind does not promise to keep out."""
-    for table in found:
-        statement = sql.SQL("SELECT FROM {} WHERE {} = {}").format(table.identifier, COLUMN, other)
-        evidence = _tried(connection, other, statement)
-        if evidence is not None:
-            yield Breach(name, KNOWN, f"{evidence} of {table.shown}", promised=False)
-            return
-
-
-def _tried(
-    connection: Connection, key: str | None, statement: sql.SQL | sql.Composed, *, counts: bool = True
-) -> str | None:
-    """What came of a statement; None where it was refused, or reached no row."""
-    try:
-        with connection.transaction(force_rollback=True):
-            if key is not None:
-                connection.execute("SELECT set_config(%s, %s, true)", (SETTING, key))
-            cursor = connection.execute(statement)
-            while cursor.nextset():
-                pass
-            reached = cursor.rowcount
-    except (psycopg.errors.IntegrityError, psycopg.errors.DataError) as error:
-        return f"only a constraint refused it: {error.diag.message_primary}"
-    except psycopg.Error:
-        return None
-    if counts and reached >= 0:
-        return f"it reached {reached} rows" if reached else None
-    return "it was done"
+    yield "begin the owner's session", sql.SQL("SET SESSION AUTHORIZATION {}").format(role)

@@ -22,6 +22,11 @@ CREATE TABLE IF NOT EXISTS public.{MARKER} (
   created timestamptz NOT NULL DEFAULT now()
 )"""
 
+TRACE: Final = "tenantry_trace"
+"""The table that holds a tenant's canary while the isolation is verified."""
+
+TRACE_TABLE: Final = f"CREATE TABLE IF NOT EXISTS public.{TRACE} (canary varchar(100) PRIMARY KEY)"
+
 _TABLES: Final = """
 SELECT c.oid, n.nspname, c.relname, c.relkind = 'p',
   ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
