@@ -28,6 +28,7 @@ from tenantry.errors import (
 from tenantry.model import Environment, Finding, Login, Migrated, Place, Server
 from tenantry.resources import Resource, Servers, postgres_admin
 from tenantry.resources.postgres import Postgres
+from tenantry.resources.postgres_dialect import POSTGRES
 from tenantry.resources.postgres_run import RECORD
 from worlds import PostgresWorld
 
@@ -720,7 +721,7 @@ async def test_adopting_believes_the_databases_own_records(
     await resource.adopt(env, "0001_pages")
     await resource.release(env)
     with psycopg.connect(world.server.url(resource.locate(env)), autocommit=True) as connection:
-        connection.execute(RECORD.encode())
+        connection.execute(RECORD.format(record=POSTGRES.record))
         connection.execute(
             "INSERT INTO tenantry_schema (version, name, checksum) VALUES ('0001_pages', 'pages', %s)",
             (resource.schema().migrations[0].checksum,),  # type: ignore[attr-defined]

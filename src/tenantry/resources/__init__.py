@@ -60,6 +60,7 @@ class Setting:
     secret_values: frozenset[str] = frozenset()  # names of the secret ones
     users: bool = False  # whether this resource carries the users' table (credentials.USER_TABLE)
     servers: Servers = field(default_factory=Servers)  # those this process knows, kept current by whoever knows them
+    server_kinds: Mapping[str, str] = field(default_factory=dict)  # of the servers that tenantry.toml declares
     limits: Limits = DEFAULT  # of migrations
     platform: str = ""  # what tells this platform from others that share a server; empty: its data directory
 
@@ -82,6 +83,7 @@ class Resource(ABC):
     has_users: ClassVar[bool] = False
     server_kind: ClassVar[str | None] = None  # the kind of server it lies on; None: below the data directory
     shared: ClassVar[bool] = False  # all tenants lie in one database there, which is entered by one login
+    caveat: ClassVar[str] = ""  # what its isolation does not promise, said wherever a tenant is about to get one
     takes_file: ClassVar[bool] = False  # whether it can be adopted from a file
     follows_tenant: ClassVar[bool] = False  # made of the tenant's names and values, so made anew when those change
     faults: ClassVar[tuple[type[Exception], ...]] = (OSError,)
@@ -380,6 +382,14 @@ class Resource(ABC):
     def _location(self) -> str:
         return self.name
 
+    @classmethod
+    def suited(cls, spec: ResourceSpec, options: Any, setting: Setting) -> type[Resource]:
+        """The driver itself; or, where a kind lies on servers of several kinds, its form for the one that is meant.
+
+        Raises `ConfigError` where that cannot be told.
+        """
+        return cls
+
     @abstractmethod
     def _exists(self, env: Environment) -> Answer[bool]:
         """Whether it is there."""
@@ -487,7 +497,7 @@ def build(name: str, spec: ResourceSpec, setting: Setting) -> Resource:
         options = driver.Options.model_validate(spec.options)
     except ValidationError as error:
         raise _fault(where, driver, error) from error
-    return driver(name, options, setting)
+    return driver.suited(spec, options, setting)(name, options, setting)
 
 
 def _fault(where: str, driver: type[Resource], error: ValidationError) -> ConfigError:

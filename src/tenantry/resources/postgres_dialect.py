@@ -26,11 +26,13 @@ from tenantry.resources.stepwise import Unfinished
 if TYPE_CHECKING:
     import sqlalchemy
 
-_ENTER: Final = sql.SQL("INSERT INTO public.tenantry_schema (version, name, checksum) VALUES ({}, {}, {})")
+_ENTER: Final = sql.SQL("INSERT INTO {record} (version, name, checksum) VALUES ({}, {}, {})")
 _TIMED: Final = sql.SQL(
-    "UPDATE public.tenantry_schema SET seconds = extract(epoch FROM clock_timestamp() - now()) WHERE version = {}"
+    "UPDATE {record} SET seconds = extract(epoch FROM clock_timestamp() - now()) WHERE version = {}"
 )
-_LEAVE: Final = sql.SQL("DELETE FROM public.tenantry_schema WHERE version = {}")
+_LEAVE: Final = sql.SQL("DELETE FROM {record} WHERE version = {}")
+_RECORDS: Final = sql.SQL("SELECT version, checksum FROM {record} WHERE done IS NULL OR back ORDER BY version")
+_UNFINISHED: Final = sql.SQL("SELECT version, done, prefix, begun, back FROM {record} WHERE done IS NOT NULL")
 
 
 _PASSING: Final = (
@@ -45,17 +47,21 @@ class Postgres(Dialect):
 
     name: ClassVar[str] = "postgresql"
     parser: ClassVar[str] = "postgres"
+    record = sql.Identifier("public", "tenantry_schema")
 
     def records(self, connection: Connection) -> Sequence[tuple[str, str]]:
-        query = "SELECT version, checksum FROM public.tenantry_schema WHERE done IS NULL OR back ORDER BY version"
+        query = _RECORDS.format(record=self.record)
         return [(str(version), str(checksum)) for version, checksum in _rows(connection, query)]
 
     def heads(self, connection: Connection) -> Sequence[str]:
-        return [str(head) for (head,) in _rows(connection, "SELECT version_num FROM alembic_version")]
+        return [str(head) for (head,) in _rows(connection, sql.SQL("SELECT version_num FROM alembic_version"))]
+
+    def proof(self, connection: Connection) -> Sequence[str]:
+        """Statements at the end of a migration's transaction, which fail where it did what it may not."""
+        return ()
 
     def unfinished(self, connection: Connection) -> Unfinished | None:
-        query = "SELECT version, done, prefix, begun, back FROM public.tenantry_schema WHERE done IS NOT NULL"
-        return next((Unfinished(*row) for row in _rows(connection, query)), None)
+        return next((Unfinished(*row) for row in _rows(connection, _UNFINISHED.format(record=self.record))), None)
 
     def limit(self, connection: Connection, limits: Limits) -> None:
         connection.limits = limits
@@ -63,7 +69,7 @@ class Postgres(Dialect):
     def passes(self, cause: BaseException) -> bool:
         """Locks, deadlocks, serialization; and a record that another process wrote while this one waited for it."""
         if isinstance(cause, psycopg.errors.UniqueViolation):
-            return cause.diag.table_name == "tenantry_schema"
+            return self.record.as_string().endswith(f'"{cause.diag.table_name}"')
         return isinstance(cause, _PASSING)
 
     def watched(self, connection: Connection) -> AbstractContextManager[Waiting]:
@@ -71,9 +77,9 @@ class Postgres(Dialect):
 
     def step(self, connection: Connection, migration: Migration, up: bool) -> None:
         if migration.header.transaction == "off":
-            postgres_steps.step(self, connection, migration, up)
+            postgres_steps.Steps(self, connection, migration, up).run()
             return
-        before, after = _bookkeeping(connection, migration, up)
+        before, after = self._bookkeeping(connection, migration, up)
         if not migration.is_python:
             body = migration.up if up else migration.down or ()
             run(connection, migration.version, before, body, after)
@@ -88,8 +94,24 @@ class Postgres(Dialect):
         run(connection, name, (), sql, ())
 
     def enter(self, connection: Connection, migrations: Sequence[Migration]) -> None:
-        rows = [_bookkeeping(connection, migration, True)[0][-1] for migration in migrations]
-        run(connection, "records", (RECORD,), rows, ())
+        found = [self._bookkeeping(connection, migration, True)[0] for migration in migrations]
+        run(connection, "records", [before[0] for before in found[:1]], [before[-1] for before in found], ())
+
+    def _bookkeeping(
+        self, connection: Connection, migration: Migration, up: bool
+    ) -> tuple[Sequence[str], Sequence[str]]:
+        """What to run before and after a migration, so that its record tells of it."""
+        version, name, checksum = (
+            sql.Literal(text) for text in (migration.version, migration.name, migration.checksum)
+        )
+
+        def said(statement: sql.SQL, *values: sql.Literal) -> str:
+            return statement.format(*values, record=self.record).as_string(connection)
+
+        if up:
+            before = (said(RECORD), said(_ENTER, version, name, checksum))
+            return before, (*self.proof(connection), said(_TIMED, version))
+        return (), (*self.proof(connection), said(_LEAVE, version))
 
     @contextmanager
     def lent(self, connection: Connection, name: str) -> Iterator[sqlalchemy.Connection]:
@@ -115,16 +137,7 @@ class Postgres(Dialect):
 POSTGRES: Final = Postgres()
 
 
-def _bookkeeping(connection: Connection, migration: Migration, up: bool) -> tuple[Sequence[str], Sequence[str]]:
-    """What to run before and after a migration, so that its record tells of it."""
-    version, name, checksum = (sql.Literal(text) for text in (migration.version, migration.name, migration.checksum))
-    if up:
-        entry = _ENTER.format(version, name, checksum).as_string(connection)
-        return (RECORD, entry), (_TIMED.format(version).as_string(connection),)
-    return (), (_LEAVE.format(version).as_string(connection),)
-
-
-def _rows(connection: Connection, query: str) -> list[tuple[Any, ...]]:
+def _rows(connection: Connection, query: sql.SQL | sql.Composed) -> list[tuple[Any, ...]]:
     """The rows of a query over a table that may not exist yet."""
     inside = connection.info.transaction_status is TransactionStatus.INTRANS
     try:

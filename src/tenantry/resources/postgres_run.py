@@ -7,15 +7,15 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import psycopg
-from psycopg import generators
+from psycopg import generators, sql
 from psycopg.pq import ExecStatus, TransactionStatus
 
 from tenantry.resources.history import OWN_TRANSACTION
 from tenantry.resources.limits import Limits
 from tenantry.resources.server_migrator import failed
 
-RECORD: Final = """
-CREATE TABLE IF NOT EXISTS public.tenantry_schema (
+RECORD: Final = sql.SQL("""
+CREATE TABLE IF NOT EXISTS {record} (
   version text COLLATE "C" PRIMARY KEY,
   name text NOT NULL,
   checksum text NOT NULL,
@@ -25,7 +25,7 @@ CREATE TABLE IF NOT EXISTS public.tenantry_schema (
   prefix text,
   begun boolean NOT NULL DEFAULT false,
   back boolean NOT NULL DEFAULT false
-)"""
+)""")
 """`done` is NULL for a migration that is whole; what the others mean is told in `postgres_steps`."""
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import psycopg
 from psycopg import sql
@@ -20,7 +20,9 @@ from tenantry.errors import MigrationError, MigrationInvalid
 from tenantry.resources import history, postgres_run, stepwise
 from tenantry.resources.postgres_run import Connection
 from tenantry.resources.schema import Migration
-from tenantry.resources.server_migrator import Dialect
+
+if TYPE_CHECKING:
+    from tenantry.resources.postgres_dialect import Postgres
 
 LOCK: Final = 0x7E4A_4E7E
 """Number of the advisory lock on a database that one such migration at a time holds."""
@@ -45,6 +47,16 @@ _THERE: Final = (
 )
 """What a statement that had taken effect says when it is run again: it is there already, or gone already."""
 
+_ENTER: Final = sql.SQL("INSERT INTO {record} (version, name, checksum, done, prefix) VALUES ({}, {}, {}, 0, {})")
+_BACK: Final = sql.SQL("UPDATE {record} SET done = 0, prefix = {}, back = true WHERE version = {}")
+_BEGUN: Final = sql.SQL("UPDATE {record} SET begun = true WHERE version = {}")
+_MARK: Final = sql.SQL("UPDATE {record} SET done = {}, prefix = {}, begun = false WHERE version = {}")
+_WHOLE: Final = sql.SQL(
+    "UPDATE {record} SET done = NULL, prefix = NULL, begun = false, applied = now(), checksum = {}, seconds = {} "
+    "WHERE version = {}"
+)
+_GONE: Final = sql.SQL("DELETE FROM {record} WHERE version = {}")
+
 _INVALID: Final = """
 SELECT n.nspname, c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
 JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -53,63 +65,87 @@ _REINDEXED: Final = "_cc(new|old)[0-9]*$"
 _NOTHING: Final = "$."
 
 
-def step(dialect: Dialect, connection: Connection, migration: Migration, up: bool) -> None:
-    """Run what is left of a migration. Raises `MigrationError`, `MigrationInvalid`."""
-    body = migration.up if up else migration.down or ()
-    for statement in body:
-        if _NAMELESS.match(_plain(statement)):
-            reason = "it makes an index without a name, of which a half could not be found again"
-            raise MigrationInvalid(path=migration.path.name, reason=reason, remedy="Give the index a name.")
-    with _alone(connection, migration.version), postgres_run.limited(connection):
-        _make_record(connection)
-        if up is not any(name == migration.version for name, _ in dialect.records(connection)) or _is_back(
-            dialect, connection, migration, up
-        ):
-            _all(dialect, connection, migration, body, up)
+class Steps:
+    """One run of one migration, up or down."""
 
+    def __init__(self, dialect: Postgres, connection: Connection, migration: Migration, up: bool) -> None:
+        self.dialect = dialect
+        self.connection = connection
+        self.migration = migration
+        self.up = up
+        self.body = migration.up if up else migration.down or ()
 
-def _make_record(connection: Connection) -> None:
-    connection.execute(postgres_run.RECORD.encode())
+    def run(self) -> None:
+        """Run what is left of it. Raises `MigrationError`, `MigrationInvalid`."""
+        for statement in self.body:
+            if _NAMELESS.match(_plain(statement)):
+                reason = "it makes an index without a name, of which a half could not be found again"
+                raise MigrationInvalid(path=self.migration.path.name, reason=reason, remedy="Give the index a name.")
+        with _alone(self.connection, self.migration.version), postgres_run.limited(self.connection):
+            self._execute(postgres_run.RECORD)
+            if not self._is_done():
+                self._all()
 
+    def _is_done(self) -> bool:
+        """Whether another process was quicker."""
+        there = self.dialect.unfinished(self.connection)
+        if there is not None and there.version == self.migration.version:
+            return False
+        return self.up is any(name == self.migration.version for name, _ in self.dialect.records(self.connection))
 
-def _is_back(dialect: Dialect, connection: Connection, migration: Migration, up: bool) -> bool:
-    """Whether it was half taken back: recorded still, and not to be taken for whole."""
-    there = dialect.unfinished(connection)
-    return up and there is not None and there.version == migration.version
+    def _all(self) -> None:
+        start, version = time.perf_counter(), self.migration.version
+        found = stepwise.resume(self.migration, self.body, self.dialect.unfinished(self.connection), self.up)
+        if found is None:
+            self._begin()
+        first, begun = found or (0, False)
+        for number, statement in enumerate(self.body[first:], start=first):
+            mark = self._said(_MARK, number + 1, stepwise.prefix(self.body[: number + 1]), version)
+            try:
+                self._one(statement, mark, again=begun and number == first)
+            except psycopg.Error as error:
+                shown = history.short(statement)
+                raise stepwise.stopped(
+                    self.migration, number, len(self.body), postgres_run.told(error), shown
+                ) from error
+        self._finish(time.perf_counter() - start)
 
-
-def _all(dialect: Dialect, connection: Connection, migration: Migration, body: Sequence[str], up: bool) -> None:
-    start = time.perf_counter()
-    found = stepwise.resume(migration, body, dialect.unfinished(connection), up)
-    if found is None:
-        _begin(connection, migration, up)
-    first, begun = found or (0, False)
-    for number, statement in enumerate(body[first:], start=first):
-        mark = sql.SQL(
-            "UPDATE public.tenantry_schema SET done = {}, prefix = {}, begun = false WHERE version = {}"
-        ).format(number + 1, stepwise.prefix(body[: number + 1]), migration.version)
+    def _one(self, statement: str, mark: sql.Composed, *, again: bool) -> None:
+        """Run one statement and mark it as done."""
+        if not _stands_alone(statement):
+            with self.connection.transaction():
+                for part in (statement, *self.dialect.proof(self.connection)):
+                    self.connection.execute(part.encode())
+                self.connection.execute(mark)
+            return
+        self._execute(_BEGUN, self.migration.version)
+        _drop_invalid(self.connection, statement)
         try:
-            _one(connection, migration.version, statement, mark, again=begun and number == first)
-        except psycopg.Error as error:
-            raise _stopped(migration, number, len(body), statement, error) from error
-    _finish(connection, migration, up, time.perf_counter() - start)
+            self.connection.execute(statement.encode())
+        except _THERE:
+            if not again:
+                raise
+        self.connection.execute(mark)
 
+    def _begin(self) -> None:
+        one, nothing = self.migration, stepwise.prefix(())
+        if self.up:
+            self._execute(_ENTER, one.version, one.name, one.checksum, nothing)
+        else:
+            self._execute(_BACK, nothing, one.version)
 
-def _one(connection: Connection, version: str, statement: str, mark: sql.Composed, *, again: bool) -> None:
-    """Run one statement and mark it as done."""
-    if not _stands_alone(statement):
-        with connection.transaction():
-            connection.execute(statement.encode())
-            connection.execute(mark)
-        return
-    connection.execute("UPDATE public.tenantry_schema SET begun = true WHERE version = %s", (version,))
-    _drop_invalid(connection, statement)
-    try:
-        connection.execute(statement.encode())
-    except _THERE:
-        if not again:
-            raise
-    connection.execute(mark)
+    def _finish(self, seconds: float) -> None:
+        """Record that it is whole, or gone. Its later statements may have been corrected since it began."""
+        if self.up:
+            self._execute(_WHOLE, self.migration.checksum, seconds, self.migration.version)
+        else:
+            self._execute(_GONE, self.migration.version)
+
+    def _said(self, statement: sql.SQL, *values: object) -> sql.Composed:
+        return statement.format(*(sql.Literal(value) for value in values), record=self.dialect.record)
+
+    def _execute(self, statement: sql.SQL, *values: object) -> None:
+        self.connection.execute(self._said(statement, *values))
 
 
 def _stands_alone(statement: str) -> bool:
@@ -138,36 +174,6 @@ def _drop_invalid(connection: Connection, statement: str) -> None:
 def _folded(name: str) -> str:
     """A name as the server keeps it."""
     return name[1:-1].replace('""', '"') if name.startswith('"') else name.lower()
-
-
-def _begin(connection: Connection, migration: Migration, up: bool) -> None:
-    nothing = stepwise.prefix(())
-    if up:
-        connection.execute(
-            "INSERT INTO public.tenantry_schema (version, name, checksum, done, prefix) VALUES (%s, %s, %s, 0, %s)",
-            (migration.version, migration.name, migration.checksum, nothing),
-        )
-    else:
-        connection.execute(
-            "UPDATE public.tenantry_schema SET done = 0, prefix = %s, back = true WHERE version = %s",
-            (nothing, migration.version),
-        )
-
-
-def _finish(connection: Connection, migration: Migration, up: bool, seconds: float) -> None:
-    """Record that a migration is whole, or that it is gone. Its later statements may have been corrected meanwhile."""
-    if up:
-        connection.execute(
-            "UPDATE public.tenantry_schema SET done = NULL, prefix = NULL, begun = false, applied = now(), "
-            "checksum = %s, seconds = %s WHERE version = %s",
-            (migration.checksum, seconds, migration.version),
-        )
-    else:
-        connection.execute("DELETE FROM public.tenantry_schema WHERE version = %s", (migration.version,))
-
-
-def _stopped(migration: Migration, number: int, count: int, statement: str, error: psycopg.Error) -> MigrationError:
-    return stepwise.stopped(migration, number, count, postgres_run.told(error), history.short(statement))
 
 
 @contextmanager
