@@ -15,6 +15,7 @@ from tenantry.config import Frozen
 from tenantry.credentials import USER_TABLE
 from tenantry.model import Environment, Finding, Migrated, new_id
 from tenantry.resources import Resource, Setting, history, limits, migrator
+from tenantry.resources.canary import TABLE, plant, seek, uproot
 from tenantry.resources.migrator import Connection
 from tenantry.resources.schema import EMPTY, Schema, checksum, fingerprint, read, split
 
@@ -117,6 +118,21 @@ class Database(Resource):
                 "password = excluded.password, role = excluded.role, active = 1, epoch = epoch + 1",
                 (new_id(), login, role, password_hash, history.now()),
             )
+
+    # --- canaries ---
+
+    def _plant(self, env: Environment, canary: str) -> None:
+        with self._open(env) as connection:
+            plant(lambda statement, *values: connection.execute(statement, values).fetchall(), canary, "?")
+
+    def _seek(self, env: Environment, trace: str) -> list[str]:
+        with self._open(env) as connection:
+            there = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", (TABLE,)).fetchone()
+            return seek(lambda statement: connection.execute(statement).fetchall(), trace) if there else []
+
+    def _uproot(self, env: Environment) -> None:
+        with self._open(env) as connection:
+            uproot(lambda statement: connection.execute(statement).fetchall())
 
     # --- looking at it ---
 

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel
 
 from tenantry import paths
 from tenantry.errors import ConfigError, NameTaken, ServerUnavailable, TenantryError
-from tenantry.model import Breach, Environment, Finding, Login, Migrated, Server, ServerState, Usage, new_id
+from tenantry.model import Attempt, Environment, Finding, Login, Migrated, Server, ServerState, Usage, new_id
 from tenantry.resources import (
     Setting,
     history,
@@ -28,6 +28,7 @@ from tenantry.resources import (
     server_database,
     server_migrator,
 )
+from tenantry.resources.canary import TABLE, plant, seek, uproot
 from tenantry.resources.mysql_book import BOOK, Part, State
 from tenantry.resources.mysql_dialect import MYSQL
 from tenantry.resources.mysql_server import (
@@ -506,11 +507,25 @@ class Mysql(server_database.ServerDatabase):
             declared = self._golden(admin).shape
         return mysql_script.differences(declared, found)
 
-    def _attack(self, env: Environment, other: Environment) -> list[Breach]:
+    def _attack(self, env: Environment, other: Environment) -> list[Attempt]:
+        own, theirs, login = self.locate(env), self.locate(other), self._login(env)
+        known = other.logins.get(self.name)
+        user = known.user if known else self.user(other)
         with self._open(env) as connection:
-            attacker = mysql_attack.Attacker(connection, self._login(env), self.locate(env), self.locate(other))
-            found = attacker.run()
-        return [Breach(self.name, attack, evidence) for attack, evidence in found]
+            return mysql_attack.Attacker(self.name, connection, login, own, theirs, user).run()
+
+    def _plant(self, env: Environment, canary: str) -> None:
+        with self._open(env) as connection:
+            plant(connection.ask, canary)
+
+    def _seek(self, env: Environment, trace: str) -> list[str]:
+        with self._open(env) as connection:
+            there = connection.ask(f"SHOW TABLES LIKE '{TABLE}'")
+            return seek(connection.ask, trace) if there else []
+
+    def _uproot(self, env: Environment) -> None:
+        with self._open(env) as connection:
+            uproot(connection.ask)
 
 
 def _escaped(name: str) -> str:
