@@ -18,7 +18,7 @@ from tenantry.config import Frozen
 from tenantry.credentials import USER_TABLE
 from tenantry.errors import NameTaken
 from tenantry.model import Attempt, Environment, Finding, Login, Migrated, Server, Usage, new_id
-from tenantry.resources import Setting, history, rows_copy, rows_plan, rows_tables, server_migrator
+from tenantry.resources import Setting, history, limits, rows_copy, rows_plan, rows_tables, server_migrator
 from tenantry.resources import postgres_admin as admin
 from tenantry.resources import postgres_template as template
 from tenantry.resources.postgres_admin import Admin, Found
@@ -75,6 +75,7 @@ class Options(Frozen):
     locale: str | None = None
     icu_locale: str | None = None
     base: str = "template0"
+    migrate: limits.Options = limits.Options()
     pool: Pool = Pool(size=20, overflow=0)
 
 
@@ -175,7 +176,7 @@ class Rows(PostgresKind):
                 self._lay_down(connection, server)
             with self._inner(server) as inner:
                 self._found(inner)
-                done = server_migrator.migrate(self.dialect, inner, self.schema(), to)
+                done = server_migrator.migrate(self.dialect, inner, self.schema(), to, self._limits)
                 self.dialect.mend(inner, self.options.database)
             return done
 
@@ -230,7 +231,7 @@ class Rows(PostgresKind):
     def _lay_out(self, connection: Connection) -> None:
         """Make an empty database what the shared one is to be, without any tenant."""
         self._found(connection)
-        server_migrator.migrate(self.dialect, connection, self.schema(), self.newest)
+        server_migrator.migrate(self.dialect, connection, self.schema(), self.newest, self._limits)
 
     def weaknesses(self, connection: psycopg.Connection[Any], role: str) -> list[str]:
         """What does not keep tenants apart in a database, as an application's role finds it."""

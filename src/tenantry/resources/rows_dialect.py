@@ -15,6 +15,7 @@ from sqlglot.errors import SqlglotError
 from tenantry.errors import MigrationError, RowsUnsafe
 from tenantry.resources import rows_plan
 from tenantry.resources.postgres_dialect import Connection, Postgres
+from tenantry.resources.postgres_run import remedy_of, told
 from tenantry.resources.schema import Migration
 from tenantry.resources.server_migrator import failed
 
@@ -68,7 +69,7 @@ class Shared(Postgres):
         try:
             connection.execute(statement.encode())
         except psycopg.Error as error:
-            raise failed(name, said(error), statement) from error
+            raise failed(name, told(error), statement, remedy_of(error)) from error
 
     @contextmanager
     def lent(self, connection: Connection, name: str) -> Iterator[sqlalchemy.Connection]:
@@ -105,13 +106,7 @@ class Shared(Postgres):
         try:
             rows_plan.apply(connection, plan)
         except RowsUnsafe as error:
-            raise MigrationError(migration=name, reason=error.message, remedy=error.hint) from error
-
-
-def said(error: psycopg.Error) -> str:
-    """The server's own words: the message, and the detail where there is one."""
-    told = (error.diag.message_primary or str(error).partition("\n")[0], error.diag.message_detail)
-    return " ".join(part.rstrip(".") for part in told if part)
+            raise MigrationError(migration=name, reason=error.message, remedy=error.hint) from error.__cause__ or error
 
 
 def _let_owner_see(connection: Connection) -> None:
