@@ -25,6 +25,7 @@ class Import(Verb):
 
     name: ClassVar[str] = "import"
     reversible: ClassVar[bool] = False  # a cancelled import keeps the tenants that are ready
+    pausable: ClassVar[bool] = True
 
     async def perform(self, work: Work, step: journal.Step) -> str:
         run = _Run(work)

@@ -56,6 +56,7 @@ class Rotate(Verb):
 
     name: ClassVar[str] = "rotate"
     reversible: ClassVar[bool] = False  # each tenant ends with a whole login, the new one or the old one
+    pausable: ClassVar[bool] = True
 
     async def perform(self, work: Work, step: journal.Step) -> str:
         run = _Run(work)
