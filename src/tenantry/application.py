@@ -76,7 +76,7 @@ def settings(config: Config) -> Settings:
             name: {key: value.default for key, value in blueprint.values.items() if not value.secret}
             for name, blueprint in config.blueprints.items()
         },
-        needs={key: part.newest for key, part in with_schema.items()},
+        needs={key: part.needs for key, part in with_schema.items()},
         versions={key: part.versions() for key, part in with_schema.items()},
         users={name: blueprints.users_of(blueprint) for name, blueprint in config.blueprints.items()},
         open_databases=config.runtime.open_databases,

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tenantry.config import ResourceSpec
 from tenantry.errors import MigrationInvalid
-from tenantry.resources import schema
+from tenantry.resources import Resource, Setting, build, history, schema
 
 
 def write(folder: Path, **files: str) -> Path:
@@ -138,3 +139,83 @@ def test_no_text_ends_a_transaction(sql: str) -> None:
             except (sqlite3.Error, sqlite3.Warning):
                 break
         assert connection.in_transaction
+
+
+# --- what files say of themselves ---------------------------------------------------------------------------------
+
+
+def test_the_first_lines_tell_phase_and_limits(tmp_path: Path) -> None:
+    """Comments at the top of SQL and Python files set phase, transaction and limits; without them all is plain."""
+    write(
+        tmp_path,
+        _0001_a="SELECT 1",
+        _0002_b="-- Why\n-- tenantry: phase=post lock_timeout=10s\n-- tenantry: transaction=off retries=2\nSELECT 2",
+        _0003_c_py="# tenantry: phase=post statement_timeout=1h\ndef upgrade(c): pass",
+    )
+    first, second, third = (m.header for m in schema.read(tmp_path).migrations)
+    assert first == schema.PLAIN
+    assert (second.phase, second.transaction, second.lock_timeout, second.retries) == ("post", "off", 10.0, 2)
+    assert (third.phase, third.statement_timeout, third.lock_timeout) == ("post", 3600.0, None)
+    assert history.posts(schema.read(tmp_path)) == {"0002_b", "0003_c"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("0001_a.sql", "-- tenantry: fase=post\n", "says fase=post"),
+        ("0001_a.sql", "-- tenantry: phase=after\n", "says phase=after"),
+        ("0001_a.sql", "-- tenantry: post\n", "says post="),
+        ("0001_a.sql", "-- tenantry: lock_timeout=-1s\n", "says lock_timeout=-1s"),
+        ("0001_a.sql", "-- tenantry: retries=101\n", "says retries=101"),
+        ("0001_a.sql", "SELECT 1;\n-- tenantry: phase=post\n", "behind its first statement"),
+        ("0001_a.py", "# tenantry: transaction=off\ndef upgrade(c): pass", "transaction=off is for SQL files"),
+    ],
+)
+def test_wrong_first_lines_are_refused(tmp_path: Path, name: str, text: str, reason: str) -> None:
+    """A word that is not known, a value that makes no sense and a line in the wrong place are refused, not ignored."""
+    (tmp_path / name).write_text(text)
+    with pytest.raises(MigrationInvalid, match=reason):
+        schema.read(tmp_path)
+
+
+def test_a_changed_first_line_is_a_changed_file(tmp_path: Path) -> None:
+    """A file's phase belongs to its checksum."""
+    before = schema.read(write(tmp_path, _0001_a="SELECT 1")).migrations[0]
+    after = schema.read(write(tmp_path, _0001_a="-- tenantry: phase=post\nSELECT 1")).migrations[0]
+    assert before.checksum != after.checksum
+    assert history.applied([("0001_a", after.checksum)], schema.read(tmp_path)) == 1
+    with pytest.raises(MigrationInvalid, match="was changed after it had been applied"):
+        history.applied([("0001_a", before.checksum)], schema.read(tmp_path))
+
+
+def memory(folder: Path, texts: list[str]) -> Resource:
+    """A resource whose migrations are these."""
+    for number, text in enumerate(texts, start=1):
+        (folder / f"{number:04}_m.sql").write_text(text)
+    spec = ResourceSpec.model_validate({"kind": "memory", "schema": "."})
+    return build("db", spec, Setting("site", folder, folder / "var"))
+
+
+PRE, POST = "SELECT 1", "-- tenantry: phase=post\nSELECT 1"
+
+
+@pytest.mark.parametrize(
+    ("texts", "version", "pre", "newest", "needs"),
+    [
+        ([PRE, PRE], None, "0002_m", "0002_m", "0002_m"),
+        ([PRE, PRE, POST], "0001_m", "0002_m", "0003_m", "0002_m"),
+        ([PRE, PRE, POST], "0002_m", "0002_m", "0003_m", "0002_m"),
+        ([PRE, PRE, POST], "0003_m", "0003_m", "0003_m", "0002_m"),
+        ([PRE, POST, PRE, POST], "0001_m", "0001_m", "0004_m", "0003_m"),
+        ([PRE, POST, PRE, POST], "0002_m", "0003_m", "0004_m", "0003_m"),
+        ([POST], None, None, "0001_m", None),
+    ],
+)
+def test_a_phase_has_its_target(
+    tmp_path: Path, texts: list[str], version: str | None, pre: str | None, newest: str, needs: str | None
+) -> None:
+    """`pre` stops before the first pending `post`, `post` goes to the newest; code needs the newest `pre`."""
+    resource = memory(tmp_path, texts)
+    assert resource.target("pre", version) == pre
+    assert resource.target("post", version) == resource.target(None, version) == newest
+    assert resource.needs == needs

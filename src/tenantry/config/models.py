@@ -224,6 +224,12 @@ class Worker(Frozen):
     overlap: Seconds = 5.0  # how long an old database login holds beside the new one
 
 
+class Migrate(Frozen):
+    lock_timeout: Seconds = 3.0  # how long a migration waits for a lock
+    statement_timeout: Seconds = 300.0  # how long one of its statements runs
+    retries: int = Field(default=5, ge=0, le=100)  # after a lock that was not had in time, a deadlock or the like
+
+
 class Runtime(Frozen):
     open_databases: int = Field(default=200, ge=1)  # tenant databases kept open by one process
     session: Seconds = 14 * 86400.0  # how long a sign-in holds
@@ -242,6 +248,7 @@ class Config(Frozen):
     plans: dict[str, Plan] = {}
     serve: Serve = Serve()
     worker: Worker = Worker()
+    migrate: Migrate = Migrate()
     runtime: Runtime = Runtime()
     root: Path = Field(default=Path(), exclude=True)  # the directory of tenantry.toml
 

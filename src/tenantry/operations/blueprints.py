@@ -9,7 +9,7 @@ from pathlib import Path
 from tenantry.config import Blueprint, Config, load
 from tenantry.errors import TenantryError
 from tenantry.model import Environment, Place, Tenant, expand, facts_of
-from tenantry.resources import Resource, Servers, Setting, build, kinds
+from tenantry.resources import Limits, Resource, Servers, Setting, build, kinds
 
 
 class UnknownBlueprint(TenantryError):
@@ -43,6 +43,7 @@ class Blueprints:
         users = self.users_of(blueprint)
         values = {key: value.default for key, value in blueprint.values.items()}
         secret = frozenset(key for key, value in blueprint.values.items() if value.secret)
+        chosen = self.config.migrate
         made = []
         for resource, spec in blueprint.resources.items():
             setting = Setting(
@@ -54,6 +55,8 @@ class Blueprints:
                 secret_values=secret,
                 users=resource == users,
                 servers=self.servers,
+                server_kinds={name: server.kind for name, server in self.config.servers.items()},
+                limits=Limits(chosen.lock_timeout, chosen.statement_timeout, chosen.retries),
                 platform=self._identity,
             )
             made.append(build(resource, spec, setting))

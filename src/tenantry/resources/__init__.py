@@ -18,18 +18,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from itertools import takewhile
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Final, TypeAlias, TypeVar
+from typing import Any, ClassVar, Final, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from tenantry.config import Frozen, ResourceSpec
 from tenantry.errors import ConfigError, MigrationInvalid, ResourceError, TenantryError, UnknownKind
 from tenantry.model import Breach, Environment, Finding, Login, Migrated, Place, Server, Usage
+from tenantry.resources.limits import DEFAULT, Limits
 from tenantry.resources.servers import Servers
 
-__all__ = ["PARALLEL", "Resource", "Servers", "Setting", "build", "kinds"]
+__all__ = ["PARALLEL", "Limits", "Phase", "Resource", "Servers", "Setting", "build", "kinds"]
 
 GROUP: Final = "tenantry.resources"
 PARALLEL: Final = 8
@@ -39,6 +41,9 @@ log: Final = logging.getLogger("tenantry.resources")
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,63}", re.ASCII)
 
 T = TypeVar("T")
+Phase: TypeAlias = Literal["pre", "post"]
+"""Which part of an update without downtime: what the old code bears, and what only the new code does."""
+
 Answer: TypeAlias = Awaitable[T] | T
 """What an underscored method gives: drivers write it as a plain function (run in a thread) or as a coroutine."""
 
@@ -55,6 +60,8 @@ class Setting:
     secret_values: frozenset[str] = frozenset()  # names of the secret ones
     users: bool = False  # whether this resource carries the users' table (credentials.USER_TABLE)
     servers: Servers = field(default_factory=Servers)  # those this process knows, kept current by whoever knows them
+    server_kinds: Mapping[str, str] = field(default_factory=dict)  # of the servers that tenantry.toml declares
+    limits: Limits = DEFAULT  # of migrations
     platform: str = ""  # what tells this platform from others that share a server; empty: its data directory
 
     @property
@@ -76,6 +83,7 @@ class Resource(ABC):
     has_users: ClassVar[bool] = False
     server_kind: ClassVar[str | None] = None  # the kind of server it lies on; None: below the data directory
     shared: ClassVar[bool] = False  # all tenants lie in one database there, which is entered by one login
+    caveat: ClassVar[str] = ""  # what its isolation does not promise, said wherever a tenant is about to get one
     takes_file: ClassVar[bool] = False  # whether it can be adopted from a file
     follows_tenant: ClassVar[bool] = False  # made of the tenant's names and values, so made anew when those change
     faults: ClassVar[tuple[type[Exception], ...]] = (OSError,)
@@ -217,6 +225,28 @@ class Resource(ABC):
         versions = self.versions()
         return versions[-1] if versions else None
 
+    def posts(self) -> frozenset[str]:
+        """Those of its versions that only new code bears: the ones of the phase `post`."""
+        return frozenset()
+
+    @property
+    def needs(self) -> str | None:
+        """The version that this code needs at least: the newest of the phase `pre`; None where all are `post`."""
+        posts = self.posts()
+        return next((version for version in reversed(self.versions()) if version not in posts), None)
+
+    def target(self, phase: Phase | None = None, version: str | None = None) -> str | None:
+        """The version to which a run brings an environment that is at `version`; that one where nothing is to be done.
+
+        `pre` goes up to the last migration before the first pending `post`; `post` and None go to the newest. Raises
+        `MigrationInvalid` for a version that is not declared.
+        """
+        if phase != "pre":
+            return self.newest
+        posts = self.posts()
+        first = takewhile(lambda one: one not in posts, self.pending(version))
+        return [version, *first][-1]
+
     def pending(self, version: str | None) -> tuple[str, ...]:
         """The versions after this one. Raises `MigrationInvalid` for one that is not declared."""
         versions = self.versions()
@@ -352,6 +382,14 @@ class Resource(ABC):
     def _location(self) -> str:
         return self.name
 
+    @classmethod
+    def suited(cls, spec: ResourceSpec, options: Any, setting: Setting) -> type[Resource]:
+        """The driver itself; or, where a kind lies on servers of several kinds, its form for the one that is meant.
+
+        Raises `ConfigError` where that cannot be told.
+        """
+        return cls
+
     @abstractmethod
     def _exists(self, env: Environment) -> Answer[bool]:
         """Whether it is there."""
@@ -459,7 +497,7 @@ def build(name: str, spec: ResourceSpec, setting: Setting) -> Resource:
         options = driver.Options.model_validate(spec.options)
     except ValidationError as error:
         raise _fault(where, driver, error) from error
-    return driver(name, options, setting)
+    return driver.suited(spec, options, setting)(name, options, setting)
 
 
 def _fault(where: str, driver: type[Resource], error: ValidationError) -> ConfigError:

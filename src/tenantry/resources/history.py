@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from tenantry.errors import MigrationError, MigrationInvalid
-from tenantry.resources.schema import Migration, Schema
+from tenantry.resources.schema import PLAIN, Migration, Schema, header
 
 if TYPE_CHECKING:  # both take half a second to import, and plain SQL files need neither
     import sqlalchemy
@@ -43,6 +44,13 @@ def versions(schema: Schema) -> tuple[str, ...]:
     if schema.alembic:
         return _revisions(schema)
     return tuple(migration.version for migration in schema.migrations)
+
+
+def posts(schema: Schema) -> frozenset[str]:
+    """Those of a schema's versions that only new code bears. Raises `MigrationInvalid`."""
+    if schema.alembic:
+        return _revisions_after(schema)
+    return frozenset(migration.version for migration in schema.migrations if migration.header.phase == "post")
 
 
 def applied(records: Sequence[tuple[str, str]], schema: Schema) -> int:
@@ -141,6 +149,22 @@ def _revisions(schema: Schema) -> tuple[str, ...]:
             remedy="Join them with `alembic merge heads`.",
         )
     return order
+
+
+@lru_cache(maxsize=16)
+def _revisions_after(schema: Schema) -> frozenset[str]:
+    """The revisions whose files say `phase=post`; they can say nothing else, since a run is one transaction."""
+    _revisions(schema)  # its errors are the same ones
+    found = set()
+    with _alembic_lock:
+        for one in _script(schema).walk_revisions():
+            name = Path(one.path).name
+            said = header(Path(one.path).read_text("utf-8"), name)
+            if said.model_copy(update={"phase": "pre"}) != PLAIN:
+                raise MigrationInvalid(path=name, reason="a revision of Alembic's can say phase=post, and nothing more")
+            if said.phase == "post":
+                found.add(one.revision)
+    return frozenset(found)
 
 
 Lend = Callable[[], AbstractContextManager["sqlalchemy.Connection"]]

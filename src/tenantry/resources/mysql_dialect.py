@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import sqlalchemy
 
 RECORD: Final = """
-CREATE TABLE IF NOT EXISTS tenantry_schema (
+CREATE TABLE IF NOT EXISTS {record} (
   version VARCHAR(200) NOT NULL PRIMARY KEY,
   name VARCHAR(200) NOT NULL,
   checksum CHAR(64) NOT NULL,
@@ -73,6 +73,7 @@ class MySQL(Dialect):
 
     name: ClassVar[str] = "mysql"
     parser: ClassVar[str] = "mysql"
+    record = "tenantry_schema"  # the quoted name of the table of records
 
     def split(self, sql: str, name: str) -> tuple[str, ...]:
         from sqlglot.dialects.dialect import Dialect as Parser
@@ -90,7 +91,7 @@ class MySQL(Dialect):
         return tuple(sql[part[0].start : part[-1].end + 1] for part in parts)
 
     def records(self, connection: Connection) -> Sequence[tuple[str, str]]:
-        query = "SELECT version, checksum FROM tenantry_schema WHERE done IS NULL OR back = 1 ORDER BY version"
+        query = f"SELECT version, checksum FROM {self.record} WHERE done IS NULL OR back = 1 ORDER BY version"  # noqa: S608
         return [(str(version), str(checksum)) for version, checksum in rows(connection, query)]
 
     def heads(self, connection: Connection) -> Sequence[str]:
@@ -98,25 +99,25 @@ class MySQL(Dialect):
 
     def unfinished(self, connection: Connection) -> Unfinished | None:
         """The migration that stopped in the middle, if one did."""
-        query = "SELECT version, done, prefix, begun, back FROM tenantry_schema WHERE done IS NOT NULL"
+        query = f"SELECT version, done, prefix, begun, back FROM {self.record} WHERE done IS NOT NULL"  # noqa: S608
         for version, done, prefix, begun, back in rows(connection, query):
             return Unfinished(version, int(done), prefix or "", begun == "1", back == "1")
         return None
 
     def step(self, connection: Connection, migration: Migration, up: bool) -> None:
-        _told(migration.version, connection.ask, RECORD)
+        _told(migration.version, connection.ask, RECORD.format(record=self.record))
         if migration.is_python:
             with self.lent(connection, migration.version) as outer:
                 function_of(migration, up)(outer)
-                _write(connection, migration, up)
+                _write(self.record, connection, migration, up)
             return
         body = migration.up if up else migration.down or ()
         if all(_is_data(statement) for statement in body):
             with _transaction(connection, migration.version):
                 _all(connection, migration.version, body)
-                _write(connection, migration, up)
+                _write(self.record, connection, migration, up)
             return
-        _one_by_one(connection, migration, body, self.unfinished(connection), up)
+        _one_by_one(self.record, connection, migration, body, self.unfinished(connection), up)
 
     def script(self, connection: Connection, sql: Sequence[str], name: str) -> None:
         with _transaction(connection, name):
@@ -134,10 +135,10 @@ class MySQL(Dialect):
             raise failed(name, reason) from error
 
     def enter(self, connection: Connection, migrations: Sequence[Migration]) -> None:
-        connection.ask(RECORD)
+        connection.ask(RECORD.format(record=self.record))
         with _transaction(connection, "records"):
             for migration in migrations:
-                _write(connection, migration, True)
+                _write(self.record, connection, migration, True)
 
 
 MYSQL: Final = MySQL()
@@ -220,45 +221,45 @@ def _transaction(connection: Connection, name: str) -> Iterator[None]:
         raise
 
 
-def _write(connection: Connection, migration: Migration, up: bool, seconds: float = 0.0) -> None:
+def _write(record: str, connection: Connection, migration: Migration, up: bool, seconds: float = 0.0) -> None:
     """Record that a migration is whole, or that it is gone."""
     if up:
         connection.ask(
-            "REPLACE INTO tenantry_schema (version, name, checksum, applied, seconds) VALUES (%s, %s, %s, %s, %s)",
+            f"REPLACE INTO {record} (version, name, checksum, applied, seconds) VALUES (%s, %s, %s, %s, %s)",  # noqa: S608
             *(migration.version, migration.name, migration.checksum, history.now(), seconds),
         )
     else:
-        connection.ask("DELETE FROM tenantry_schema WHERE version = %s", migration.version)
+        connection.ask(f"DELETE FROM {record} WHERE version = %s", migration.version)  # noqa: S608
 
 
 def _one_by_one(
-    connection: Connection, migration: Migration, body: Sequence[str], there: Unfinished | None, up: bool
+    record: str, connection: Connection, migration: Migration, body: Sequence[str], there: Unfinished | None, up: bool
 ) -> None:
     """Run what is left of a migration, and record after each statement how far it came."""
     start = time.perf_counter()
-    first, begun = _resume(connection, migration, body, there, up)
+    first, begun = _resume(record, connection, migration, body, there, up)
     for number, statement in enumerate(body[first:], start=first):
-        connection.ask("UPDATE tenantry_schema SET begun = 1 WHERE version = %s", migration.version)
+        connection.ask(f"UPDATE {record} SET begun = 1 WHERE version = %s", migration.version)  # noqa: S608
         try:
             with _transaction(connection, migration.version):
                 _run(connection, statement, again=begun and number == first)
                 connection.ask(
-                    "UPDATE tenantry_schema SET done = %s, prefix = %s, begun = 0 WHERE version = %s",
+                    f"UPDATE {record} SET done = %s, prefix = %s, begun = 0 WHERE version = %s",  # noqa: S608
                     *(number + 1, _prefix(body[: number + 1]), migration.version),
                 )
         except Refused as error:
             with suppress(TenantryError, Refused):
-                connection.ask("UPDATE tenantry_schema SET begun = 0 WHERE version = %s", migration.version)
+                connection.ask(f"UPDATE {record} SET begun = 0 WHERE version = %s", migration.version)  # noqa: S608
             raise _stopped(migration, number, len(body), statement, error) from error
-    _write(connection, migration, up, time.perf_counter() - start)
+    _write(record, connection, migration, up, time.perf_counter() - start)
 
 
 def _resume(
-    connection: Connection, migration: Migration, body: Sequence[str], there: Unfinished | None, up: bool
+    record: str, connection: Connection, migration: Migration, body: Sequence[str], there: Unfinished | None, up: bool
 ) -> tuple[int, bool]:
     """Behind how many statements to go on, and whether the next one was cut off."""
     if there is None or there.version != migration.version:
-        _begin(connection, migration, up)
+        _begin(record, connection, migration, up)
         return 0, False
     if there.back == up:
         way = "forwards" if up else "back"
@@ -276,17 +277,16 @@ def _resume(
     return there.done, there.begun
 
 
-def _begin(connection: Connection, migration: Migration, up: bool) -> None:
+def _begin(record: str, connection: Connection, migration: Migration, up: bool) -> None:
     """Record that a migration begins. Whole ones that are taken back have their record already."""
     if up:
         connection.ask(
-            "INSERT INTO tenantry_schema (version, name, checksum, applied, done, prefix) "
-            "VALUES (%s, %s, %s, %s, 0, %s)",
+            f"INSERT INTO {record} (version, name, checksum, applied, done, prefix) VALUES (%s, %s, %s, %s, 0, %s)",  # noqa: S608
             *(migration.version, migration.name, migration.checksum, history.now(), _prefix(())),
         )
     else:
         connection.ask(
-            "UPDATE tenantry_schema SET done = 0, prefix = %s, back = 1 WHERE version = %s",
+            f"UPDATE {record} SET done = 0, prefix = %s, back = 1 WHERE version = %s",  # noqa: S608
             *(_prefix(()), migration.version),
         )
 

@@ -21,19 +21,20 @@ from tenantry.resources.server_migrator import Dialect, failed, function_of, rea
 if TYPE_CHECKING:
     import sqlalchemy
 
-RECORD: Final = """
-CREATE TABLE IF NOT EXISTS public.tenantry_schema (
+RECORD: Final = sql.SQL("""
+CREATE TABLE IF NOT EXISTS {record} (
   version text COLLATE "C" PRIMARY KEY,
   name text NOT NULL,
   checksum text NOT NULL,
   applied timestamptz NOT NULL DEFAULT now(),
   seconds double precision NOT NULL DEFAULT 0
-)"""
-_ENTER: Final = sql.SQL("INSERT INTO public.tenantry_schema (version, name, checksum) VALUES ({}, {}, {})")
+)""")
+_ENTER: Final = sql.SQL("INSERT INTO {record} (version, name, checksum) VALUES ({}, {}, {})")
 _TIMED: Final = sql.SQL(
-    "UPDATE public.tenantry_schema SET seconds = extract(epoch FROM clock_timestamp() - now()) WHERE version = {}"
+    "UPDATE {record} SET seconds = extract(epoch FROM clock_timestamp() - now()) WHERE version = {}"
 )
-_LEAVE: Final = sql.SQL("DELETE FROM public.tenantry_schema WHERE version = {}")
+_LEAVE: Final = sql.SQL("DELETE FROM {record} WHERE version = {}")
+_RECORDS: Final = sql.SQL("SELECT version, checksum FROM {record} ORDER BY version")
 
 
 class Connection(psycopg.Connection[tuple[Any, ...]]):
@@ -67,16 +68,21 @@ class Postgres(Dialect):
 
     name: ClassVar[str] = "postgresql"
     parser: ClassVar[str] = "postgres"
+    record = sql.Identifier("public", "tenantry_schema")
 
     def records(self, connection: Connection) -> Sequence[tuple[str, str]]:
-        query = "SELECT version, checksum FROM public.tenantry_schema ORDER BY version"
+        query = _RECORDS.format(record=self.record)
         return [(str(version), str(checksum)) for version, checksum in _rows(connection, query)]
 
     def heads(self, connection: Connection) -> Sequence[str]:
-        return [str(head) for (head,) in _rows(connection, "SELECT version_num FROM alembic_version")]
+        return [str(head) for (head,) in _rows(connection, sql.SQL("SELECT version_num FROM alembic_version"))]
+
+    def proof(self, connection: Connection) -> Sequence[str]:
+        """Statements at the end of a migration's transaction, which fail where it did what it may not."""
+        return ()
 
     def step(self, connection: Connection, migration: Migration, up: bool) -> None:
-        before, after = _bookkeeping(connection, migration, up)
+        before, after = self._bookkeeping(connection, migration, up)
         if not migration.is_python:
             body = migration.up if up else migration.down or ()
             _run(connection, migration.version, before, body, after)
@@ -91,8 +97,24 @@ class Postgres(Dialect):
         _run(connection, name, (), sql, ())
 
     def enter(self, connection: Connection, migrations: Sequence[Migration]) -> None:
-        rows = [_bookkeeping(connection, migration, True)[0][-1] for migration in migrations]
-        _run(connection, "records", (RECORD,), rows, ())
+        found = [self._bookkeeping(connection, migration, True)[0] for migration in migrations]
+        _run(connection, "records", [before[0] for before in found[:1]], [before[-1] for before in found], ())
+
+    def _bookkeeping(
+        self, connection: Connection, migration: Migration, up: bool
+    ) -> tuple[Sequence[str], Sequence[str]]:
+        """What to run before and after a migration, so that its record tells of it."""
+        version, name, checksum = (
+            sql.Literal(text) for text in (migration.version, migration.name, migration.checksum)
+        )
+
+        def said(statement: sql.SQL, *values: sql.Literal) -> str:
+            return statement.format(*values, record=self.record).as_string(connection)
+
+        if up:
+            before = (said(RECORD), said(_ENTER, version, name, checksum))
+            return before, (*self.proof(connection), said(_TIMED, version))
+        return (), (*self.proof(connection), said(_LEAVE, version))
 
     @contextmanager
     def lent(self, connection: Connection, name: str) -> Iterator[sqlalchemy.Connection]:
@@ -118,16 +140,7 @@ class Postgres(Dialect):
 POSTGRES: Final = Postgres()
 
 
-def _bookkeeping(connection: Connection, migration: Migration, up: bool) -> tuple[Sequence[str], Sequence[str]]:
-    """What to run before and after a migration, so that its record tells of it."""
-    version, name, checksum = (sql.Literal(text) for text in (migration.version, migration.name, migration.checksum))
-    if up:
-        entry = _ENTER.format(version, name, checksum).as_string(connection)
-        return (RECORD, entry), (_TIMED.format(version).as_string(connection),)
-    return (), (_LEAVE.format(version).as_string(connection),)
-
-
-def _rows(connection: Connection, query: str) -> list[tuple[Any, ...]]:
+def _rows(connection: Connection, query: sql.SQL | sql.Composed) -> list[tuple[Any, ...]]:
     """The rows of a query over a table that may not exist yet."""
     inside = connection.info.transaction_status is TransactionStatus.INTRANS
     try:

@@ -10,8 +10,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
+from pydantic import Field, ValidationError
+
+from tenantry.config import Frozen, Seconds
 from tenantry.errors import MigrationInvalid
 
 MIGRATIONS: Final = 9999
@@ -21,11 +24,29 @@ _FILE: Final = re.compile(r"(\d{4})_([A-Za-z0-9_-]+)\.(sql|py)", re.ASCII)
 _DOWN: Final = re.compile(r"^--[ \t]*down[ \t]*:?[ \t]*$", re.IGNORECASE | re.MULTILINE)
 _BLANK: Final = re.compile(r"(?>\s|;|--[^\n]*+(?:\n|\Z)|/\*.*?(?:\*/|\Z))*+", re.DOTALL)  # atomic: */ ends it
 _WORD: Final = re.compile(r"[A-Za-z]*", re.ASCII)
+_HEAD: Final = re.compile(r"(?:[ \t]*(?:--|#)[^\n]*(?:\n|\Z)|[ \t]*\n)*")
+_HEADER: Final = re.compile(r"^[ \t]*(?:--|#)[ \t]*tenantry[ \t]*:(.*)$", re.MULTILINE)
 _FORBIDDEN: Final = frozenset("BEGIN COMMIT END ROLLBACK ABORT START ATTACH DETACH VACUUM".split())
 
 Step = Callable[[Any], None]
 Splitter = Callable[[str, str], tuple[str, ...]]
 """Gives the statements of a script in some dialect; its second argument names the script in errors."""
+
+
+class Header(Frozen):
+    """What a file says of itself in its first lines: `-- tenantry: phase=post lock_timeout=10s`, `#` in Python.
+
+    It stands in the file, not in its name, so that it is part of the checksum and the same for all kinds of files.
+    """
+
+    phase: Literal["pre", "post"] = "pre"  # pre: the old code bears it; post: only the new code does
+    transaction: Literal["on", "off"] = "on"
+    lock_timeout: Seconds | None = None
+    statement_timeout: Seconds | None = None
+    retries: int | None = Field(default=None, ge=0, le=100)
+
+
+PLAIN: Final = Header()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +58,7 @@ class Migration:
     checksum: str  # SHA-256 of the text with plain line ends, in hex
     up: tuple[str, ...] = ()
     down: tuple[str, ...] | None = None  # None: it cannot be taken back
+    header: Header = PLAIN
 
     @property
     def name(self) -> str:
@@ -133,13 +155,37 @@ def _migration(path: Path, text: str, number: int, splitter: Splitter) -> Migrat
     if int(match[1]) != number:
         twice = "is taken by the file before it" if int(match[1]) < number else f"comes where {number:04} is missing"
         raise MigrationInvalid(path=path.name, reason=f"its number {match[1]} {twice}")
+    head = header(text, path.name)
     if match[3] == "py":
-        return Migration(path.stem, path, checksum(text))
+        if head.transaction == "off":
+            raise MigrationInvalid(path=path.name, reason="transaction=off is for SQL files, and this is a Python file")
+        return Migration(path.stem, path, checksum(text), header=head)
     up, *down = _DOWN.split(text)
     if len(down) > 1:
         raise MigrationInvalid(path=path.name, reason="it has more than one line '-- down'")
     backwards = splitter(down[0], path.name) if down else None
-    return Migration(path.stem, path, checksum(text), splitter(up, path.name), backwards)
+    return Migration(path.stem, path, checksum(text), splitter(up, path.name), backwards, head)
+
+
+def header(text: str, name: str) -> Header:
+    """What the comments at the top of a file say. Raises `MigrationInvalid` for unknown words and for later lines."""
+    head = _HEAD.match(text)
+    top = head[0] if head else ""
+    if len(_HEADER.findall(text)) > len(_HEADER.findall(top)):
+        remedy = "Move it to the top of the file."
+        raise MigrationInvalid(
+            path=name, reason="it has a line '-- tenantry:' behind its first statement", remedy=remedy
+        )
+    words = " ".join(_HEADER.findall(top)).split()
+    if not words:
+        return PLAIN
+    try:
+        return Header.model_validate(dict(word.partition("=")[::2] for word in words))
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        known = f"It may say: {', '.join(Header.model_fields)}; such as phase=post."
+        reason = f"its line '-- tenantry:' says {fault['loc'][0]}={fault['input']}"
+        raise MigrationInvalid(path=name, reason=reason, remedy=known) from error
 
 
 # --- statements ---------------------------------------------------------------------------------------------------

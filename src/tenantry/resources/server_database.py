@@ -67,6 +67,10 @@ class ServerDatabase(servers.OnServer, Resource):
         """All versions the blueprint declares, oldest first."""
         return history.versions(self.schema())
 
+    def posts(self) -> frozenset[str]:
+        """Those of its versions that only new code bears."""
+        return history.posts(self.schema())
+
     def fingerprint(self) -> str:
         """What a new database is made of, in 16 hex digits: schema files, seed, users' table and options."""
         seed = checksum(self._seed.read_text("utf-8")) if self._seed else ""
