@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from tenantry.errors import Cancelled, Fenced, Handover, Paused, RegistryUnavailable, TenantryError
-from tenantry.operations import adopt, bulk, change, create, destroy, drop, migrate, rotate
+from tenantry.operations import adopt, bulk, change, create, destroy, drop, migrate, rollback, rotate
 from tenantry.operations.fleet import ItemsFailed, Stopwatch
 from tenantry.operations.toolbox import Toolbox
 from tenantry.operations.verb import Verb, Work
@@ -37,6 +37,7 @@ VERBS: Final[Mapping[str, Verb]] = {
         destroy.Destroy(),
         drop.Drop(),
         migrate.Migrate(),
+        rollback.Rollback(),
         bulk.Import(),
         rotate.Rotate(),
         adopt.Adopt(),

@@ -300,6 +300,13 @@ async def tally(tx: Transaction, operation_id: str) -> dict[int, dict[StepState,
     return found
 
 
+async def steps_of(tx: Transaction, operation_id: str, state: StepState, detail: str) -> list[int]:
+    """The steps of an operation's items that are in this state for this reason."""
+    table = tables.operation_item
+    query = select(table.c.step).where(table.c.operation_id == operation_id, table.c.state == state.value)
+    return [row[0] for row in await tx.all(query.where(table.c.detail == detail))]
+
+
 async def lanes(tx: Transaction, operation_id: str, step: int) -> list[str]:
     """The lanes in which a step has items that wait."""
     table = tables.operation_item
