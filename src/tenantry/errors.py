@@ -471,6 +471,14 @@ class MigrationError(TenantryError):
     remedy = "Correct the migration, then run `tenantry migrate run` again; the finished tenants are skipped."
 
 
+class RowsUnsafe(TenantryError):
+    """Tenants cannot share the tables of the database '{database}': {reason}"""
+
+    code = "rows.unsafe"
+    remedy = "docs/explanation/shared-tables.md tells what each protection is for."
+    exit_code = 3
+
+
 class MigrationInvalid(TenantryError):
     """{path}: {reason}."""
 
