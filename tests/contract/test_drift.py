@@ -85,7 +85,7 @@ ON_POSTGRES = {
     "row level security": "DROP POLICY small ON room;; ALTER TABLE room DISABLE ROW LEVEL SECURITY",
     "forced": "ALTER TABLE room FORCE ROW LEVEL SECURITY",
     "enum": "ALTER TYPE mood ADD VALUE 'glad' BEFORE 'cross';; ALTER TYPE mood RENAME VALUE 'glad' TO 'sad'",
-    "table missing": "DROP TABLE room CASCADE",
+    "table missing": 'DELETE FROM "Odd Name";; DROP TABLE room CASCADE',
     "table more": "CREATE TABLE more (id serial PRIMARY KEY, room bigint REFERENCES room, parent integer REFERENCES more)",
     "tables more, in a ring": "CREATE TABLE a (id integer PRIMARY KEY);; CREATE TABLE b (id integer PRIMARY KEY REFERENCES a);;"
     "ALTER TABLE a ADD FOREIGN KEY (id) REFERENCES b",

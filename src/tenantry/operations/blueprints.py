@@ -55,6 +55,7 @@ class Blueprints:
                 secret_values=secret,
                 users=resource == users,
                 servers=self.servers,
+                server_kinds={name: server.kind for name, server in self.config.servers.items()},
                 limits=Limits(chosen.lock_timeout, chosen.statement_timeout, chosen.retries),
                 platform=self._identity,
             )

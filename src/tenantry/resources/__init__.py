@@ -27,7 +27,7 @@ from pydantic import BaseModel, ValidationError
 
 from tenantry.config import Frozen, ResourceSpec
 from tenantry.errors import ConfigError, MigrationInvalid, ResourceError, TenantryError, UnknownKind
-from tenantry.model import Breach, Environment, Finding, Login, Migrated, Place, Rehearsed, Server, Usage
+from tenantry.model import Attempt, Environment, Finding, Login, Migrated, Place, Rehearsed, Server, Usage
 from tenantry.resources.limits import DEFAULT, Limits
 from tenantry.resources.servers import Servers
 
@@ -63,6 +63,7 @@ class Setting:
     secret_values: frozenset[str] = frozenset()  # names of the secret ones
     users: bool = False  # whether this resource carries the users' table (credentials.USER_TABLE)
     servers: Servers = field(default_factory=Servers)  # those this process knows, kept current by whoever knows them
+    server_kinds: Mapping[str, str] = field(default_factory=dict)  # of the servers that tenantry.toml declares
     limits: Limits = DEFAULT  # of migrations
     platform: str = ""  # what tells this platform from others that share a server; empty: its data directory
 
@@ -85,6 +86,7 @@ class Resource(ABC):
     has_users: ClassVar[bool] = False
     server_kind: ClassVar[str | None] = None  # the kind of server it lies on; None: below the data directory
     shared: ClassVar[bool] = False  # all tenants lie in one database there, which is entered by one login
+    caveat: ClassVar[str] = ""  # what its isolation does not promise, said wherever a tenant is about to get one
     takes_file: ClassVar[bool] = False  # whether it can be adopted from a file
     follows_tenant: ClassVar[bool] = False  # made of the tenant's names and values, so made anew when those change
     faults: ClassVar[tuple[type[Exception], ...]] = (OSError,)
@@ -127,9 +129,24 @@ class Resource(ABC):
         """Replace it by the copy that `dump` wrote to `source / name`; a failed load leaves what was there."""
         await self._call(env, "load", self._load, source)
 
-    async def attack(self, env: Environment, other: Environment) -> list[Breach]:
-        """Try to cross from one environment into another; an empty list when the isolation holds."""
-        return await self._call(env, "attack", self._attack, other)
+    async def attack(self, env: Environment, other: Environment) -> list[Attempt]:
+        """Try to cross from one environment into another; everything that was tried, and what came of it.
+
+        What gets through is a `Breach`, what could not be tried an `Untried`; nothing is left changed.
+        """
+        return list(await self._call(env, "attack", self._attack, other))
+
+    async def plant(self, env: Environment, canary: str) -> None:
+        """Put a canary, a text found nowhere else, among the environment's data, in place of one that is there."""
+        await self._call(env, "plant", self._plant, canary)
+
+    async def seek(self, env: Environment, trace: str) -> list[str]:
+        """The canaries that begin with `trace` and are seen from this environment, its own too."""
+        return list(await self._call(env, "seek", self._seek, trace))
+
+    async def uproot(self, env: Environment) -> None:
+        """Remove the canary; nothing where there is none."""
+        await self._call(env, "uproot", self._uproot)
 
     async def drop(self, env: Environment) -> None:
         """Remove it with everything beside it; afterwards `exists` is False."""
@@ -417,6 +434,14 @@ class Resource(ABC):
     def _location(self) -> str:
         return self.name
 
+    @classmethod
+    def suited(cls, spec: ResourceSpec, options: Any, setting: Setting) -> type[Resource]:
+        """The driver itself; or, where a kind lies on servers of several kinds, its form for the one that is meant.
+
+        Raises `ConfigError` where that cannot be told.
+        """
+        return cls
+
     @abstractmethod
     def _exists(self, env: Environment) -> Answer[bool]:
         """Whether it is there."""
@@ -442,12 +467,21 @@ class Resource(ABC):
         """Put a copy in its place, whole or not at all."""
 
     @abstractmethod
-    def _attack(self, env: Environment, other: Environment) -> Answer[list[Breach]]:
-        """Try to reach the other environment's from this one."""
+    def _attack(self, env: Environment, other: Environment) -> Answer[Sequence[Attempt]]:
+        """Try to reach the other environment's from this one; all that was tried."""
 
     @abstractmethod
     def _drop(self, env: Environment) -> Answer[None]:
         """Remove it; nothing where it is gone."""
+
+    def _plant(self, env: Environment, canary: str) -> Answer[None]:
+        return None  # kinds that hold no data of their own plant nothing: they are searched only
+
+    def _seek(self, env: Environment, trace: str) -> Answer[Sequence[str]]:
+        return ()
+
+    def _uproot(self, env: Environment) -> Answer[None]:
+        return None
 
     def _version(self, env: Environment) -> Answer[str | None]:
         return None
@@ -549,7 +583,7 @@ def build(name: str, spec: ResourceSpec, setting: Setting) -> Resource:
         options = driver.Options.model_validate(spec.options)
     except ValidationError as error:
         raise _fault(where, driver, error) from error
-    return driver(name, options, setting)
+    return driver.suited(spec, options, setting)(name, options, setting)
 
 
 def _fault(where: str, driver: type[Resource], error: ValidationError) -> ConfigError:

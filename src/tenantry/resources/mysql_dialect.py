@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import pymysql
 
-from tenantry.errors import MigrationError, MigrationInvalid, TenantryError
-from tenantry.resources import history, statements
-from tenantry.resources.mysql_server import NO_TABLE, Connection, Refused
-from tenantry.resources.schema import Migration, checksum
+from tenantry.errors import MigrationInvalid, TenantryError
+from tenantry.resources import history, statements, stepwise
+from tenantry.resources.limits import Limits
+from tenantry.resources.mysql_server import NO_TABLE, STATEMENT_SECONDS, Connection, Refused
+from tenantry.resources.schema import Migration
 from tenantry.resources.server_migrator import Dialect, failed, function_of, reason_of
+from tenantry.resources.stepwise import Unfinished
 
 if TYPE_CHECKING:
     import sqlalchemy
 
 RECORD: Final = """
-CREATE TABLE IF NOT EXISTS tenantry_schema (
+CREATE TABLE IF NOT EXISTS {record} (
   version VARCHAR(200) NOT NULL PRIMARY KEY,
   name VARCHAR(200) NOT NULL,
   checksum CHAR(64) NOT NULL,
@@ -47,25 +49,11 @@ _REFUSED: Final = {
     "DELIMITER": "Remove it, and write what is between BEGIN and END as it is.",
     "XA": "Remove it: transactions are Tenantry's.",
 }
+_PASSING: Final = frozenset({1205, 1213})
+"""A lock that was not had in time, and a deadlock: the statement was undone, and can be run again."""
+
 _COMMENTS: Final = re.compile(r"(?>\s|--[ \t][^\n]*|#[^\n]*|/\*(?!!).*?\*/)*", re.DOTALL)
 _WORD: Final = re.compile(r"[A-Za-z]+", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class Unfinished:
-    """A migration that stopped in the middle."""
-
-    version: str
-    done: int  # how many of its statements are done
-    prefix: str  # their checksum
-    begun: bool  # whether it was cut off while the next one ran
-    back: bool  # whether it was being taken back
-
-    @property
-    def what(self) -> str:
-        """It in one sentence."""
-        way = "was half taken back" if self.back else "stopped in the middle"
-        return f"the migration {self.version} {way}, behind statement {self.done}"
 
 
 class MySQL(Dialect):
@@ -73,6 +61,7 @@ class MySQL(Dialect):
 
     name: ClassVar[str] = "mysql"
     parser: ClassVar[str] = "mysql"
+    record = "tenantry_schema"  # the quoted name of the table of records
 
     def split(self, sql: str, name: str) -> tuple[str, ...]:
         from sqlglot.dialects.dialect import Dialect as Parser
@@ -90,7 +79,7 @@ class MySQL(Dialect):
         return tuple(sql[part[0].start : part[-1].end + 1] for part in parts)
 
     def records(self, connection: Connection) -> Sequence[tuple[str, str]]:
-        query = "SELECT version, checksum FROM tenantry_schema WHERE done IS NULL OR back = 1 ORDER BY version"
+        query = f"SELECT version, checksum FROM {self.record} WHERE done IS NULL OR back = 1 ORDER BY version"  # noqa: S608
         return [(str(version), str(checksum)) for version, checksum in rows(connection, query)]
 
     def heads(self, connection: Connection) -> Sequence[str]:
@@ -98,25 +87,39 @@ class MySQL(Dialect):
 
     def unfinished(self, connection: Connection) -> Unfinished | None:
         """The migration that stopped in the middle, if one did."""
-        query = "SELECT version, done, prefix, begun, back FROM tenantry_schema WHERE done IS NOT NULL"
+        query = f"SELECT version, done, prefix, begun, back FROM {self.record} WHERE done IS NOT NULL"  # noqa: S608
         for version, done, prefix, begun, back in rows(connection, query):
             return Unfinished(version, int(done), prefix or "", begun == "1", back == "1")
         return None
 
+    def limit(self, connection: Connection, limits: Limits) -> None:
+        """Locks are waited for in whole seconds here; MySQL cannot end a statement that changes anything."""
+        seconds = math.ceil(limits.lock)
+        connection.ask("SET SESSION lock_wait_timeout = %s, innodb_lock_wait_timeout = %s", seconds, seconds)
+        if "MariaDB" in str(connection.get_server_info()):
+            connection.ask("SET SESSION max_statement_time = %s", limits.statement)
+        connection.patient(max(STATEMENT_SECONDS, math.ceil(limits.statement + limits.lock) + 60))
+
+    def passes(self, cause: BaseException) -> bool:
+        """Files of Python are not tried again: what they changed of the schema stays, and would be in the way."""
+        return isinstance(cause, Refused) and cause.number in _PASSING
+
     def step(self, connection: Connection, migration: Migration, up: bool) -> None:
-        _told(migration.version, connection.ask, RECORD)
+        if migration.header.transaction == "off":
+            raise statements.needless(migration.path.name, "each change of the schema commits by itself here")
+        _told(migration.version, connection.ask, RECORD.format(record=self.record))
         if migration.is_python:
             with self.lent(connection, migration.version) as outer:
                 function_of(migration, up)(outer)
-                _write(connection, migration, up)
+                _write(self.record, connection, migration, up)
             return
         body = migration.up if up else migration.down or ()
         if all(_is_data(statement) for statement in body):
             with _transaction(connection, migration.version):
                 _all(connection, migration.version, body)
-                _write(connection, migration, up)
+                _write(self.record, connection, migration, up)
             return
-        _one_by_one(connection, migration, body, self.unfinished(connection), up)
+        _one_by_one(self.record, connection, migration, body, self.unfinished(connection), up)
 
     def script(self, connection: Connection, sql: Sequence[str], name: str) -> None:
         with _transaction(connection, name):
@@ -134,10 +137,10 @@ class MySQL(Dialect):
             raise failed(name, reason) from error
 
     def enter(self, connection: Connection, migrations: Sequence[Migration]) -> None:
-        connection.ask(RECORD)
+        connection.ask(RECORD.format(record=self.record))
         with _transaction(connection, "records"):
             for migration in migrations:
-                _write(connection, migration, True)
+                _write(self.record, connection, migration, True)
 
 
 MYSQL: Final = MySQL()
@@ -220,79 +223,61 @@ def _transaction(connection: Connection, name: str) -> Iterator[None]:
         raise
 
 
-def _write(connection: Connection, migration: Migration, up: bool, seconds: float = 0.0) -> None:
+def _write(record: str, connection: Connection, migration: Migration, up: bool, seconds: float = 0.0) -> None:
     """Record that a migration is whole, or that it is gone."""
     if up:
         connection.ask(
-            "REPLACE INTO tenantry_schema (version, name, checksum, applied, seconds) VALUES (%s, %s, %s, %s, %s)",
+            f"REPLACE INTO {record} (version, name, checksum, applied, seconds) VALUES (%s, %s, %s, %s, %s)",  # noqa: S608
             *(migration.version, migration.name, migration.checksum, history.now(), seconds),
         )
     else:
-        connection.ask("DELETE FROM tenantry_schema WHERE version = %s", migration.version)
+        connection.ask(f"DELETE FROM {record} WHERE version = %s", migration.version)  # noqa: S608
 
 
 def _one_by_one(
-    connection: Connection, migration: Migration, body: Sequence[str], there: Unfinished | None, up: bool
+    record: str, connection: Connection, migration: Migration, body: Sequence[str], there: Unfinished | None, up: bool
 ) -> None:
     """Run what is left of a migration, and record after each statement how far it came."""
     start = time.perf_counter()
-    first, begun = _resume(connection, migration, body, there, up)
+    first, begun = _resume(record, connection, migration, body, there, up)
     for number, statement in enumerate(body[first:], start=first):
-        connection.ask("UPDATE tenantry_schema SET begun = 1 WHERE version = %s", migration.version)
+        connection.ask(f"UPDATE {record} SET begun = 1 WHERE version = %s", migration.version)  # noqa: S608
         try:
             with _transaction(connection, migration.version):
                 _run(connection, statement, again=begun and number == first)
                 connection.ask(
-                    "UPDATE tenantry_schema SET done = %s, prefix = %s, begun = 0 WHERE version = %s",
-                    *(number + 1, _prefix(body[: number + 1]), migration.version),
+                    f"UPDATE {record} SET done = %s, prefix = %s, begun = 0 WHERE version = %s",  # noqa: S608
+                    *(number + 1, stepwise.prefix(body[: number + 1]), migration.version),
                 )
         except Refused as error:
             with suppress(TenantryError, Refused):
-                connection.ask("UPDATE tenantry_schema SET begun = 0 WHERE version = %s", migration.version)
-            raise _stopped(migration, number, len(body), statement, error) from error
-    _write(connection, migration, up, time.perf_counter() - start)
+                connection.ask(f"UPDATE {record} SET begun = 0 WHERE version = %s", migration.version)  # noqa: S608
+            raise stepwise.stopped(migration, number, len(body), error.text, history.short(statement)) from error
+    _write(record, connection, migration, up, time.perf_counter() - start)
 
 
 def _resume(
-    connection: Connection, migration: Migration, body: Sequence[str], there: Unfinished | None, up: bool
+    record: str, connection: Connection, migration: Migration, body: Sequence[str], there: Unfinished | None, up: bool
 ) -> tuple[int, bool]:
     """Behind how many statements to go on, and whether the next one was cut off."""
-    if there is None or there.version != migration.version:
-        _begin(connection, migration, up)
-        return 0, False
-    if there.back == up:
-        way = "forwards" if up else "back"
-        raise MigrationError(
-            migration=migration.version,
-            reason=f"it cannot go {way}: {there.what}",
-            remedy="Run the migration to where it was going first, then this one.",
-        )
-    if there.prefix != _prefix(body[: there.done]):
-        raise MigrationError(
-            migration=migration.version,
-            reason=f"its first {there.done} statements ran already and were changed since",
-            remedy="Put them back as they were; only the later ones may be corrected.",
-        )
-    return there.done, there.begun
+    found = stepwise.resume(migration, body, there, up)
+    if found is None:
+        _begin(record, connection, migration, up)
+    return found or (0, False)
 
 
-def _begin(connection: Connection, migration: Migration, up: bool) -> None:
+def _begin(record: str, connection: Connection, migration: Migration, up: bool) -> None:
     """Record that a migration begins. Whole ones that are taken back have their record already."""
     if up:
         connection.ask(
-            "INSERT INTO tenantry_schema (version, name, checksum, applied, done, prefix) "
-            "VALUES (%s, %s, %s, %s, 0, %s)",
-            *(migration.version, migration.name, migration.checksum, history.now(), _prefix(())),
+            f"INSERT INTO {record} (version, name, checksum, applied, done, prefix) VALUES (%s, %s, %s, %s, 0, %s)",  # noqa: S608
+            *(migration.version, migration.name, migration.checksum, history.now(), stepwise.prefix(())),
         )
     else:
         connection.ask(
-            "UPDATE tenantry_schema SET done = 0, prefix = %s, back = 1 WHERE version = %s",
-            *(_prefix(()), migration.version),
+            f"UPDATE {record} SET done = 0, prefix = %s, back = 1 WHERE version = %s",  # noqa: S608
+            *(stepwise.prefix(()), migration.version),
         )
-
-
-def _prefix(body: Sequence[str]) -> str:
-    return checksum("\0".join(body))
 
 
 def _run(connection: Connection, statement: str, again: bool) -> None:
@@ -302,18 +287,6 @@ def _run(connection: Connection, statement: str, again: bool) -> None:
     except Refused as error:
         if not (again and error.number in _THERE):
             raise
-
-
-def _stopped(migration: Migration, number: int, count: int, statement: str, error: Refused) -> MigrationError:
-    where = f"statement {number + 1} of {count}{'; what is before it stays' if number else ''}"
-    return MigrationError(
-        migration=migration.version,
-        reason=f"{error.text}, in: {history.short(statement)} ({where})",
-        remedy=(
-            f"Correct the migration from statement {number + 1} on, then run `tenantry migrate run` again: "
-            "it goes on there."
-        ),
-    )
 
 
 # --- SQLAlchemy ---------------------------------------------------------------------------------------------------

@@ -377,7 +377,7 @@ def _collated(column: Row) -> str:
 
 
 def _column(column: Row) -> str:
-    parts = [column["name"], _collated(column)]
+    parts = [column["name"], _collated(column) if column["collation"] != '"default"' else str(column["type"])]
     if column["generated"]:
         parts.append(f"GENERATED ALWAYS AS ({column['default']}) STORED")
     elif column["identity"]:

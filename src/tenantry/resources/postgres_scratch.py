@@ -18,7 +18,8 @@ from tenantry.resources import postgres_admin as admin
 from tenantry.resources import postgres_template as template
 from tenantry.resources.history import BOOKKEEPING
 from tenantry.resources.postgres_admin import Admin
-from tenantry.resources.postgres_dialect import RECORD, Connection
+from tenantry.resources.postgres_dialect import Connection
+from tenantry.resources.postgres_run import RECORD
 from tenantry.resources.scratch import Seen
 from tenantry.resources.servers import PASSWORD_BYTES
 
@@ -166,12 +167,12 @@ class Watch:
         self._connection = connection
         self._room = room
 
-    def begin(self, alembic: bool) -> None:
-        """Make the database write down the locks that a migration holds at its end."""
+    def begin(self, record: sql.Composable | None) -> None:
+        """Make the database write down the locks that a migration holds as its record is committed to this table."""
         connection = self._connection
         connection.execute(_NOTES)
-        if not alembic:
-            connection.execute(RECORD)
+        if record is not None:
+            connection.execute(RECORD.format(record=record))
         query = "SELECT relname FROM pg_class WHERE relname = ANY (%s) AND relnamespace = 'public'::regnamespace"
         for (name,) in connection.execute(query, (list(BOOKKEEPING),)).fetchall():
             connection.execute(sql.SQL(_NOTE).format(sql.Identifier(name)))

@@ -162,7 +162,7 @@ class Pools:
             raise ServerUnknown(server=place.server, known=", ".join(self.hosts) or "none")
         host = self.hosts.get(server.name)
         if host is None:
-            host = self.hosts[server.name] = Host(server, WIRES[place.kind])
+            host = self.hosts[server.name] = Host(server, WIRES[server.kind])
         elif host.server is not server:
             host.follow(server)
         if server.state is ServerState.CLOSED:

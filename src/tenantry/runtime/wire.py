@@ -203,4 +203,4 @@ async def _end(connection: Any) -> None:
 _ending: Final[set[asyncio.Task[None]]] = set()  # event loops hold tasks by weak references alone
 
 WIRES: Final[Mapping[str, Wire]] = MappingProxyType({"postgres": Postgres(), "mysql": MySql()})
-"""By the kind of a place."""
+"""By the kind of a server."""
