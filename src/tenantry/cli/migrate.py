@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
+from tenantry.cli import rehearse
 from tenantry.cli.options import COMMON, Common, DryRun, Slug, Wait
 from tenantry.cli.progress import carry_out
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from tenantry.platform import Platform
 
 app = App(name="migrate", help="Bring the tenants' databases to the newest schema.")
+rehearse.register(app)
 
 Blueprint = Annotated[str | None, Parameter(help="Only tenants made of this blueprint.")]
 To = Annotated[str | None, Parameter(help="A version older or newer than theirs; else the newest.")]

@@ -5,17 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Final
+from dataclasses import dataclass, replace
 
 from tenantry.errors import TenantryError
 from tenantry.model import Environment
 from tenantry.operations.toolbox import Toolbox
 from tenantry.resources import Resource
 from tenantry.resources.shapes import differences
-
-BATCH: Final = 200
-"""Tenants looked at together."""
 
 Shape = tuple[str | None, Mapping[str, str]]
 
@@ -32,14 +28,6 @@ class Drift:
     differences: tuple[str, ...] = ()
     statements: tuple[str, ...] = ()  # what would make them as they are to be; never run
     error: str = ""  # why they could not be compared
-
-
-@dataclass(slots=True)
-class Found:
-    """What was looked at, and what differs."""
-
-    looked: int = 0
-    groups: list[Drift] = field(default_factory=list)
 
 
 class Comparison:

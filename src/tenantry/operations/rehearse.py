@@ -1,4 +1,4 @@
-"""Rehearse a migration: on a scratch copy of each tenant or of a sample, within a limit on disk; nothing live is changed."""
+"""Rehearse a migration on scratch copies of all tenants or of a sample, within a limit on disk."""
 
 from __future__ import annotations
 

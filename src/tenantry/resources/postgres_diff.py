@@ -18,7 +18,8 @@ _IDENT: Final = "format('%I.%I', n.nspname, {})"
 
 _TABLES: Final = """
 SELECT 'table ' || {name} AS key, c.oid::bigint AS oid, {ident} AS ident, c.relkind::text AS kind,
-  quote_ident(pg_get_userbyid(c.relowner)) AS role, c.relpersistence = 'u' AS unlogged, c.relrowsecurity AS secured, c.relforcerowsecurity AS forced,
+  quote_ident(pg_get_userbyid(c.relowner)) AS role,
+  c.relpersistence = 'u' AS unlogged, c.relrowsecurity AS secured, c.relforcerowsecurity AS forced,
   pg_get_partkeydef(c.oid) IS NOT NULL OR c.relpartbound IS NOT NULL OR c.relkind = 'f' AS special,
   ARRAY(SELECT jsonb_build_object('name', quote_ident(a.attname), 'type', format_type(a.atttypid, a.atttypmod),
       'required', a.attnotnull, 'identity', a.attidentity, 'generated', a.attgenerated,
