@@ -193,7 +193,7 @@ async def test_locks_on_postgresql(postgres_world: PostgresWorld) -> None:
 @pytest.mark.postgres
 async def test_a_lock_that_is_held_for_long(postgres_world: PostgresWorld) -> None:
     """How long a lock was held counts from when it was taken to the end of the transaction, not from its beginning."""
-    resource, env = await made(postgres_world)
+    _resource, env = await made(postgres_world)
     postgres_world.migration(
         "0003_slow.sql",
         "SELECT pg_sleep(0.6); ALTER TABLE page ALTER id TYPE bigint; SELECT pg_sleep(0.3); LOCK tenantry_user;",
@@ -207,7 +207,7 @@ async def test_a_lock_that_is_held_for_long(postgres_world: PostgresWorld) -> No
 
 async def test_locks_on_mariadb(mysql_world: MysqlWorld) -> None:
     """Each table whose definition changes is named, and those that are written anew."""
-    resource, env = await made(mysql_world)
+    _resource, env = await made(mysql_world)
     mysql_world.migration("0003_added.sql", "ALTER TABLE page ADD COLUMN more INT;\n")
     mysql_world.migration("0004_anew.sql", "ALTER TABLE page MODIFY more BIGINT;\n")
     first, second = (await mysql_world.resource().rehearse(env, None, ROOM)).tried

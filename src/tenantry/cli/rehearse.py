@@ -62,6 +62,18 @@ async def rehearse(
         return await followed(platform, operation, common.out, report)
 
 
+async def passed(platform: Platform, operation: Operation, out: Output) -> bool:
+    """Follow a rehearsal that comes before something else; with --json it is told only where any tenant would fail."""
+    if not out.as_json:
+        return await followed(platform, operation, out) == 0
+    await platform.operations.finish(operation.id)
+    found = await platform.rehearsals.report(operation.id)
+    if found.well:
+        return True
+    out.data(found)
+    return False
+
+
 async def followed(platform: Platform, operation: Operation, out: Output, where: Path | None = None) -> int:
     """Follow a rehearsal to its end and tell what it found; 1 where any tenant would fail."""
     failed: OperationFailed | None = None
@@ -89,7 +101,7 @@ async def tell(platform: Platform, operation_id: str, out: Output, where: Path |
         out.data(found)
     else:
         _print(found, out)
-    return 1 if found.failures or found.state not in ("done", "failed") else 0
+    return 0 if found.well else 1
 
 
 def _print(found: Report, out: Output) -> None:

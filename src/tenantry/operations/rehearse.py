@@ -110,7 +110,7 @@ def parse_sample(text: str | None) -> Callable[[int], int]:
     """How many of so many tenants a sample has: "20" of them or "10%". Raises `ConfigError`."""
     if text is None:
         return lambda total: total
-    match = re.fullmatch(r"(\d{1,9}(?:\.\d+)?)\s*(%?)", text.strip())
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d+)?)\s*(%?)", text.strip(), re.ASCII)
     share = bool(match and match[2])
     if match is None or float(match[1]) <= 0 or (not share and "." in match[1]) or (share and float(match[1]) > 100):
         raise ConfigError(f"'{text}' is no sample.", remedy='Use a number of tenants ("20") or a share ("10%").')

@@ -19,7 +19,7 @@ from tenantry.operations.due import Wanted
 from tenantry.operations.forecast import Expected, Measured, Share, forecast
 from tenantry.operations.toolbox import Toolbox
 from tenantry.registry import journal, tenants
-from tenantry.registry.journal import Item, StepState
+from tenantry.registry.journal import Item, State, StepState
 from tenantry.resources import Phase
 from tenantry.resources.scratch import need
 
@@ -85,6 +85,11 @@ class Report:
     skipped: tuple[Skipped, ...]
     migrations: tuple[Line, ...]
     forecast: tuple[Expected, ...]
+
+    @property
+    def well(self) -> bool:
+        """Whether it came to its end, and every tenant would go well."""
+        return self.state == State.DONE and not self.failures
 
     @property
     def seconds(self) -> float:
