@@ -71,7 +71,7 @@ ON_POSTGRES = {
     "view more": "CREATE VIEW more AS SELECT * FROM cheaper",
     "materialized view": "DROP INDEX rooms_name",
     "function body": "CREATE OR REPLACE FUNCTION area(bigint) RETURNS integer LANGUAGE sql AS 'SELECT 1'",
-    "function result": "DROP FUNCTION touch CASCADE;; CREATE FUNCTION touch() RETURNS integer LANGUAGE sql AS 'SELECT 1'",
+    "function result": "DROP FUNCTION touch CASCADE;; CREATE FUNCTION touch() RETURNS int LANGUAGE sql AS 'SELECT 1'",
     "function more": "CREATE FUNCTION more(integer, text) RETURNS integer LANGUAGE sql AS 'SELECT 1'",
     "trigger": 'DROP TRIGGER touched ON "Odd Name"',
     "trigger off": 'ALTER TABLE "Odd Name" DISABLE TRIGGER touched',
@@ -86,8 +86,8 @@ ON_POSTGRES = {
     "forced": "ALTER TABLE room FORCE ROW LEVEL SECURITY",
     "enum": "ALTER TYPE mood ADD VALUE 'glad' BEFORE 'cross';; ALTER TYPE mood RENAME VALUE 'glad' TO 'sad'",
     "table missing": 'DELETE FROM "Odd Name";; DROP TABLE room CASCADE',
-    "table more": "CREATE TABLE more (id serial PRIMARY KEY, room bigint REFERENCES room, parent integer REFERENCES more)",
-    "tables more, in a ring": "CREATE TABLE a (id integer PRIMARY KEY);; CREATE TABLE b (id integer PRIMARY KEY REFERENCES a);;"
+    "table more": "CREATE TABLE more (id serial PRIMARY KEY, room bigint REFERENCES room, up int REFERENCES more)",
+    "tables in a ring": "CREATE TABLE a (id int PRIMARY KEY);; CREATE TABLE b (id int PRIMARY KEY REFERENCES a);;"
     "ALTER TABLE a ADD FOREIGN KEY (id) REFERENCES b",
     "unlogged": 'ALTER TABLE "Odd Name" SET UNLOGGED',
     "schema": "CREATE SCHEMA other;; CREATE TABLE other.thing (id integer);; CREATE TYPE other.kind AS ENUM ('a')",
@@ -97,7 +97,9 @@ BY_HAND = frozenset({"enum"})
 """What no statement mends: values may be of the type."""
 
 MARIADB = """
-CREATE TABLE room (id BIGINT PRIMARY KEY AUTO_INCREMENT, name VARCHAR(90) NOT NULL, size INT, UNIQUE KEY one_name (name));
+CREATE TABLE room (
+  id BIGINT PRIMARY KEY AUTO_INCREMENT, name VARCHAR(90) NOT NULL, size INT, UNIQUE KEY one_name (name)
+);
 CREATE TABLE `odd name` (
   id INT PRIMARY KEY AUTO_INCREMENT,
   room BIGINT NOT NULL,
@@ -167,9 +169,11 @@ INSERT INTO "odd name" (room, price) VALUES (1, 2.5);
 ON_SQLITE = {
     "column added": "ALTER TABLE room ADD COLUMN more TEXT",
     "column missing": "ALTER TABLE room DROP COLUMN size",
-    "type, default, check and collation": 'DROP VIEW cheap;; DROP TABLE "odd name";; CREATE TABLE "odd name" (id INTEGER PRIMARY KEY, '
+    "type, default, check and collation": 'DROP VIEW cheap;; DROP TABLE "odd name";; '
+    'CREATE TABLE "odd name" (id INTEGER PRIMARY KEY, '
     "room TEXT, label TEXT, price NUMERIC DEFAULT 7)",
-    "null and unique": "DROP TRIGGER touched;; DROP TABLE room;; CREATE TABLE room (id INTEGER PRIMARY KEY, name TEXT, size INTEGER);;"
+    "null and unique": "DROP TRIGGER touched;; DROP TABLE room;; "
+    "CREATE TABLE room (id INTEGER PRIMARY KEY, name TEXT, size INTEGER);;"
     "INSERT INTO room VALUES (1, 'hall', 3)",
     "index missing": "DROP INDEX by_price",
     "index other": 'DROP INDEX by_price;; CREATE INDEX by_price ON "odd name" (price)',

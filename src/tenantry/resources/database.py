@@ -190,7 +190,7 @@ class Database(Resource):
         """What differs from the golden template, by name."""
         with self._open_template() as template:
             declared = shape(template)
-        remedy = "Write the difference as a migration, or undo it by hand."
+        remedy = "`tenantry migrate drift --sql` shows what undoes it; or write it as a migration."
         found = differences(declared, shape(connection))
         return [Finding(self.name, False, f"the schema has drifted: {what}", remedy) for what in found]
 

@@ -575,7 +575,7 @@ class Postgres(server_database.ServerDatabase):
             gone = [*self._golden.tidy(connection), *self._tidy_loads(connection), *scratches]
             return [f"{server.name}/{name}" for name in gone]
 
-        removed = [name for names in self._on_each(tidy) for name in names]
+        removed = [name for names in self._on_each(tidy, every=True) for name in names]
         return [*removed, *scratch.clear(self.setting.data)]
 
     def _tidy_loads(self, connection: Admin) -> list[str]:
@@ -588,12 +588,12 @@ class Postgres(server_database.ServerDatabase):
                     removed.append(found.name)
         return removed
 
-    def _on_each(self, action: Callable[[Admin, Server], T]) -> list[T]:
-        """Do something on each server that takes new tenants; those that are down wait for another time."""
+    def _on_each(self, action: Callable[[Admin, Server], T], *, every: bool = False) -> list[T]:
+        """Do something on each server that takes new tenants, or on all; those that are down wait for another time."""
         done: list[T] = []
         silent: ServerUnavailable | None = None
         for server in self.setting.servers.of(self.server_kind):
-            if server.admin and server.state is ServerState.OPEN:
+            if server.admin and (every or server.state is ServerState.OPEN):
                 try:
                     with self._admin(server) as connection:
                         done.append(action(connection, server))
