@@ -17,7 +17,6 @@ import servers
 from ground import SECOND, Ground
 from mariadb import MariaDB
 from shelves import MariaShelves, Shelves
-from tenantry import cli
 from tenantry.errors import ConfigError, TenantNotFound
 from tenantry.platform import Platform
 from tenantry.platform.rehearse import Report
@@ -66,12 +65,11 @@ def spoil(shelves: Shelves, *slugs: str) -> None:
         shelves.query("pg1", TWICE, f"{shelves.prefix}_{slug}")
 
 
-def command(ground: Ground, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
-    """Run a command of a platform in this process; its status and what it printed."""
-    capsys.readouterr()
-    status = cli.run([*arguments, "--config", str(ground.config)])
-    told = capsys.readouterr()
-    return status, told.out + told.err
+def command(ground: Ground, *arguments: str) -> tuple[int, str]:
+    """Run a command of a platform; its status and what it printed."""
+    with ground.command(*arguments) as process:
+        text, _ = process.communicate(timeout=10 * g.PATIENCE)
+    return process.returncode, text
 
 
 # --- rehearsals ---------------------------------------------------------------------------------------------------
@@ -226,7 +224,7 @@ async def test_cancelled(ground: Ground) -> None:
             await platform.rehearsals.report((await platform.operations.list(verb="import"))[0].id)
 
 
-def test_the_command(ground: Ground, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(ground: Ground) -> None:
     """The command tells what was found, and exits with 1 where any would fail; a run can ask for it first."""
 
     async def prepare() -> None:
@@ -238,7 +236,7 @@ def test_the_command(ground: Ground, capsys: pytest.CaptureFixture[str]) -> None
     ground.sql("t01", TWICE)
     for name in ("report.md", "report.json"):
         path = ground.root / name
-        status, text = command(ground, capsys, "migrate", "rehearse", "--seed", "3", "--report", str(path))
+        status, text = command(ground, "migrate", "rehearse", "--seed", "3", "--report", str(path))
         assert status == 1
         assert "✗ t01: 0002_unique: UNIQUE constraint failed" in text
         assert "Forecast for the fleet" in text
@@ -246,17 +244,17 @@ def test_the_command(ground: Ground, capsys: pytest.CaptureFixture[str]) -> None
     assert "**t01**: 0002_unique" in (ground.root / "report.md").read_text()
     found = json.loads((ground.root / "report.json").read_text())
     assert [one["tenant"] for one in found["failures"]] == ["t01"]
-    status, text = command(ground, capsys, "migrate", "rehearse", "--show", found["operation"], "--json")
+    status, text = command(ground, "migrate", "rehearse", "--show", found["operation"], "--json")
     assert (status, json.loads(text)["operation"]) == (1, found["operation"])
-    status, text = command(ground, capsys, "migrate", "run", "--rehearse", "100%")
+    status, text = command(ground, "migrate", "run", "--rehearse", "100%")
     assert status == 1
     assert "✗ t01" in text
     assert ground.control("SELECT count(*) FROM operation WHERE verb = 'migrate'") == [(0,)]
     ground.sql("t01", "DELETE FROM page")
-    status, text = command(ground, capsys, "migrate", "run", "--rehearse", "2", "--json")
+    status, text = command(ground, "migrate", "run", "--rehearse", "2", "--json")
     assert status == 0, text
     assert json.loads(text)["operation"]["verb"] == "migrate"
-    status, text = command(ground, capsys, "migrate", "rehearse")
+    status, text = command(ground, "migrate", "rehearse")
     assert (status, "0 of 0 rehearsed" in text) == (0, True)
 
 
@@ -303,7 +301,7 @@ async def test_records_that_differ(ground: Ground) -> None:
 
 
 @pytest.mark.postgres
-def test_drift_by_command(shelves: Shelves, capsys: pytest.CaptureFixture[str]) -> None:
+def test_drift_by_command(shelves: Shelves) -> None:
     """The command shows the SQL and runs none of it; run by hand it undoes the drift, and the exit status says so."""
 
     async def prepare() -> None:
@@ -311,16 +309,16 @@ def test_drift_by_command(shelves: Shelves, capsys: pytest.CaptureFixture[str]) 
             await populate(shelves, platform, 2)
 
     asyncio.run(prepare())
-    assert command(shelves, capsys, "migrate", "drift")[0] == 0
+    assert command(shelves, "migrate", "drift")[0] == 0
     database = f"{shelves.prefix}_t01"
     shelves.query("pg1", "ALTER TABLE page ADD COLUMN more text; CREATE INDEX odd ON page (title)", database)
     path = shelves.root / "mend.sql"
     for _ in range(2):
-        status, text = command(shelves, capsys, "migrate", "drift", "--sql", "--write", str(path))
+        status, text = command(shelves, "migrate", "drift", "--sql", "--write", str(path))
         assert status == 1
         assert "index odd is not declared" in text
         assert "DROP INDEX public.odd;" in text
         assert "-- loses what is in the column more" in text
     shelves.query("pg1", path.read_text(), database)
-    assert command(shelves, capsys, "migrate", "drift", "t01")[0] == 0
-    assert command(shelves, capsys, "migrate", "drift", "nobody")[0] == 4
+    assert command(shelves, "migrate", "drift", "t01")[0] == 0
+    assert command(shelves, "migrate", "drift", "nobody")[0] == 4
