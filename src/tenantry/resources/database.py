@@ -7,6 +7,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from pydantic import BaseModel, Field
@@ -14,8 +15,9 @@ from pydantic import BaseModel, Field
 from tenantry.config import Frozen
 from tenantry.credentials import USER_TABLE
 from tenantry.model import Environment, Finding, Migrated, new_id
-from tenantry.resources import Resource, Setting, history, limits, migrator
+from tenantry.resources import Setting, command, history, limits, migrator
 from tenantry.resources.canary import TABLE, plant, seek, uproot
+from tenantry.resources.command import Place, Programmed, Records
 from tenantry.resources.migrator import Connection
 from tenantry.resources.schema import EMPTY, Schema, checksum, fingerprint, read, split
 
@@ -32,12 +34,12 @@ PAGES: Final = 2048
 class Options(Frozen):
     """What the SQLite kinds take."""
 
-    directory: str | None = Field(default=None, alias="schema")  # `schema` itself is a name of pydantic's
+    directory: str | command.Options | None = Field(default=None, alias="schema")  # `schema` is a name of pydantic's
     seed: str | None = None
     migrate: limits.Options = limits.Options()
 
 
-class Database(Resource):
+class Database(Programmed):
     """An SQLite database at the newest schema of its blueprint, wherever it is kept."""
 
     Options: ClassVar[type[BaseModel]] = Options
@@ -47,7 +49,7 @@ class Database(Resource):
 
     def __init__(self, name: str, options: Any, setting: Setting) -> None:
         super().__init__(name, options, setting)
-        self._directory = self._declared("schema", options.directory, directory=True) if options.directory else None
+        self._directory = self._declare()
         self._seed = self._declared("seed", options.seed) if options.seed else None
         self._limits = setting.limits.on(options.migrate)
 
@@ -63,6 +65,8 @@ class Database(Resource):
 
     def schema(self) -> Schema:
         """The migrations as the files are now. Raises `MigrationInvalid`."""
+        if self._program is not None:
+            return Schema(self.setting.root, (), self._program.fingerprint(), program=self._program)
         return read(self._directory) if self._directory else EMPTY
 
     def versions(self) -> tuple[str, ...]:
@@ -82,10 +86,7 @@ class Database(Resource):
     def _fill(self, connection: Connection) -> None:
         """Make an empty database what every new tenant gets."""
         self._add_users(connection)
-        schema = self.schema()
-        order = history.versions(schema)
-        if order:
-            migrator.migrate(connection, schema, order[-1], self._limits)
+        self._bring(connection, None, self.newest)
         if self._seed:
             statements = split(self._seed.read_text("utf-8"), self._seed.name)
             migrator.execute(connection, statements, self._seed.name)
@@ -98,7 +99,7 @@ class Database(Resource):
         """Bring a database that was there already to what a new one would be, its data kept."""
         with self._open(env) as connection:
             self._add_users(connection)
-            migrator.migrate(connection, self.schema(), self.newest, self._limits)
+            self._bring(connection, env, self.newest)
 
     def _version(self, env: Environment) -> str | None:
         with self._open(env) as connection:
@@ -106,7 +107,22 @@ class Database(Resource):
 
     def _migrate(self, env: Environment, to: str | None) -> Migrated:
         with self._open(env) as connection:
-            return migrator.migrate(connection, self.schema(), to, self._limits)
+            return self._bring(connection, env, to)
+
+    def _bring(self, connection: Connection, env: Environment | None, to: str | None) -> Migrated:
+        """Bring a database, or the template of one, to a version."""
+        schema = self.schema()
+        if self._program is None:
+            return migrator.migrate(connection, schema, to, self._limits)
+        file = connection.execute("SELECT file FROM pragma_database_list WHERE name = 'main'").fetchone()[0]
+        if not file:
+            raise self._error(env, "a program cannot migrate a database in memory")
+        records = Records(
+            version=lambda: migrator.version(connection, schema),
+            add=lambda one: migrator.enter(connection, one),
+            remove=lambda one: migrator.leave(connection, one),
+        )
+        return self._command(env, Place("sqlite", Path(file)), records, to)
 
     # --- users ---
 

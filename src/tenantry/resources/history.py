@@ -41,6 +41,8 @@ def short(statement: str) -> str:
 
 def versions(schema: Schema) -> tuple[str, ...]:
     """The versions of a schema, oldest first. Raises `MigrationInvalid`."""
+    if schema.program is not None:
+        return (schema.program.newest(),)
     if schema.alembic:
         return _revisions(schema)
     return tuple(migration.version for migration in schema.migrations)
@@ -74,6 +76,8 @@ def applied(records: Sequence[tuple[str, str]], schema: Schema) -> int:
 
 def newest(records: Sequence[tuple[str, str]], schema: Schema) -> str | None:
     """The newest version that records (version, checksum) name. Raises `MigrationInvalid` as `applied` does."""
+    if schema.program is not None:
+        return records[-1][0] if records else None
     count = applied(records, schema)
     return records[count - 1][0] if count else None
 

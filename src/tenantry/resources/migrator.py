@@ -173,6 +173,18 @@ def _down(connection: Connection, migration: Migration) -> None:
     connection.execute("DELETE FROM tenantry_schema WHERE version = ?", (migration.version,))
 
 
+def enter(connection: Connection, migration: Migration) -> None:
+    """Record a migration that ran elsewhere."""
+    with _transaction(connection, migration.version):
+        _up(connection, migration)
+
+
+def leave(connection: Connection, migration: Migration) -> None:
+    """Take the record of a migration away that was taken back elsewhere."""
+    with _transaction(connection, migration.version):
+        _down(connection, migration)
+
+
 def _run(connection: Connection, migration: Migration, name: str, body: tuple[str, ...]) -> None:
     if migration.is_python:
         function = migration.function(name)

@@ -64,6 +64,7 @@ class Sqlite(Filed, database.Database):
 
     kind = "sqlite"
     takes_file = True
+    takes_program = True
     Options: ClassVar[type[BaseModel]] = Options
 
     def _location(self) -> str:
