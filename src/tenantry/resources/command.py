@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,8 +27,8 @@ from tenantry.config import Frozen, Seconds
 from tenantry.errors import ConfigError, MigrationError, MigrationInvalid, ProcessFailed
 from tenantry.model import Environment, Login, Migrated
 from tenantry.process import Given, watch
-from tenantry.resources import Resource
-from tenantry.resources.schema import Migration, checksum, fingerprint
+from tenantry.resources import Resource, history
+from tenantry.resources.schema import Migration, Schema, checksum, fingerprint
 
 FILES: Final = 10_000
 """The most files that the fingerprint of a program is made of."""
@@ -290,6 +291,20 @@ class Programmed(Resource):
             return super().pending(version)
         newest = self._program.newest()
         return () if version == newest else (newest,)
+
+    @property
+    def can_rehearse(self) -> bool:
+        """Whether this kind can make scratch copies. A program might reach beyond one: into files, or other services."""
+        return self._program is None and super().can_rehearse
+
+    async def declared(self, env: Environment, version: str | None) -> Mapping[str, str]:
+        """What a new one would be made of. Raises `MigrationInvalid` where only a program knows that."""
+        history.refuse_program(self.schema(), self.name)
+        return await super().declared(env, version)
+
+    @abstractmethod
+    def schema(self) -> Schema:
+        """The migrations as the files are now, or the program. Raises `MigrationInvalid`."""
 
     def _known(self, version: str, versions: tuple[str, ...]) -> str:
         if self._program is not None and self._program.goes_back:

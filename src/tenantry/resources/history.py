@@ -55,6 +55,13 @@ def posts(schema: Schema) -> frozenset[str]:
     return frozenset(migration.version for migration in schema.migrations if migration.header.phase == "post")
 
 
+def refuse_program(schema: Schema, path: str) -> None:
+    """Raise `MigrationInvalid` for a schema that is not made of files."""
+    if schema.program is not None:
+        reason = "its schema is a program's, so that nothing here knows what a version of it is made of"
+        raise MigrationInvalid(path=path, reason=reason, remedy="Use the program's own means.")
+
+
 def applied(records: Sequence[tuple[str, str]], schema: Schema) -> int:
     """How many of the schema's migrations a database has, by its records (version, checksum): always the first ones.
 

@@ -120,6 +120,7 @@ def migrate(connection: Connection, schema: Schema, to: str | None, limits: Limi
     Raises `MigrationError`; then the database is as the last whole migration left it.
     """
     start = time.perf_counter()
+    history.refuse_program(schema, str(to))
     before = version(connection, schema)
     order = history.versions(schema)
     position, target = history.position(order, before), history.position(order, to)
