@@ -294,7 +294,7 @@ class Programmed(Resource):
 
     @property
     def can_rehearse(self) -> bool:
-        """Whether this kind can make scratch copies. A program might reach beyond one: into files, or other services."""
+        """Whether this kind can make scratch copies. A program might reach beyond one, into files for instance."""
         return self._program is None and super().can_rehearse
 
     async def declared(self, env: Environment, version: str | None) -> Mapping[str, str]:
