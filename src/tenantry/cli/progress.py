@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tenantry.platform.operations import OperationDetails
     from tenantry.registry.journal import Operation
 
-FLEET = frozenset({"import", "migrate", "rotate"})
+FLEET = frozenset({"import", "migrate", "rotate", "verify"})
 """Verbs that work on many tenants."""
 
 MARKS = {"done": "✓", "failed": "✗", "undone": "↺"}

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from tenantry.errors import Cancelled, Fenced, Handover, RegistryUnavailable, TenantryError
-from tenantry.operations import adopt, bulk, change, create, destroy, drop, migrate, rotate
+from tenantry.operations import adopt, bulk, change, create, destroy, drop, migrate, rotate, verify
 from tenantry.operations.fleet import ItemsFailed, Stopwatch
 from tenantry.operations.toolbox import Toolbox
 from tenantry.operations.verb import Verb, Work
@@ -40,6 +40,7 @@ VERBS: Final[Mapping[str, Verb]] = {
         bulk.Import(),
         rotate.Rotate(),
         adopt.Adopt(),
+        verify.Verify(),
     )
 }
 
@@ -241,5 +242,5 @@ def _tell(operation_id: str, cause: BaseException | None) -> None:
         log.error("operation %s was interrupted", operation_id, exc_info=cause)
 
 
-FLEET: Final = frozenset({migrate.Migrate.name, bulk.Import.name, rotate.Rotate.name})
+FLEET: Final = frozenset({migrate.Migrate.name, bulk.Import.name, rotate.Rotate.name, verify.Verify.name})
 """Verbs that count tenants, not steps."""
