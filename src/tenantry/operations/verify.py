@@ -12,9 +12,11 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any, ClassVar, Final, Protocol, TypeAlias
 
-from sqlalchemy import select
+from cronsim import CronSim
+from sqlalchemy import func, select
 
 from tenantry.errors import ConfigError, TenantryError
 from tenantry.model import Attempt, Breach, Environment, Status, Untried, new_id
@@ -22,6 +24,7 @@ from tenantry.operations import fleet
 from tenantry.operations.toolbox import Toolbox
 from tenantry.operations.verb import Verb, Work
 from tenantry.registry import Transaction, journal, tables, tenants
+from tenantry.registry.database import now
 from tenantry.resources import Resource
 
 ATTACK: Final = "attack"
@@ -40,6 +43,9 @@ TOLD: Final = 50
 
 EVIDENCE: Final = 300
 """The longest evidence kept, in characters."""
+
+SCHEDULE: Final = "schedule"
+"""Who asks for a verification that nobody asked for, as the audit log names it."""
 
 CANARY: Final = "canary"
 TRACE: Final = "tenantry-canary-"
@@ -202,6 +208,20 @@ async def submit(
     return await journal.get(tx, operation_id)
 
 
+async def submit_due(tx: Transaction, schedule: str, sample: str, since: datetime) -> journal.Operation | None:
+    """Enter the verification that a schedule (a cron expression, in UTC) asks for, where none has been since then.
+
+    `since` is when whoever asks began: a platform that never was verified is not until the schedule's next moment.
+    """
+    due = next(CronSim(schedule, now() + timedelta(seconds=1), reverse=True))
+    query = select(func.max(tables.operation.c.id)).where(tables.operation.c.verb == Verify.name)
+    newest = await tx.scalar(query.where(tables.operation.c.actor == SCHEDULE))
+    began = (await journal.get(tx, newest)).created if newest else since
+    if due <= began:
+        return None
+    return await submit(tx, sample=sample, scheduled=True)
+
+
 # --- what came of it ----------------------------------------------------------------------------------------------
 
 
@@ -272,15 +292,20 @@ class Verify(Verb):
     async def perform(self, work: Work, step: journal.Step) -> str:
         async with _outdoors(work.tools) as outside:
             run = _Run(work, outside)
-            done, failed = await fleet.work_through(
-                work, step, run.attack, run.record, tenant_of=lambda item: str(item.arguments["tenant"]), size=BATCH
+            count = await fleet.work_through(
+                work,
+                step,
+                run.attack,
+                run.record,
+                tenant_of=lambda item: str(item.arguments["tenant"]),
+                manner=fleet.Manner(size=BATCH, first=BATCH),
             )
-        return f"{done} kept apart, {failed} not"
+        return f"{count.done} kept apart, {count.failed} not"
 
     async def undo(self, work: Work, step: journal.Step) -> None:
         async with work.tools.registry.read() as tx:
-            pending = (journal.StepState.PENDING,)
-            items = await journal.items(tx, work.operation.id, step=step.position, states=pending, limit=BATCH)
+            pending = journal.StepState.PENDING
+            items = await journal.items(tx, work.operation.id, step=step.position, state=pending, limit=BATCH * 5)
             found = await work.tools.all_environments(tx, {str(item.arguments["tenant"]) for item in items})
         for environment in found:
             await _uproot(work.tools, environment)

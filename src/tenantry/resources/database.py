@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from tenantry.config import Frozen
 from tenantry.credentials import USER_TABLE
 from tenantry.model import Environment, Finding, Migrated, new_id
-from tenantry.resources import Resource, Setting, history, migrator
+from tenantry.resources import Resource, Setting, history, limits, migrator
 from tenantry.resources.canary import TABLE, plant, seek, uproot
 from tenantry.resources.migrator import Connection
 from tenantry.resources.schema import EMPTY, Schema, checksum, fingerprint, read, split
@@ -34,6 +34,7 @@ class Options(Frozen):
 
     directory: str | None = Field(default=None, alias="schema")  # `schema` itself is a name of pydantic's
     seed: str | None = None
+    migrate: limits.Options = limits.Options()
 
 
 class Database(Resource):
@@ -48,6 +49,7 @@ class Database(Resource):
         super().__init__(name, options, setting)
         self._directory = self._declared("schema", options.directory, directory=True) if options.directory else None
         self._seed = self._declared("seed", options.seed) if options.seed else None
+        self._limits = setting.limits.on(options.migrate)
 
     @abstractmethod
     def _open(self, env: Environment) -> AbstractContextManager[Connection]:
@@ -83,7 +85,7 @@ class Database(Resource):
         schema = self.schema()
         order = history.versions(schema)
         if order:
-            migrator.migrate(connection, schema, order[-1])
+            migrator.migrate(connection, schema, order[-1], self._limits)
         if self._seed:
             statements = split(self._seed.read_text("utf-8"), self._seed.name)
             migrator.execute(connection, statements, self._seed.name)
@@ -96,7 +98,7 @@ class Database(Resource):
         """Bring a database that was there already to what a new one would be, its data kept."""
         with self._open(env) as connection:
             self._add_users(connection)
-            migrator.migrate(connection, self.schema(), self.newest)
+            migrator.migrate(connection, self.schema(), self.newest, self._limits)
 
     def _version(self, env: Environment) -> str | None:
         with self._open(env) as connection:
@@ -104,7 +106,7 @@ class Database(Resource):
 
     def _migrate(self, env: Environment, to: str | None) -> Migrated:
         with self._open(env) as connection:
-            return migrator.migrate(connection, self.schema(), to)
+            return migrator.migrate(connection, self.schema(), to, self._limits)
 
     # --- users ---
 

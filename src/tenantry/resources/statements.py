@@ -44,6 +44,12 @@ def split(dialect: str, sql: str, name: str) -> tuple[str, ...]:
     return tuple(sql[part[0].start : part[-1].end + 1] for part in _parts(tokens) if _allowed(part, name))
 
 
+def needless(name: str, why: str) -> MigrationInvalid:
+    """The refusal of `transaction=off` where a database has no use for it."""
+    remedy = "Take it out of the file's first lines; it is for PostgreSQL's CREATE INDEX CONCURRENTLY and the like."
+    return MigrationInvalid(path=name, reason=f"it says transaction=off, and {why}", remedy=remedy)
+
+
 def ends_transaction(dialect: str, sql: str) -> bool:
     """Whether any statement of a script begins or ends a transaction, or cannot be read."""
     try:
