@@ -255,7 +255,7 @@ class Tally:
             return IsolationBroken(
                 tenant=shown, slug=slug, count=len(self.breaches), attack=first["attack"], resource=first["resource"]
             )
-        if not self.kept:
+        if not self.against or not any(names.keys() - {CANARY} for names in self.kept.values()):
             reason = self.untried[0]["evidence"] if self.untried else "its blueprint has no other tenant."
             return NothingTried(tenant=shown, slug=slug, reason=reason)
         return None

@@ -269,10 +269,11 @@ class Visitor:
 
     @staticmethod
     async def _raw(session: Any) -> None:
-        """A connection of one's own from the engine behind a session."""
+        """A connection of one's own from the engine behind a session, or another use of its only one."""
         from sqlalchemy import text
 
-        async with session.bind.connect() as connection:
+        engine = session.bind if hasattr(session.bind, "connect") else session.bind.engine
+        async with engine.connect() as connection:
             await connection.execute(text("SELECT 3"))
 
     # --- cache, files and keys ------------------------------------------------------------------------------------
