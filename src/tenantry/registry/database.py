@@ -254,7 +254,7 @@ class Database:
             await asyncio.shield(connection.close())
 
     async def _opened(self) -> AsyncConnection:
-        """A connection; on SQLite none is left half made, and so never closed, where the task is cancelled meanwhile."""
+        """A connection; on SQLite none is left half made, and so open for ever, where the task is cancelled."""
         if not self.is_sqlite:
             return await self.engine.connect()
         opening = asyncio.create_task(self.engine.connect().start())
