@@ -210,13 +210,29 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
-class Breach:
-    """An attack on the isolation that got through."""
+class Attempt:
+    """An attack on the isolation that was tried and kept out; its subclasses are those of which that is not so."""
 
     resource: str
-    attack: str
-    evidence: str
+    attack: str  # a name that stays the same from run to run
+    evidence: str = ""  # what came of it
+
+
+@dataclass(frozen=True, slots=True)
+class Breach(Attempt):
+    """An attack on the isolation that got through."""
+
     promised: bool = True  # False: this kind never said that it keeps such an attack out
+
+
+@dataclass(frozen=True, slots=True)
+class Untried(Attempt):
+    """An attack that could not be tried, and why: it says nothing about the isolation."""
+
+
+def breaches(attempts: Iterable[Attempt]) -> list[Breach]:
+    """The attacks that got through although the kind promises to keep them out."""
+    return [one for one in attempts if isinstance(one, Breach) and one.promised]
 
 
 @dataclass(frozen=True, slots=True)

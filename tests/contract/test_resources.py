@@ -19,7 +19,7 @@ import pytest
 from tenantry import paths
 from tenantry.config import ResourceSpec
 from tenantry.errors import ConfigError, MigrationError, MigrationInvalid, ResourceError, UnknownKind
-from tenantry.model import Breach, Environment, Finding, Migrated, Usage
+from tenantry.model import Attempt, Environment, Finding, Migrated, Untried, Usage, breaches
 from tenantry.resources import Resource, Setting, build, kinds
 from worlds import BROKEN, FIRST, SECOND, RenderedWorld, SqliteWorld, World, environment
 
@@ -126,9 +126,10 @@ async def test_no_attack_crosses(world: World) -> None:
     await resource.create(env)
     await resource.create(other)
     before = world.files()
-    for breach in (*await resource.attack(env, other), *await resource.attack(other, env)):
-        assert not breach.promised, breach
-        assert resource.caveat
+    for attempts in (await resource.attack(env, other), await resource.attack(other, env)):
+        assert attempts
+        assert breaches(attempts) == []
+        assert [one for one in attempts if isinstance(one, Untried)] == []
     assert world.files() == before
 
 
@@ -136,7 +137,26 @@ async def test_an_attack_finds_what_is_shared(world: World) -> None:
     """Two environments that lie in one place are a breach: the attacks are able to find one."""
     resource, env = world.resource(), world.environment()
     await resource.create(env)
-    assert [breach for breach in await resource.attack(env, env) if breach.promised]
+    assert breaches(await resource.attack(env, env))
+
+
+async def test_a_canary_is_seen_where_it_was_planted_alone(world: World) -> None:
+    """A canary is found by its own environment alone, changes no schema, and is gone when it is removed."""
+    resource, env, other = world.resource(), world.environment(), world.environment("umbrella")
+    for one in (env, other):
+        await resource.create(one)
+    before = world.look(resource, env)
+    await resource.plant(env, "canary-1")
+    await resource.plant(env, "canary-2")
+    assert await resource.seek(env, "canary-") in (["canary-2"], [])  # what holds no data takes no canary
+    assert await resource.seek(other, "canary-") == []
+    if resource.has_schema:
+        assert await resource.seek(env, "canary-") == ["canary-2"]
+        assert [finding.what for finding in await resource.check(env) if not finding.ok] == []
+    for _ in range(2):
+        await resource.uproot(env)
+    assert await resource.seek(env, "canary-") == []
+    assert world.look(resource, env) == before
 
 
 async def test_drop_leaves_nothing_and_repeats(world: World) -> None:
@@ -238,7 +258,7 @@ class Remote(Resource):
     async def _load(self, env: Environment, source: Path) -> None:
         self.there.add(env.id)
 
-    async def _attack(self, env: Environment, other: Environment) -> list[Breach]:
+    async def _attack(self, env: Environment, other: Environment) -> list[Attempt]:
         return []
 
     async def _drop(self, env: Environment) -> None:

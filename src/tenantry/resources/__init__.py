@@ -27,7 +27,7 @@ from pydantic import BaseModel, ValidationError
 
 from tenantry.config import Frozen, ResourceSpec
 from tenantry.errors import ConfigError, MigrationInvalid, ResourceError, TenantryError, UnknownKind
-from tenantry.model import Breach, Environment, Finding, Login, Migrated, Place, Server, Usage
+from tenantry.model import Attempt, Environment, Finding, Login, Migrated, Place, Server, Usage
 from tenantry.resources.limits import DEFAULT, Limits
 from tenantry.resources.servers import Servers
 
@@ -126,9 +126,24 @@ class Resource(ABC):
         """Replace it by the copy that `dump` wrote to `source / name`; a failed load leaves what was there."""
         await self._call(env, "load", self._load, source)
 
-    async def attack(self, env: Environment, other: Environment) -> list[Breach]:
-        """Try to cross from one environment into another; an empty list when the isolation holds."""
-        return await self._call(env, "attack", self._attack, other)
+    async def attack(self, env: Environment, other: Environment) -> list[Attempt]:
+        """Try to cross from one environment into another; everything that was tried, and what came of it.
+
+        What gets through is a `Breach`, what could not be tried an `Untried`; nothing is left changed.
+        """
+        return list(await self._call(env, "attack", self._attack, other))
+
+    async def plant(self, env: Environment, canary: str) -> None:
+        """Put a canary, a text found nowhere else, among the environment's data, in place of one that is there."""
+        await self._call(env, "plant", self._plant, canary)
+
+    async def seek(self, env: Environment, trace: str) -> list[str]:
+        """The canaries that begin with `trace` and are seen from this environment, its own too."""
+        return list(await self._call(env, "seek", self._seek, trace))
+
+    async def uproot(self, env: Environment) -> None:
+        """Remove the canary; nothing where there is none."""
+        await self._call(env, "uproot", self._uproot)
 
     async def drop(self, env: Environment) -> None:
         """Remove it with everything beside it; afterwards `exists` is False."""
@@ -415,12 +430,21 @@ class Resource(ABC):
         """Put a copy in its place, whole or not at all."""
 
     @abstractmethod
-    def _attack(self, env: Environment, other: Environment) -> Answer[list[Breach]]:
-        """Try to reach the other environment's from this one."""
+    def _attack(self, env: Environment, other: Environment) -> Answer[Sequence[Attempt]]:
+        """Try to reach the other environment's from this one; all that was tried."""
 
     @abstractmethod
     def _drop(self, env: Environment) -> Answer[None]:
         """Remove it; nothing where it is gone."""
+
+    def _plant(self, env: Environment, canary: str) -> Answer[None]:
+        return None  # kinds that hold no data of their own plant nothing: they are searched only
+
+    def _seek(self, env: Environment, trace: str) -> Answer[Sequence[str]]:
+        return ()
+
+    def _uproot(self, env: Environment) -> Answer[None]:
+        return None
 
     def _version(self, env: Environment) -> Answer[str | None]:
         return None

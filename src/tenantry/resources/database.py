@@ -14,7 +14,8 @@ from pydantic import BaseModel, Field
 from tenantry.config import Frozen
 from tenantry.credentials import USER_TABLE
 from tenantry.model import Environment, Finding, Migrated, new_id
-from tenantry.resources import Resource, Setting, history, migrator
+from tenantry.resources import Resource, Setting, history, limits, migrator
+from tenantry.resources.canary import TABLE, plant, seek, uproot
 from tenantry.resources.migrator import Connection
 from tenantry.resources.schema import EMPTY, Schema, checksum, fingerprint, read, split
 
@@ -33,6 +34,7 @@ class Options(Frozen):
 
     directory: str | None = Field(default=None, alias="schema")  # `schema` itself is a name of pydantic's
     seed: str | None = None
+    migrate: limits.Options = limits.Options()
 
 
 class Database(Resource):
@@ -47,6 +49,7 @@ class Database(Resource):
         super().__init__(name, options, setting)
         self._directory = self._declared("schema", options.directory, directory=True) if options.directory else None
         self._seed = self._declared("seed", options.seed) if options.seed else None
+        self._limits = setting.limits.on(options.migrate)
 
     @abstractmethod
     def _open(self, env: Environment) -> AbstractContextManager[Connection]:
@@ -82,7 +85,7 @@ class Database(Resource):
         schema = self.schema()
         order = history.versions(schema)
         if order:
-            migrator.migrate(connection, schema, order[-1])
+            migrator.migrate(connection, schema, order[-1], self._limits)
         if self._seed:
             statements = split(self._seed.read_text("utf-8"), self._seed.name)
             migrator.execute(connection, statements, self._seed.name)
@@ -95,7 +98,7 @@ class Database(Resource):
         """Bring a database that was there already to what a new one would be, its data kept."""
         with self._open(env) as connection:
             self._add_users(connection)
-            migrator.migrate(connection, self.schema(), self.newest)
+            migrator.migrate(connection, self.schema(), self.newest, self._limits)
 
     def _version(self, env: Environment) -> str | None:
         with self._open(env) as connection:
@@ -103,7 +106,7 @@ class Database(Resource):
 
     def _migrate(self, env: Environment, to: str | None) -> Migrated:
         with self._open(env) as connection:
-            return migrator.migrate(connection, self.schema(), to)
+            return migrator.migrate(connection, self.schema(), to, self._limits)
 
     # --- users ---
 
@@ -115,6 +118,21 @@ class Database(Resource):
                 "password = excluded.password, role = excluded.role, active = 1, epoch = epoch + 1",
                 (new_id(), login, role, password_hash, history.now()),
             )
+
+    # --- canaries ---
+
+    def _plant(self, env: Environment, canary: str) -> None:
+        with self._open(env) as connection:
+            plant(lambda statement, *values: connection.execute(statement, values).fetchall(), canary, "?")
+
+    def _seek(self, env: Environment, trace: str) -> list[str]:
+        with self._open(env) as connection:
+            there = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", (TABLE,)).fetchone()
+            return seek(lambda statement: connection.execute(statement).fetchall(), trace) if there else []
+
+    def _uproot(self, env: Environment) -> None:
+        with self._open(env) as connection:
+            uproot(lambda statement: connection.execute(statement).fetchall())
 
     # --- looking at it ---
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -11,12 +12,19 @@ from pydantic import BaseModel
 
 from tenantry import paths
 from tenantry.config import Frozen
-from tenantry.model import Environment, Finding, Usage
+from tenantry.model import Attempt, Breach, Environment, Finding, Untried, Usage
+from tenantry.resources.canary import FILE
 from tenantry.resources.files import Filed, Inside
 
 PERMISSIONS: Final = 0o700
 SHOWN: Final = 5
 """The most links one check names."""
+
+
+SEARCHED: Final = 50_000
+"""The most entries one search looks at; a directory of more is not searched, and that is said."""
+
+HARD_LINK: Final = "hard link"
 
 
 class Options(Frozen):
@@ -59,6 +67,47 @@ class Directory(Filed):
                         return found
         return found
 
+    # --- isolation ---
+
+    def _allowed(self, env: Environment) -> int:
+        return PERMISSIONS
+
+    def _attack(self, env: Environment, other: Environment) -> list[Attempt]:
+        return [*super()._attack(env, other), self._linked(env, other)]
+
+    def _linked(self, env: Environment, other: Environment) -> Attempt:
+        """Files that are the other's too, by a hard link."""
+        mine, whole = _inodes(self.path(env))
+        theirs, all_of_theirs = _inodes(self.path(other)) if mine else ({}, True)
+        shared = sorted(mine.keys() & theirs.keys())
+        if shared:
+            return Breach(self.name, HARD_LINK, f"{mine[shared[0]]} is {theirs[shared[0]]}, and {len(shared)} in all")
+        if whole and all_of_theirs:
+            return Attempt(self.name, HARD_LINK)
+        return Untried(self.name, HARD_LINK, f"there are more than {SEARCHED} files")
+
+    def _plant(self, env: Environment, canary: str) -> None:
+        paths.write_beneath(self.path(env), FILE, canary.encode())
+
+    def _seek(self, env: Environment, trace: str) -> list[str]:
+        """Every canary in the directory and wherever links in it lead, as a program that follows them would see it."""
+        found, seen, entries = set(), set(), 0
+        for folder, inner, names in os.walk(self.path(env), followlinks=True):
+            entries += 1 + len(names)
+            if entries > SEARCHED:
+                raise self._error(env, f"there are more than {SEARCHED} files to look through")
+            real = os.path.realpath(folder)
+            if real in seen:
+                inner.clear()
+                continue
+            seen.add(real)
+            with suppress(OSError):
+                found |= {Path(folder, FILE).read_text("utf-8", "replace")} if FILE in names else set()
+        return sorted(text for text in found if text.startswith(trace))
+
+    def _uproot(self, env: Environment) -> None:
+        paths.remove_beneath(self.path(env), FILE)
+
     def _measure(self, env: Environment) -> Usage:
         return paths.measure_beneath(*self.spot(env))
 
@@ -72,3 +121,20 @@ class Directory(Filed):
     def _tidy(self) -> list[str]:
         """Inside too, where an application that was killed left a file half written."""
         return [*super()._tidy(), *self._clear(self.location, deep=True)]
+
+
+def _inodes(top: Path) -> tuple[dict[tuple[int, int], str], bool]:
+    """The files below that have several names, by their device and inode; and whether all were looked at."""
+    found: dict[tuple[int, int], str] = {}
+    entries = 0
+    for folder, _, names in os.walk(top):
+        entries += 1 + len(names)
+        if entries > SEARCHED:
+            return found, False
+        for name in names:
+            path = os.path.join(folder, name)  # noqa: PTH118 the names are many
+            with suppress(OSError):
+                status = os.lstat(path)
+                if status.st_nlink > 1 and stat.S_ISREG(status.st_mode):
+                    found[status.st_dev, status.st_ino] = path
+    return found, True

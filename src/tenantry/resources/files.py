@@ -15,7 +15,7 @@ from pydantic import AfterValidator
 
 from tenantry import paths
 from tenantry.errors import PathEscape
-from tenantry.model import Breach, Environment, Finding, check_path
+from tenantry.model import Attempt, Breach, Environment, Finding, check_path
 from tenantry.resources import Resource
 
 HOMES: Final = "tenants/*/*"
@@ -96,41 +96,58 @@ class Filed(Resource):
         remedy = f"Run `chmod {allowed:o} {self.path(env)}`."
         return Finding(self.name, False, f"{self.locate(env)} has mode {mode:04o}, wider than {allowed:04o}", remedy)
 
-    def _attack(self, env: Environment, other: Environment) -> list[Breach]:
-        """Reach the other's file by name, by a planted link, or because it is the same one."""
-        breaches = [*self._same(env, other), *self._climb(env, other)]
-        with self._planted(env, other) as (root, link), suppress(PathEscape):
-            if paths.status_beneath(root, link):
-                breaches.append(Breach(self.name, "symbolic link", f"{link} reached {self.path(other)}"))
-        if other.home.startswith(f"{env.home}/") or env.home.startswith(f"{other.home}/") or env.home == other.home:
-            breaches.append(Breach(self.name, "shared home", f"{env.home} and {other.home} overlap"))
-        return breaches
+    def _allowed(self, env: Environment) -> int:
+        """The widest permissions it may have."""
+        return 0o600
 
-    def _same(self, env: Environment, other: Environment) -> list[Breach]:
+    def _attack(self, env: Environment, other: Environment) -> list[Attempt]:
+        """Reach the other's file by name, by a planted link, by the permissions, or because it is the same one."""
+        with self._planted(env, other) as (root, link):
+            followed = self._reached(root, link)
+        wide = self._permissions(env, self._allowed(env))
+        overlap = other.home.startswith(f"{env.home}/") or env.home.startswith(f"{other.home}/")
+        shared = f"{env.home} and {other.home} overlap" if overlap or env.home == other.home else None
+        return [
+            self._judged("same file", self._same(env, other)),
+            self._judged("path", self._climb(env, other)),
+            self._judged("symbolic link", f"{link} reached {self.path(other)}" if followed else None),
+            self._judged("permissions", f"{wide.what}: other users of this machine get at it" if wide else None),
+            self._judged("shared home", shared),
+        ]
+
+    def _judged(self, attack: str, evidence: str | None) -> Attempt:
+        """A breach where there is evidence of one."""
+        return Breach(self.name, attack, evidence) if evidence else Attempt(self.name, attack)
+
+    def _same(self, env: Environment, other: Environment) -> str | None:
         """One and the same file under both names, as a hard link or a shared location."""
         mine, theirs = self.status(env), self.status(other)
         if mine and theirs and os.path.samestat(mine, theirs):
-            return [Breach(self.name, "same file", f"{self.path(env)} is {self.path(other)}")]
-        return []
+            return f"{self.path(env)} is {self.path(other)}"
+        return None
 
-    def _climb(self, env: Environment, other: Environment) -> list[Breach]:
-        """Paths that climb from one home to the other's file."""
+    def _climb(self, env: Environment, other: Environment) -> str | None:
+        """Paths that climb from one home to the other's file, also in other spellings of its name."""
         home, target = self.setting.data / env.home, self.path(other)
         relative = os.path.relpath(target, home)
         tries = [relative, str(target), f"./{relative}", f"x/../{relative}", relative.replace("/", "\\")]
-        breaches = []
-        for attempt in tries:
-            with suppress(PathEscape):
-                if paths.status_beneath(home, attempt):
-                    breaches.append(Breach(self.name, "path", f"{attempt} reached {target}"))
-        return breaches
+        for attempt in [*tries, relative.upper(), relative.replace("..", "%2e%2e"), f"{relative}\0.txt"]:
+            if self._reached(home, attempt):
+                return f"{attempt!r} reached {target}"
+        return None
+
+    @staticmethod
+    def _reached(root: Path, path: str) -> bool:
+        with suppress(PathEscape, OSError, ValueError):
+            return paths.status_beneath(root, path) is not None
+        return False
 
     @contextmanager
     def _planted(self, env: Environment, other: Environment) -> Iterator[tuple[Path, str]]:
         """A link to where the other's file lies, beside this one's for the length of the block: its root and path."""
         root, path = self.spot(env)
         above, _, _ = path.rpartition("/")
-        name = f"attack-{secrets.token_hex(4)}"
+        name = f"{paths.TEMPORARY}attack-{secrets.token_hex(4)}"  # after a kill it is tidied away
         with paths.directory_beneath(root, above) as folder:
             os.symlink(self.path(other).parent, name, dir_fd=folder)
             try:

@@ -71,9 +71,10 @@ def patiently(
 ) -> T:
     """Do what may fail at a lock, again after a growing pause while the limits allow it.
 
-    Only the last try but the first is watched, since watching costs a connection. Raises the `MigrationError` of the
-    last try, which names how often it was tried and who was in the way.
+    The first try is not watched where there is another, since watching costs a connection. Raises the
+    `MigrationError` of the last try, which names how often it was tried and who was in the way.
     """
+    told = ""
     for retry in range(limits.retries + 1):
         watched = watch if retry or not limits.retries else unwatched
         with watched() as waiting:
@@ -83,7 +84,8 @@ def patiently(
                 if not any(passes(cause) for cause in _causes(error)):
                     raise
                 if retry == limits.retries:
-                    raise _given_up(error, retry + 1, waiting.told) from error
+                    raise _given_up(error, retry + 1, waiting.told or told) from error
+                told = waiting.told or told
         time.sleep(pause(retry))
     raise AssertionError
 

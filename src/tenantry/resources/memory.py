@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tenantry.model import Breach, Environment, Usage
+from tenantry.model import Attempt, Breach, Environment, Usage
 from tenantry.resources import Setting, database
 from tenantry.resources.migrator import Connection
 
@@ -100,10 +100,10 @@ class Memory(database.Database):
         with self._lock:
             self.stores[env.id] = content
 
-    def _attack(self, env: Environment, other: Environment) -> list[Breach]:
+    def _attack(self, env: Environment, other: Environment) -> list[Attempt]:
         if env.id == other.id:
             return [Breach(self.name, "same database", f"both environments have the id {env.id}")]
-        return []
+        return [Attempt(self.name, "same database")]
 
     def _drop(self, env: Environment) -> None:
         with self._lock:

@@ -6,14 +6,15 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final
 
 from tenantry.errors import MigrationError, MigrationInvalid
 from tenantry.model import Migrated
-from tenantry.resources import history
+from tenantry.resources import history, statements
 from tenantry.resources.history import OWN_TRANSACTION
+from tenantry.resources.limits import DEFAULT, Limits, patiently
 from tenantry.resources.schema import Migration, Schema
 
 if TYPE_CHECKING:  # it takes half a second to import, and plain SQL files do not need it
@@ -28,6 +29,9 @@ CREATE TABLE IF NOT EXISTS tenantry_schema (
   seconds REAL NOT NULL
 ) STRICT
 """
+INSTRUCTIONS: Final = 10_000
+"""How many of SQLite's instructions run between two looks at the clock."""
+
 _DENIED: Final = frozenset({sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH})
 
 
@@ -110,8 +114,8 @@ def _rows(connection: sqlite3.Connection, query: str) -> list[Any]:
 # --- migrating ----------------------------------------------------------------------------------------------------
 
 
-def migrate(connection: Connection, schema: Schema, to: str | None) -> Migrated:
-    """Bring a database to a version, up or down; None is before the first.
+def migrate(connection: Connection, schema: Schema, to: str | None, limits: Limits = DEFAULT) -> Migrated:
+    """Bring a database to a version, up or down; None is before the first. What others hold up is tried again.
 
     Raises `MigrationError`; then the database is as the last whole migration left it.
     """
@@ -123,21 +127,36 @@ def migrate(connection: Connection, schema: Schema, to: str | None) -> Migrated:
         return Migrated(before, to, (), time.perf_counter() - start)
     if schema.alembic:
         names = order[position:target] if target > position else order[target:position][::-1]
-        _revise(connection, schema, before, to, f"{names[-1]}" if target > position else names[0])
+        name = names[-1] if target > position else names[0]
+        revise = partial(_revise, connection, schema, to, name, limits)
+        patiently(limits, revise, _passes)
     else:
-        names = _step_through(connection, schema, position, target)
+        names = _step_through(connection, schema, (position, target), limits)
     return Migrated(before, to, names, time.perf_counter() - start)
 
 
-def _step_through(connection: Connection, schema: Schema, position: int, target: int) -> tuple[str, ...]:
-    steps, up = schema.between(position, target), target > position
+def _step_through(connection: Connection, schema: Schema, way: tuple[int, int], limits: Limits) -> tuple[str, ...]:
+    steps, up = schema.between(*way), way[1] > way[0]
     for migration in steps:
+        if migration.header.transaction == "off":
+            raise statements.needless(migration.path.name, "everything can run in a transaction here")
         if not up:
             history.check_reversible(migration)
     for migration in steps:
-        with _transaction(connection, migration.version):
-            (_up if up else _down)(connection, migration)
+        own = limits.of(migration.header)
+        patiently(own, partial(_step, connection, migration, up, own), _passes)
     return tuple(migration.version for migration in steps)
+
+
+def _step(connection: Connection, migration: Migration, up: bool, limits: Limits) -> None:
+    """One try. Another process may have been quicker, while this one waited for it."""
+    with _transaction(connection, migration.version, limits):
+        if up is not _is_applied(connection, migration):
+            (_up if up else _down)(connection, migration)
+
+
+def _is_applied(connection: Connection, migration: Migration) -> bool:
+    return (migration.version,) in _rows(connection, "SELECT version FROM tenantry_schema")
 
 
 def _up(connection: Connection, migration: Migration) -> None:
@@ -154,14 +173,14 @@ def _down(connection: Connection, migration: Migration) -> None:
     connection.execute("DELETE FROM tenantry_schema WHERE version = ?", (migration.version,))
 
 
-def _run(connection: Connection, migration: Migration, name: str, statements: tuple[str, ...]) -> None:
+def _run(connection: Connection, migration: Migration, name: str, body: tuple[str, ...]) -> None:
     if migration.is_python:
         function = migration.function(name)
         assert function is not None
         with lent(connection) as lend:
             function(lend)
         return
-    for statement in statements:
+    for statement in body:
         try:
             connection.execute(statement)
         except sqlite3.Error as error:
@@ -170,15 +189,15 @@ def _run(connection: Connection, migration: Migration, name: str, statements: tu
             ) from error
 
 
-def execute(connection: Connection, statements: tuple[str, ...], name: str) -> None:
+def execute(connection: Connection, body: tuple[str, ...], name: str) -> None:
     """Run statements such as a seed in one transaction. Raises `MigrationError` under this name."""
     with _transaction(connection, name):
-        for statement in statements:
+        for statement in body:
             connection.execute(statement)
 
 
 @contextmanager
-def _transaction(connection: Connection, name: str) -> Iterator[None]:
+def _transaction(connection: Connection, name: str, limits: Limits | None = None) -> Iterator[None]:
     """One transaction that takes the write lock at once and commits only where all foreign keys hold.
 
     Foreign keys are not enforced meanwhile, so that a table can be made anew (sqlite.org/lang_altertable.html,
@@ -186,9 +205,12 @@ def _transaction(connection: Connection, name: str) -> Iterator[None]:
     """
     connection.execute("PRAGMA foreign_keys = OFF")
     try:
+        if limits:
+            connection.execute(f"PRAGMA busy_timeout = {max(1, round(1000 * limits.lock))}")
         connection.execute("BEGIN IMMEDIATE")
         try:
-            yield
+            with _timed(connection, limits.statement) if limits else nullcontext():
+                yield
             _check_references(connection)
             connection.execute("COMMIT")
         except BaseException:
@@ -199,6 +221,30 @@ def _transaction(connection: Connection, name: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise MigrationError(migration=name, reason=_reason(error)) from error
+
+
+@contextmanager
+def _timed(connection: Connection, seconds: float) -> Iterator[None]:
+    """Interrupt a statement that runs longer than so many seconds."""
+    until = time.monotonic() + seconds
+
+    def begin(_: str) -> None:
+        nonlocal until
+        until = time.monotonic() + seconds
+
+    connection.set_trace_callback(begin)  # called as each statement begins
+    connection.set_progress_handler(lambda: time.monotonic() > until, INSTRUCTIONS)
+    try:
+        yield
+    finally:
+        connection.set_trace_callback(None)
+        connection.set_progress_handler(None, INSTRUCTIONS)
+
+
+def _passes(cause: BaseException) -> bool:
+    """Whether an error comes of another connection's lock."""
+    code = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF  # the rest tells more of the same
+    return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def _reason(error: Exception) -> str:
@@ -253,12 +299,15 @@ def _authorize(connection: Connection, action: int, *_: str | None) -> int:
     return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
 
-def _revise(connection: Connection, schema: Schema, before: str | None, to: str | None, name: str) -> None:
+def _revise(connection: Connection, schema: Schema, to: str | None, name: str, limits: Limits) -> None:
     """Run Alembic's revisions up or down to a version, all in one transaction."""
+    before = version(connection, schema)
+    if before == to:
+        return
 
     @contextmanager
     def lend() -> Iterator[sqlalchemy.Connection]:
-        with _transaction(connection, name), lent(connection) as outer:
+        with _transaction(connection, name, limits), lent(connection) as outer:
             yield outer
 
     history.revise(lend, schema, before, to)

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel
 
 from tenantry import paths
 from tenantry.errors import ConfigError, NameTaken, ServerUnavailable, TenantryError
-from tenantry.model import Breach, Environment, Finding, Login, Migrated, Server, ServerState, Usage, new_id
+from tenantry.model import Attempt, Environment, Finding, Login, Migrated, Server, ServerState, Usage, new_id
 from tenantry.resources import (
     Setting,
     history,
@@ -28,6 +28,7 @@ from tenantry.resources import (
     server_database,
     server_migrator,
 )
+from tenantry.resources.canary import TABLE, plant, seek, uproot
 from tenantry.resources.mysql_book import BOOK, Part, State
 from tenantry.resources.mysql_dialect import MYSQL
 from tenantry.resources.mysql_server import (
@@ -178,7 +179,7 @@ class Mysql(server_database.ServerDatabase):
     def _migrate(self, env: Environment, to: str | None) -> Migrated:
         """One process at a time: without transactions around them, two would run the same statements."""
         with self._open(env) as connection, locked(connection, _lock(self.server(env), self.locate(env))):
-            return server_migrator.migrate(MYSQL, connection, self.schema(), to)
+            return server_migrator.migrate(MYSQL, connection, self.schema(), to, self._limits)
 
     def _enrol(self, env: Environment, login: str, password_hash: str, role: str) -> None:
         with self._open(env) as connection:
@@ -492,18 +493,13 @@ class Mysql(server_database.ServerDatabase):
             return Usage(*mysql_script.size(connection))
 
     def _unsafe(self, env: Environment, connection: Connection) -> list[Finding]:
-        """What reaches beyond the environment's own database, and a migration that stopped in the middle."""
+        """What reaches beyond the environment's own database."""
         own = f" ON {quote_grant(self.locate(env))}.* TO "
         grants = [str(row[0]) for row in connection.ask("SHOW GRANTS")]
         odd = [one for one in grants if own not in one and not one.startswith("GRANT USAGE ON *.*")]
         remedy = "Revoke it: it reaches beyond the tenant's own database."
         what = [f"its login has a privilege more: {grant.partition(' TO ')[0]}" for grant in odd]
-        found = [Finding(self.name, False, one, remedy) for one in what]
-        stopped = MYSQL.unfinished(connection)
-        if stopped:
-            remedy = "Correct the migration behind that statement, then run `tenantry migrate run`: it goes on there."
-            found.append(Finding(self.name, False, stopped.what, remedy))
-        return found
+        return [Finding(self.name, False, one, remedy) for one in what]
 
     def _differences(self, env: Environment, connection: Connection) -> list[str]:
         found = mysql_script.shape(mysql_script.items(connection, self.locate(env)))
@@ -511,11 +507,25 @@ class Mysql(server_database.ServerDatabase):
             declared = self._golden(admin).shape
         return mysql_script.differences(declared, found)
 
-    def _attack(self, env: Environment, other: Environment) -> list[Breach]:
+    def _attack(self, env: Environment, other: Environment) -> list[Attempt]:
+        own, theirs, login = self.locate(env), self.locate(other), self._login(env)
+        known = other.logins.get(self.name)
+        user = known.user if known else self.user(other)
         with self._open(env) as connection:
-            attacker = mysql_attack.Attacker(connection, self._login(env), self.locate(env), self.locate(other))
-            found = attacker.run()
-        return [Breach(self.name, attack, evidence) for attack, evidence in found]
+            return mysql_attack.Attacker(self.name, connection, login, own, theirs, user).run()
+
+    def _plant(self, env: Environment, canary: str) -> None:
+        with self._open(env) as connection:
+            plant(connection.ask, canary)
+
+    def _seek(self, env: Environment, trace: str) -> list[str]:
+        with self._open(env) as connection:
+            there = connection.ask(f"SHOW TABLES LIKE '{TABLE}'")
+            return seek(connection.ask, trace) if there else []
+
+    def _uproot(self, env: Environment) -> None:
+        with self._open(env) as connection:
+            uproot(connection.ask)
 
 
 def _escaped(name: str) -> str:

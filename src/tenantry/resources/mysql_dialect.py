@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import pymysql
 
-from tenantry.errors import MigrationError, MigrationInvalid, TenantryError
-from tenantry.resources import history, statements
-from tenantry.resources.mysql_server import NO_TABLE, Connection, Refused
-from tenantry.resources.schema import Migration, checksum
+from tenantry.errors import MigrationInvalid, TenantryError
+from tenantry.resources import history, statements, stepwise
+from tenantry.resources.limits import Limits
+from tenantry.resources.mysql_server import NO_TABLE, STATEMENT_SECONDS, Connection, Refused
+from tenantry.resources.schema import Migration
 from tenantry.resources.server_migrator import Dialect, failed, function_of, reason_of
+from tenantry.resources.stepwise import Unfinished
 
 if TYPE_CHECKING:
     import sqlalchemy
@@ -47,25 +49,11 @@ _REFUSED: Final = {
     "DELIMITER": "Remove it, and write what is between BEGIN and END as it is.",
     "XA": "Remove it: transactions are Tenantry's.",
 }
+_PASSING: Final = frozenset({1205, 1213})
+"""A lock that was not had in time, and a deadlock: the statement was undone, and can be run again."""
+
 _COMMENTS: Final = re.compile(r"(?>\s|--[ \t][^\n]*|#[^\n]*|/\*(?!!).*?\*/)*", re.DOTALL)
 _WORD: Final = re.compile(r"[A-Za-z]+", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class Unfinished:
-    """A migration that stopped in the middle."""
-
-    version: str
-    done: int  # how many of its statements are done
-    prefix: str  # their checksum
-    begun: bool  # whether it was cut off while the next one ran
-    back: bool  # whether it was being taken back
-
-    @property
-    def what(self) -> str:
-        """It in one sentence."""
-        way = "was half taken back" if self.back else "stopped in the middle"
-        return f"the migration {self.version} {way}, behind statement {self.done}"
 
 
 class MySQL(Dialect):
@@ -104,7 +92,21 @@ class MySQL(Dialect):
             return Unfinished(version, int(done), prefix or "", begun == "1", back == "1")
         return None
 
+    def limit(self, connection: Connection, limits: Limits) -> None:
+        """Locks are waited for in whole seconds here; MySQL cannot end a statement that changes anything."""
+        seconds = math.ceil(limits.lock)
+        connection.ask("SET SESSION lock_wait_timeout = %s, innodb_lock_wait_timeout = %s", seconds, seconds)
+        if "MariaDB" in str(connection.get_server_info()):
+            connection.ask("SET SESSION max_statement_time = %s", limits.statement)
+        connection.patient(max(STATEMENT_SECONDS, math.ceil(limits.statement + limits.lock) + 60))
+
+    def passes(self, cause: BaseException) -> bool:
+        """Files of Python are not tried again: what they changed of the schema stays, and would be in the way."""
+        return isinstance(cause, Refused) and cause.number in _PASSING
+
     def step(self, connection: Connection, migration: Migration, up: bool) -> None:
+        if migration.header.transaction == "off":
+            raise statements.needless(migration.path.name, "each change of the schema commits by itself here")
         _told(migration.version, connection.ask, RECORD.format(record=self.record))
         if migration.is_python:
             with self.lent(connection, migration.version) as outer:
@@ -245,12 +247,12 @@ def _one_by_one(
                 _run(connection, statement, again=begun and number == first)
                 connection.ask(
                     f"UPDATE {record} SET done = %s, prefix = %s, begun = 0 WHERE version = %s",  # noqa: S608
-                    *(number + 1, _prefix(body[: number + 1]), migration.version),
+                    *(number + 1, stepwise.prefix(body[: number + 1]), migration.version),
                 )
         except Refused as error:
             with suppress(TenantryError, Refused):
                 connection.ask(f"UPDATE {record} SET begun = 0 WHERE version = %s", migration.version)  # noqa: S608
-            raise _stopped(migration, number, len(body), statement, error) from error
+            raise stepwise.stopped(migration, number, len(body), error.text, history.short(statement)) from error
     _write(record, connection, migration, up, time.perf_counter() - start)
 
 
@@ -258,23 +260,10 @@ def _resume(
     record: str, connection: Connection, migration: Migration, body: Sequence[str], there: Unfinished | None, up: bool
 ) -> tuple[int, bool]:
     """Behind how many statements to go on, and whether the next one was cut off."""
-    if there is None or there.version != migration.version:
+    found = stepwise.resume(migration, body, there, up)
+    if found is None:
         _begin(record, connection, migration, up)
-        return 0, False
-    if there.back == up:
-        way = "forwards" if up else "back"
-        raise MigrationError(
-            migration=migration.version,
-            reason=f"it cannot go {way}: {there.what}",
-            remedy="Run the migration to where it was going first, then this one.",
-        )
-    if there.prefix != _prefix(body[: there.done]):
-        raise MigrationError(
-            migration=migration.version,
-            reason=f"its first {there.done} statements ran already and were changed since",
-            remedy="Put them back as they were; only the later ones may be corrected.",
-        )
-    return there.done, there.begun
+    return found or (0, False)
 
 
 def _begin(record: str, connection: Connection, migration: Migration, up: bool) -> None:
@@ -282,17 +271,13 @@ def _begin(record: str, connection: Connection, migration: Migration, up: bool) 
     if up:
         connection.ask(
             f"INSERT INTO {record} (version, name, checksum, applied, done, prefix) VALUES (%s, %s, %s, %s, 0, %s)",  # noqa: S608
-            *(migration.version, migration.name, migration.checksum, history.now(), _prefix(())),
+            *(migration.version, migration.name, migration.checksum, history.now(), stepwise.prefix(())),
         )
     else:
         connection.ask(
             f"UPDATE {record} SET done = 0, prefix = %s, back = 1 WHERE version = %s",  # noqa: S608
-            *(_prefix(()), migration.version),
+            *(stepwise.prefix(()), migration.version),
         )
-
-
-def _prefix(body: Sequence[str]) -> str:
-    return checksum("\0".join(body))
 
 
 def _run(connection: Connection, statement: str, again: bool) -> None:
@@ -302,18 +287,6 @@ def _run(connection: Connection, statement: str, again: bool) -> None:
     except Refused as error:
         if not (again and error.number in _THERE):
             raise
-
-
-def _stopped(migration: Migration, number: int, count: int, statement: str, error: Refused) -> MigrationError:
-    where = f"statement {number + 1} of {count}{'; what is before it stays' if number else ''}"
-    return MigrationError(
-        migration=migration.version,
-        reason=f"{error.text}, in: {history.short(statement)} ({where})",
-        remedy=(
-            f"Correct the migration from statement {number + 1} on, then run `tenantry migrate run` again: "
-            "it goes on there."
-        ),
-    )
 
 
 # --- SQLAlchemy ---------------------------------------------------------------------------------------------------

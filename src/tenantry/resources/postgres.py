@@ -17,15 +17,16 @@ from pydantic import BaseModel, Field
 from sqlalchemy.exc import SQLAlchemyError
 
 from tenantry.errors import NameTaken, ServerUnavailable
-from tenantry.model import Breach, Environment, Finding, Login, Server, ServerState, Usage, new_id
+from tenantry.model import Attempt, Environment, Finding, Login, Server, ServerState, Usage, new_id
 from tenantry.resources import Setting, history, server_database, server_migrator
 from tenantry.resources import postgres_admin as admin
 from tenantry.resources import postgres_adopt as adoption
 from tenantry.resources import postgres_copy as copies
 from tenantry.resources import postgres_template as template
+from tenantry.resources.canary import TABLE, Ask, plant, seek, uproot
 from tenantry.resources.postgres_admin import Admin, Found
 from tenantry.resources.postgres_adopt import Former
-from tenantry.resources.postgres_attack import attack
+from tenantry.resources.postgres_attack import Attacker
 from tenantry.resources.postgres_dialect import POSTGRES, Connection
 from tenantry.resources.postgres_shape import differences, shape
 from tenantry.resources.postgres_template import Golden
@@ -568,15 +569,37 @@ class Postgres(server_database.ServerDatabase):
             (size,) = connection.execute("SELECT pg_database_size(current_database())").fetchone() or (0,)
             return Usage(bytes=size, rows=_count(connection))
 
-    def _attack(self, env: Environment, other: Environment) -> list[Breach]:
+    def _attack(self, env: Environment, other: Environment) -> list[Attempt]:
         def connect(database: str) -> Connection:
             return Connection.connect(self._conninfo(env, database), autocommit=True)
 
-        return attack(self.name, connect, self.locate(env), self.locate(other), self.user(other))
+        attacker = Attacker(self.name, connect, self.locate(env), self.locate(other), self.user(other))
+        return attacker.run(lambda: self._connect(other))
+
+    def _plant(self, env: Environment, canary: str) -> None:
+        with self._open(env) as connection:
+            plant(_asking(connection), canary)
+
+    def _seek(self, env: Environment, trace: str) -> list[str]:
+        with self._open(env) as connection:
+            there = connection.execute("SELECT to_regclass(%s)", [TABLE]).fetchone() != (None,)
+            return seek(_asking(connection), trace) if there else []
+
+    def _uproot(self, env: Environment) -> None:
+        with self._open(env) as connection:
+            uproot(_asking(connection))
 
     @classmethod
     def _probe(cls, server: Server) -> list[Finding]:
         return admin.probe(server)
+
+
+def _asking(connection: Connection) -> Ask:
+    def ask(statement: str, *values: object) -> Sequence[Sequence[Any]]:
+        cursor = connection.execute(statement.encode(), values or None)
+        return cursor.fetchall() if cursor.description else ()
+
+    return ask
 
 
 def _setting(database: sql.Identifier, name: str, value: Value) -> sql.Composed:

@@ -4,63 +4,42 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import psycopg
-from psycopg import generators, sql
-from psycopg.pq import ExecStatus, TransactionStatus
+from psycopg import sql
+from psycopg.pq import TransactionStatus
 
 from tenantry.errors import MigrationError, MigrationInvalid
-from tenantry.resources import statements
+from tenantry.resources import postgres_blockers as blockers
+from tenantry.resources import postgres_steps, statements
 from tenantry.resources.history import OWN_TRANSACTION
+from tenantry.resources.limits import Limits, Waiting
+from tenantry.resources.postgres_run import RECORD, limiting, remedy_of, roll_back, run, told
+from tenantry.resources.postgres_run import Connection as Connection  # as those who work on it know it
 from tenantry.resources.schema import Migration
 from tenantry.resources.server_migrator import Dialect, failed, function_of, reason_of
+from tenantry.resources.stepwise import Unfinished
 
 if TYPE_CHECKING:
     import sqlalchemy
 
-RECORD: Final = sql.SQL("""
-CREATE TABLE IF NOT EXISTS {record} (
-  version text COLLATE "C" PRIMARY KEY,
-  name text NOT NULL,
-  checksum text NOT NULL,
-  applied timestamptz NOT NULL DEFAULT now(),
-  seconds double precision NOT NULL DEFAULT 0
-)""")
 _ENTER: Final = sql.SQL("INSERT INTO {record} (version, name, checksum) VALUES ({}, {}, {})")
 _TIMED: Final = sql.SQL(
     "UPDATE {record} SET seconds = extract(epoch FROM clock_timestamp() - now()) WHERE version = {}"
 )
 _LEAVE: Final = sql.SQL("DELETE FROM {record} WHERE version = {}")
-_RECORDS: Final = sql.SQL("SELECT version, checksum FROM {record} ORDER BY version")
+_RECORDS: Final = sql.SQL("SELECT version, checksum FROM {record} WHERE done IS NULL OR back ORDER BY version")
+_UNFINISHED: Final = sql.SQL("SELECT version, done, prefix, begun, back FROM {record} WHERE done IS NOT NULL")
 
 
-class Connection(psycopg.Connection[tuple[Any, ...]]):
-    """A connection that SQLAlchemy may use inside our transaction, without ending it."""
-
-    lent = False  # to SQLAlchemy, which then can neither end the transaction nor close the connection
-    guarded = False  # a migration runs: whoever tries to is told
-    transaction_number: object = None  # of the transaction that was begun for a migration
-
-    def commit(self) -> None:
-        if not self.lent:
-            super().commit()
-        self._refuse()
-
-    def rollback(self) -> None:
-        if not self.lent:
-            super().rollback()
-        self._refuse()
-
-    def close(self) -> None:
-        if not self.lent:
-            super().close()
-
-    def _refuse(self) -> None:
-        if self.guarded:
-            raise psycopg.ProgrammingError(OWN_TRANSACTION)
+_PASSING: Final = (
+    psycopg.errors.LockNotAvailable,
+    psycopg.errors.DeadlockDetected,
+    psycopg.errors.SerializationFailure,
+)
 
 
 class Postgres(Dialect):
@@ -81,11 +60,29 @@ class Postgres(Dialect):
         """Statements at the end of a migration's transaction, which fail where it did what it may not."""
         return ()
 
+    def unfinished(self, connection: Connection) -> Unfinished | None:
+        return next((Unfinished(*row) for row in _rows(connection, _UNFINISHED.format(record=self.record))), None)
+
+    def limit(self, connection: Connection, limits: Limits) -> None:
+        connection.limits = limits
+
+    def passes(self, cause: BaseException) -> bool:
+        """Locks, deadlocks, serialization; and a record that another process wrote while this one waited for it."""
+        if isinstance(cause, psycopg.errors.UniqueViolation):
+            return self.record.as_string().endswith(f'"{cause.diag.table_name}"')
+        return isinstance(cause, _PASSING)
+
+    def watched(self, connection: Connection) -> AbstractContextManager[Waiting]:
+        return blockers.watched(connection)
+
     def step(self, connection: Connection, migration: Migration, up: bool) -> None:
+        if migration.header.transaction == "off":
+            postgres_steps.Steps(self, connection, migration, up).run()
+            return
         before, after = self._bookkeeping(connection, migration, up)
         if not migration.is_python:
             body = migration.up if up else migration.down or ()
-            _run(connection, migration.version, before, body, after)
+            run(connection, migration.version, before, body, after)
             return
         with self.lent(connection, migration.version) as outer:
             function_of(migration, up)(outer)
@@ -94,11 +91,11 @@ class Postgres(Dialect):
                 connection.execute(statement)
 
     def script(self, connection: Connection, sql: Sequence[str], name: str) -> None:
-        _run(connection, name, (), sql, ())
+        run(connection, name, (), sql, ())
 
     def enter(self, connection: Connection, migrations: Sequence[Migration]) -> None:
         found = [self._bookkeeping(connection, migration, True)[0] for migration in migrations]
-        _run(connection, "records", [before[0] for before in found[:1]], [before[-1] for before in found], ())
+        run(connection, "records", [before[0] for before in found[:1]], [before[-1] for before in found], ())
 
     def _bookkeeping(
         self, connection: Connection, migration: Migration, up: bool
@@ -119,7 +116,7 @@ class Postgres(Dialect):
     @contextmanager
     def lent(self, connection: Connection, name: str) -> Iterator[sqlalchemy.Connection]:
         try:
-            connection.execute("BEGIN")
+            connection.execute(";".join(["BEGIN", *limiting(connection, "LOCAL ")]).encode())
             try:
                 connection.transaction_number = _number(connection)
                 with _lent(connection) as outer:
@@ -127,12 +124,12 @@ class Postgres(Dialect):
                 _check_transaction(connection)
                 connection.execute("RESET ALL; COMMIT")
             except BaseException:
-                _end(connection)
+                roll_back(connection)
                 raise
         except (MigrationError, MigrationInvalid):
             raise
         except psycopg.Error as error:
-            raise failed(name, _told(error)) from error
+            raise failed(name, told(error), remedy=remedy_of(error)) from error
         except Exception as error:
             raise failed(name, reason_of(error)) from error
 
@@ -148,34 +145,6 @@ def _rows(connection: Connection, query: sql.SQL | sql.Composed) -> list[tuple[A
             return connection.execute(query).fetchall()
     except psycopg.errors.UndefinedTable:
         return []
-
-
-def _run(connection: Connection, name: str, before: Sequence[str], body: Sequence[str], after: Sequence[str]) -> None:
-    """Send everything in one message and as one transaction, whose settings end with it."""
-    parts = ["BEGIN", *before, *body, *after, "RESET ALL", "COMMIT"]
-    connection.pgconn.send_query(";\n".join(parts).encode())
-    results = connection.wait(generators.execute(connection.pgconn))
-    done = sum(result.status != ExecStatus.FATAL_ERROR for result in results)
-    if done == len(results) == len(parts):
-        return
-    error = psycopg.errors.error_from_result(results[-1], "utf-8")
-    _end(connection)
-    inside = 0 <= done - 1 - len(before) < len(body)
-    raise failed(name, _told(error), parts[done] if inside else None) from error
-
-
-def _told(error: psycopg.Error) -> str:
-    """The server's own words: the message, and the detail where there is one, without the position."""
-    if error.diag.message_primary is None:
-        return str(error).partition("\n")[0]
-    return " ".join(part.rstrip(".") for part in (error.diag.message_primary, error.diag.message_detail) if part)
-
-
-def _end(connection: Connection) -> None:
-    """Roll back whatever is open."""
-    with suppress(psycopg.Error):
-        if connection.info.transaction_status is not TransactionStatus.IDLE:
-            connection.execute("ROLLBACK")
 
 
 def _number(connection: Connection) -> object:

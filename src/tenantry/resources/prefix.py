@@ -20,8 +20,8 @@ from sqlalchemy.engine import make_url
 from tenantry.config import Frozen, ResourceSpec
 from tenantry.credentials import USER_TABLE
 from tenantry.errors import ConfigError, NameTaken, ServerUnavailable, ServerUnfit
-from tenantry.model import Breach, Environment, Finding, Login, Migrated, Server, Usage, facts_of
-from tenantry.resources import Resource, Setting, prefix_copy, server_database
+from tenantry.model import Attempt, Environment, Finding, Login, Migrated, Server, Usage, facts_of
+from tenantry.resources import Resource, Setting, canary, limits, prefix_copy, server_database
 from tenantry.resources.prefix_book import Book, Entry, State
 from tenantry.resources.prefix_names import ENDING, PLACEHOLDER, PREFIX_LIMIT, check_pattern, prefixes
 from tenantry.resources.schema import EMPTY, Schema, read
@@ -53,6 +53,7 @@ class Options(Frozen):
     directory: str | None = Field(default=None, alias="schema")  # `schema` itself is a name of pydantic's
     seed: str | None = None
     pool: server_database.Pool = server_database.Pool()
+    migrate: limits.Options = limits.Options()
 
 
 class Prefix(server_database.ServerDatabase):
@@ -301,12 +302,28 @@ class Prefix(server_database.ServerDatabase):
         with self._open(env) as connection:
             return self._size(connection, self._parts(env)[1])
 
-    def _attack(self, env: Environment, other: Environment) -> list[Breach]:
+    def _attack(self, env: Environment, other: Environment) -> list[Attempt]:
         from tenantry.resources import prefix_attack
 
         own, others = self._parts(env)[1], self._parts(other)[1]
         with self._open(env) as connection:
             return list(prefix_attack.attack(self, connection, own, others))
+
+    def _plant(self, env: Environment, text: str) -> None:
+        with self._open(env) as connection:
+            canary.plant(self._asking(env, connection), text)
+
+    def _seek(self, env: Environment, trace: str) -> list[str]:
+        with self._open(env) as connection:
+            return canary.seek(self._asking(env, connection), trace)
+
+    def _uproot(self, env: Environment) -> None:
+        with self._open(env) as connection:
+            canary.uproot(self._asking(env, connection))
+
+    def _asking(self, env: Environment, connection: Any) -> canary.Ask:
+        own = f"{self._parts(env)[1]}{canary.TABLE}"
+        return lambda statement, *values: self.book.ask(connection, statement.replace(canary.TABLE, own), *values)
 
     # --- copies ---
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import stat
 from collections.abc import Callable, Mapping
@@ -18,7 +19,18 @@ from sqlalchemy.engine import make_url
 from tenantry import paths
 from tenantry.config import Frozen
 from tenantry.errors import PathEscape
-from tenantry.model import Environment, Finding, Usage, check_path, expand, facts_of, fields_of, resolve_values
+from tenantry.model import (
+    Attempt,
+    Breach,
+    Environment,
+    Finding,
+    Usage,
+    check_path,
+    expand,
+    facts_of,
+    fields_of,
+    resolve_values,
+)
 from tenantry.resources import Setting
 from tenantry.resources.files import Filed
 
@@ -33,6 +45,12 @@ UNIQUE: Final = frozenset({"id", "slug", "client_id"})
 
 SECRET: Final = 0o600
 PLAIN: Final = 0o640
+
+
+TOLD_APART: Final = 8
+"""The fewest characters of a secret that is looked for in others' files."""
+
+SPILLED: Final = "another tenant in the text"
 
 
 class Options(Frozen):
@@ -57,6 +75,13 @@ class Options(Frozen):
         except PathEscape as error:
             raise ValueError(error.message) from error
         return target
+
+
+def _secrets(env: Environment) -> dict[str, str]:
+    """What only this environment may know, by name; what is too short to be told apart is left out."""
+    values = {f"the value {name}": str(value) for name, value in env.secrets.items()}
+    passwords = {f"the password of {name}": login.password for name, login in env.logins.items()}
+    return {name: text for name, text in (values | passwords).items() if len(text) >= TOLD_APART}
 
 
 class _Values(dict[str, Any]):
@@ -225,6 +250,27 @@ class Rendered(Filed):
             remedy = f"Run `tenantry tenant edit {env.tenant.slug}` to write it again."
             faults.append(Finding(self.name, False, what, remedy))
         return faults or [Finding(self.name, True, f"rendered {self.locate(env)}")]
+
+    # --- isolation ---
+
+    def _allowed(self, env: Environment) -> int:
+        return self.render(env)[1]
+
+    def _attack(self, env: Environment, other: Environment) -> list[Attempt]:
+        return [*super()._attack(env, other), self._spilled(env, other)]
+
+    def _spilled(self, env: Environment, other: Environment) -> Attempt:
+        """Whether the file holds a secret or a login of the other's that is not its own as well."""
+        text = (self._read(env) or b"").decode("utf-8", "replace")
+        own = set(_secrets(env).values())
+        for name, secret in _secrets(other).items():
+            if secret not in own and (secret in text or json.dumps(secret)[1:-1] in text):
+                return Breach(self.name, SPILLED, f"{self.locate(env)} holds {name} of {other.tenant.slug}")
+        return Attempt(self.name, SPILLED)
+
+    def _seek(self, env: Environment, trace: str) -> list[str]:
+        text = (self._read(env) or b"").decode("utf-8", "replace")
+        return re.findall(re.escape(trace) + "[0-9a-f]+", text)
 
     def _measure(self, env: Environment) -> Usage:
         return Usage(bytes=len(self._read(env) or b""), files=int(self._exists(env)))

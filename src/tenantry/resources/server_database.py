@@ -12,7 +12,7 @@ from tenantry.config import Frozen, Seconds
 from tenantry.credentials import USER_TABLE
 from tenantry.errors import ResourceError
 from tenantry.model import Environment, Finding, Login, Migrated
-from tenantry.resources import Resource, Setting, history, server_migrator, servers
+from tenantry.resources import Resource, Setting, history, limits, server_migrator, servers
 from tenantry.resources.schema import EMPTY, Schema, checksum, fingerprint, read
 from tenantry.resources.server_migrator import Dialect
 
@@ -30,6 +30,7 @@ class Options(servers.Options):
 
     directory: str | None = Field(default=None, alias="schema")  # `schema` itself is a name of pydantic's
     seed: str | None = None
+    migrate: limits.Options = limits.Options()
     pool: Pool = Pool()
 
 
@@ -46,6 +47,7 @@ class ServerDatabase(servers.OnServer, Resource):
         super().__init__(name, options, setting)
         self._directory = self._declared("schema", options.directory, directory=True) if options.directory else None
         self._seed = self._declared("seed", options.seed) if options.seed else None
+        self._limits = setting.limits.on(options.migrate)
 
     @abstractmethod
     def _open(self, env: Environment) -> AbstractContextManager[Any]:
@@ -90,7 +92,7 @@ class ServerDatabase(servers.OnServer, Resource):
 
     def _fill_to(self, connection: Any, version: str | None) -> None:
         self._add_users(connection)
-        server_migrator.migrate(self.dialect, connection, self.schema(), version)
+        server_migrator.migrate(self.dialect, connection, self.schema(), version, self._limits)
 
     def _add_users(self, connection: Any) -> None:
         if self.setting.users:
@@ -100,7 +102,7 @@ class ServerDatabase(servers.OnServer, Resource):
         """Bring a database that was there already to what a new one would be, its data kept."""
         with self._open(env) as connection:
             self._add_users(connection)
-            server_migrator.migrate(self.dialect, connection, self.schema(), self.newest)
+            server_migrator.migrate(self.dialect, connection, self.schema(), self.newest, self._limits)
 
     def _version(self, env: Environment) -> str | None:
         with self._open(env) as connection:
@@ -108,7 +110,7 @@ class ServerDatabase(servers.OnServer, Resource):
 
     def _migrate(self, env: Environment, to: str | None) -> Migrated:
         with self._open(env) as connection:
-            return server_migrator.migrate(self.dialect, connection, self.schema(), to)
+            return server_migrator.migrate(self.dialect, connection, self.schema(), to, self._limits)
 
     def _confirm(self, connection: Any, version: str | None) -> None:
         """Raise `MigrationInvalid` where a database that is to be adopted records another version than is said."""
@@ -121,7 +123,7 @@ class ServerDatabase(servers.OnServer, Resource):
     def _check(self, env: Environment) -> list[Finding]:
         with self._open(env) as connection:
             version = server_migrator.version(self.dialect, connection, self.schema())
-            faults = [*self._unsafe(env, connection)]
+            faults = [*self._stopped(connection), *self._unsafe(env, connection)]
             if version != self.newest:
                 what = f"schema {version or 'none'} is behind {self.newest}"
                 faults.append(Finding(self.name, False, what, "Run `tenantry migrate run`."))
@@ -129,6 +131,14 @@ class ServerDatabase(servers.OnServer, Resource):
                 faults += self._drift(env, connection)
         told = f"{self.kind} {self.locate(env)} on {self.server(env).name}, schema {version or 'none'}"
         return faults or [Finding(self.name, True, told)]
+
+    def _stopped(self, connection: Any) -> list[Finding]:
+        """A migration that stopped in the middle."""
+        stopped = self.dialect.unfinished(connection)
+        if stopped is None:
+            return []
+        remedy = "Correct the migration behind that statement, then run `tenantry migrate run`: it goes on there."
+        return [Finding(self.name, False, stopped.what, remedy)]
 
     def _drift(self, env: Environment, connection: Any) -> list[Finding]:
         remedy = "Write the difference as a migration, or undo it by hand."

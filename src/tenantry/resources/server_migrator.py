@@ -6,13 +6,17 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tenantry.errors import MigrationError
 from tenantry.model import Migrated
 from tenantry.resources import history, statements
 from tenantry.resources.history import Lend
+from tenantry.resources.limits import DEFAULT, Limits, Waiting, patiently, unwatched
 from tenantry.resources.schema import Migration, Schema
+from tenantry.resources.stepwise import Unfinished
 
 if TYPE_CHECKING:  # it takes half a second to import, and plain SQL files do not need it
     import sqlalchemy
@@ -39,6 +43,22 @@ class Dialect(ABC):
     @abstractmethod
     def heads(self, connection: Any) -> Sequence[str]:
         """What Alembic's table says; empty without it."""
+
+    def unfinished(self, connection: Any) -> Unfinished | None:
+        """The migration that stopped in the middle, if one did."""
+        return None
+
+    @abstractmethod
+    def limit(self, connection: Any, limits: Limits) -> None:
+        """Let what is run on a connection from now on wait and run no longer than this."""
+
+    @abstractmethod
+    def passes(self, cause: BaseException) -> bool:
+        """Whether an error comes of others at work, so that the same migration may succeed a moment later."""
+
+    def watched(self, connection: Any) -> AbstractContextManager[Waiting]:
+        """Find out, while the block runs, who holds what this connection waits for."""
+        return unwatched()
 
     @abstractmethod
     def step(self, connection: Any, migration: Migration, up: bool) -> None:
@@ -76,8 +96,8 @@ def version(dialect: Dialect, connection: Any, schema: Schema) -> str | None:
     return history.newest(dialect.records(connection), schema)
 
 
-def migrate(dialect: Dialect, connection: Any, schema: Schema, to: str | None) -> Migrated:
-    """Bring a database to a version, up or down; None is before the first.
+def migrate(dialect: Dialect, connection: Any, schema: Schema, to: str | None, limits: Limits = DEFAULT) -> Migrated:
+    """Bring a database to a version, up or down; None is before the first. What others hold up is tried again.
 
     Raises `MigrationError`; then the database is as the last whole migration left it.
     """
@@ -88,24 +108,44 @@ def migrate(dialect: Dialect, connection: Any, schema: Schema, to: str | None) -
     if schema.alembic and position != target:
         names = order[position:target] if target > position else order[target:position][::-1]
         named = names[-1] if target > position else names[0]
-        history.revise(_lend(dialect, connection, named), schema, before, to)
+        dialect.limit(connection, limits)
+        revise = partial(_revise, dialect, connection, schema, to, named)
+        patiently(limits, revise, dialect.passes, partial(dialect.watched, connection))
     else:
-        names = _step_through(dialect, connection, schema, position, target)
+        names = _step_through(dialect, connection, schema, (position, target), limits)
     return Migrated(before, to, names, time.perf_counter() - start)
+
+
+def _revise(dialect: Dialect, connection: Any, schema: Schema, to: str | None, named: str) -> None:
+    before = version(dialect, connection, schema)
+    if before != to:
+        history.revise(_lend(dialect, connection, named), schema, before, to)
 
 
 def _lend(dialect: Dialect, connection: Any, name: str) -> Lend:
     return lambda: dialect.lent(connection, name)
 
 
-def _step_through(dialect: Dialect, connection: Any, schema: Schema, position: int, target: int) -> tuple[str, ...]:
-    steps, up = schema.between(position, target), target > position
+def _step_through(
+    dialect: Dialect, connection: Any, schema: Schema, way: tuple[int, int], limits: Limits
+) -> tuple[str, ...]:
+    steps, up = schema.between(*way), way[1] > way[0]
     for migration in steps:
         if not up:
             history.check_reversible(migration)
     for migration in steps:
-        dialect.step(connection, migration, up)
+        own = limits.of(migration.header)
+        dialect.limit(connection, own)
+        once = partial(_step, dialect, connection, migration, up, count())
+        patiently(own, once, dialect.passes, partial(dialect.watched, connection))
     return tuple(migration.version for migration in steps)
+
+
+def _step(dialect: Dialect, connection: Any, migration: Migration, up: bool, tries: count[int]) -> None:
+    """One try. From the second on somebody else may have done it: the one that was waited for."""
+    if next(tries) and up is any(name == migration.version for name, _ in dialect.records(connection)):
+        return
+    dialect.step(connection, migration, up)
 
 
 def enter(dialect: Dialect, connection: Any, schema: Schema, to: str | None) -> None:
@@ -134,7 +174,7 @@ def reason_of(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def failed(migration: str, reason: str, statement: str | None = None) -> MigrationError:
+def failed(migration: str, reason: str, statement: str | None = None, remedy: str | None = None) -> MigrationError:
     """The error of a migration, with the statement it failed at where that is known."""
     where = f", in: {history.short(statement)}" if statement else ""
-    return MigrationError(migration=migration, reason=f"{reason}{where}")
+    return MigrationError(migration=migration, reason=f"{reason}{where}", remedy=remedy)

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from tenantry import paths
 from tenantry.errors import PathEscape
-from tenantry.model import Breach, Environment, Finding, Usage, check_path
+from tenantry.model import Attempt, Environment, Finding, Usage, check_path
 from tenantry.resources import database, migrator
 from tenantry.resources.files import Filed, Inside
 from tenantry.resources.migrator import Connection
@@ -270,16 +270,24 @@ class Sqlite(Filed, database.Database):
         wide = self._permissions(env, 0o600)
         return [*(finding for finding in found if not (wide and finding.ok)), *([wide] if wide else [])]
 
-    def _attack(self, env: Environment, other: Environment) -> list[Breach]:
-        breaches = super()._attack(env, other)
+    def _attack(self, env: Environment, other: Environment) -> list[Attempt]:
+        theirs, uri = str(self.path(other)), f"{self.path(other).as_uri()}?mode=ro"
         with self._open(env) as connection:
-            try:
-                connection.execute("ATTACH DATABASE ? AS other", (str(self.path(other)),))
-                tables = connection.execute("SELECT count(*) FROM other.sqlite_schema").fetchone()[0]
-                breaches.append(Breach(self.name, "ATTACH", f"{tables} names read from {self.path(other)}"))
-            except sqlite3.Error:
-                pass
-        return breaches
+            return [
+                *super()._attack(env, other),
+                self._judged("ATTACH", _done(connection, "ATTACH DATABASE ? AS other", theirs)),
+                self._judged("ATTACH by URI", _done(connection, "ATTACH DATABASE ? AS uri", uri)),
+                self._judged("load_extension", _done(connection, "SELECT load_extension(?)", theirs, "authorized")),
+            ]
+
+
+def _done(connection: Connection, statement: str, value: str, refusal: str = "") -> str | None:
+    """What shows that a statement is not refused; where a `refusal` is given, any other error shows it too."""
+    try:
+        connection.execute(statement, (value,))
+    except sqlite3.Error as error:
+        return None if refusal in str(error) else f"{statement} was let through: {error}"
+    return f"{statement} with {value} was done"
 
 
 def _is_there(folder: int, name: str) -> bool:

@@ -58,6 +58,12 @@ def trees(dialect: str, sql: str) -> list[Any]:
     return [None if isinstance(tree, exp.Command) else tree for tree in found]
 
 
+def needless(name: str, why: str) -> MigrationInvalid:
+    """The refusal of `transaction=off` where a database has no use for it."""
+    remedy = "Take it out of the file's first lines; it is for PostgreSQL's CREATE INDEX CONCURRENTLY and the like."
+    return MigrationInvalid(path=name, reason=f"it says transaction=off, and {why}", remedy=remedy)
+
+
 def ends_transaction(dialect: str, sql: str) -> bool:
     """Whether any statement of a script begins or ends a transaction, or cannot be read."""
     try:
