@@ -112,7 +112,10 @@ class Prefix(server_database.ServerDatabase):
         """The database that all share: the declared one, or the one that the servers' addresses name."""
         if self.options.database:
             return str(self.options.database)
-        found = {make_url(one.address).database for one in self.setting.servers.of(str(self.server_kind))} - {None, ""}
+        servers = self.setting.servers.of(str(self.server_kind))
+        if not servers:  # a draft, before servers are known; it is named again when it is placed
+            return ""
+        found = {make_url(one.address).database for one in servers} - {None, ""}
         if len(found) != 1:
             reason = f"the addresses of the {self.server_kind} servers name {len(found) or 'no'} databases"
             raise ConfigError(where=self._where("database"), reason=reason, remedy='Add database = "…" to it.')

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pymysql.cursors import SSCursor
 
 from tenantry.errors import ResourceError, ServerUnavailable, ServerUnfit, TenantryError
-from tenantry.model import Environment, Finding, Server, Usage, new_id
+from tenantry.model import Environment, Server, Usage, new_id
 from tenantry.resources import history, mysql_script, mysql_server, prefix_names
 from tenantry.resources.history import BOOKKEEPING
 from tenantry.resources.mysql_dialect import MySQL
@@ -149,14 +149,6 @@ class MysqlPrefix(Prefix):
             if quote(name) in text
         ]
         return sorted([*keys, *views])
-
-    def _unsafe(self, env: Environment, connection: Connection) -> list[Finding]:
-        found = super()._unsafe(env, connection)
-        stopped = type(self.dialect)(self._parts(env)[1]).unfinished(connection)
-        if stopped:
-            remedy = "Correct the migration behind that statement, then run `tenantry migrate run`: it goes on there."
-            found.append(Finding(self.name, False, stopped.what, remedy))
-        return found
 
     def _size(self, connection: Connection, prefix: str) -> Usage:
         for table in self._tables(connection, prefix):

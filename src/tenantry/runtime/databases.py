@@ -63,6 +63,10 @@ class Databases:
             return self.files.connection_sync(environment, place)
         return self.pools.connection(environment, place, origin)
 
+    def prefix(self, resource: str | None) -> str:
+        """How the names of the current tenant's tables begin."""
+        return self._place(resource)[1].prefix
+
     def _place(self, resource: str | None) -> tuple[Environment, Place]:
         """The current environment as it is now, and the place of its database."""
         environment = current_environment()

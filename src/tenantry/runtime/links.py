@@ -19,6 +19,7 @@ from tenantry.model import Environment, Login, Place, Server
 from tenantry.runtime.breaker import Breaker
 from tenantry.runtime.budget import Budget, Loop, Share, Slot
 from tenantry.runtime.guard import guard
+from tenantry.runtime.prefixes import put_in
 from tenantry.runtime.settings import Logins
 from tenantry.runtime.wire import CONNECT_SECONDS, Wire
 
@@ -314,6 +315,8 @@ def connect(
         connection.invalidate()
         raise
     guard(engine, tenancy.environment)
+    if place.prefix:
+        put_in(engine, place.prefix)
     _translate(engine, lambda: broken(host))
     return link
 
