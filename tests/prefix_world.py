@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import psycopg
-from sqlalchemy import create_engine
+from sqlalchemy import Engine, create_engine
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.pool import NullPool
 
@@ -225,13 +225,34 @@ class PrefixGround(Ground):
         super().__init__(root, TOML.format(kind=kind))
         self.kind, self.url = kind, url
         self.migration("0001_pages.sql", PAGES[kind])
-        with (root / ".env").open("a") as file:
-            file.write(f"DB_URL='{url.replace(chr(39), '%27')}'\n")
+        self._known(url)
 
     def ask(self, statement: str) -> list[tuple[Any, ...]]:
-        """Run one statement by the one login, past Tenantry."""
-        with create_engine(driven(self.url), poolclass=NullPool).connect() as connection:
+        """The rows of one statement by the one login, past Tenantry."""
+        with self._engine().connect() as connection:
             return [tuple(row) for row in connection.exec_driver_sql(statement)]
+
+    def do(self, statement: str) -> None:
+        """Run one statement that gives no rows."""
+        with self._engine().begin() as connection:
+            connection.exec_driver_sql(statement)
+
+    def _engine(self) -> Engine:
+        url = driven(self.url)
+        password = (url.password or "").encode() if self.kind == "mysql" else url.password  # PyMySQL's text is Latin-1
+        return create_engine(url, poolclass=NullPool, connect_args={"password": password})
+
+    def change_password(self, password: str) -> None:
+        """Give the one login another password, on the server and in the address."""
+        how = "ALTER ROLE CURRENT_USER PASSWORD '{}'" if self.kind == "postgres" else "SET PASSWORD = PASSWORD('{}')"
+        self.do(how.format(password))
+        self._known(make_url(self.url).set(password=password).render_as_string(hide_password=False))
+
+    def _known(self, url: str) -> None:
+        path = self.root / ".env"
+        lines = [line for line in path.read_text().splitlines() if not line.startswith("DB_URL=")]
+        path.write_text("\n".join([*lines, f"DB_URL='{url.replace(chr(39), '%27')}'", ""]))
+        self.url = url
 
     def left(self) -> list[str]:
         """Tables and other things in the database, and entries of its book."""

@@ -88,7 +88,7 @@ async def test_a_life_under_a_prefix(ground: PrefixGround) -> None:
                 await _write(runtime, slug)
             assert [await _titles(runtime, slug) for slug in slugs] == [[f"of {slug}"] for slug in slugs]
         ground.migration("0002_notes.sql", NOTES)
-        await done(platform, await platform.fleet.migrate())
+        await done(platform, await platform.migrations.run())
         await done(platform, await platform.tenants.rename("acme-e", "other"))
         await done(platform, await platform.tenants.destroy("acme"))
         assert await g.faults_of(platform) == []
@@ -190,3 +190,14 @@ async def test_what_is_not_promised_is_said(ground: PrefixGround) -> None:
     shown = ground.command("tenant", "credentials", slug, "--resource", "db", "--json")
     login = json.loads(shown.communicate()[0])
     assert (login["prefix"], login["database"]) == (f"{slug}__", ground.url.partition("?")[0].rpartition("/")[2])
+
+
+async def test_a_changed_password_is_followed(ground: PrefixGround) -> None:
+    """A password that was changed at the host and in the address is the application's as well, from its next start."""
+    async with ground.open() as platform, g.working(platform):
+        await done(platform, await platform.tenants.create("acme"))
+    ground.change_password("another one, äö")
+    async with ground.open() as platform:
+        assert [one.what for one in await platform.tenants.check("acme") if not one.ok] == []
+        async with serving(ground) as runtime:
+            await _write(runtime, "acme")
