@@ -180,7 +180,7 @@ def mysql_prefixes(server: MariaDB, root: Path, **options: object) -> Iterator[M
 def maria_database(server: MariaDB) -> Iterator[str]:
     """The address of an empty database, with the password of a user who has it and nothing else."""
     database = f"w{secrets.token_hex(4)}"
-    server.run(f"CREATE DATABASE {database}")
+    server.run(f"CREATE DATABASE {database} CHARACTER SET utf8mb4")
     try:
         with server.administrator(f"ALL PRIVILEGES ON `{database}`.*") as (user, password):
             yield make_url(server.url(user, password)).set(database=database).render_as_string(hide_password=False)

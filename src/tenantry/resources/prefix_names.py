@@ -164,13 +164,16 @@ def _named(dialect: str, statement: str) -> Iterator[str]:
 def _tables(dialect: str, tree: Any) -> Iterator[str]:
     from sqlglot import exp
 
+    if isinstance(tree, exp.Create | exp.Drop | exp.Alter) and str(tree.args.get("kind")).upper() in _COMMON:
+        yield str(tree.args["kind"])
     within = isinstance(tree, exp.Drop) and tree.args.get("kind") in _OF_A_TABLE[dialect]
-    known = {one.alias for one in tree.find_all(exp.CTE)}
-    known |= {one.alias for one in tree.find_all(exp.Table) if one.alias}
+    made = {one.alias for one in tree.find_all(exp.CTE)}
+    aliases = {one.alias for one in tree.find_all(exp.Table) if one.alias}
     for table in tree.find_all(exp.Table):
-        plain = isinstance(table.this, exp.Identifier) and table.name
+        meant = not (within and table.parent is tree) and table.name not in made
+        meant = meant and bool(table.alias or table.name not in aliases)
         system = table.db.lower() in _OWN or (dialect == "postgres" and table.name.startswith("pg_"))
-        if plain and not system and not (within and table.parent is tree) and (table.alias or table.name not in known):
+        if meant and not system and isinstance(table.this, exp.Identifier):
             yield table.name
 
 

@@ -33,10 +33,13 @@ DO $tenantry$ DECLARE odd text; BEGIN
     UNION SELECT proname, pronamespace FROM pg_proc WHERE xmin = pg_current_xact_id()::xid
     UNION SELECT typname, typnamespace FROM pg_type
       WHERE xmin = pg_current_xact_id()::xid AND typtype IN ('e', 'd', 'r')
-  ) AS made JOIN pg_namespace n ON n.oid = made.space WHERE n.nspname !~ '^pg_' AND NOT starts_with(name, {});
+    UNION SELECT relname, relnamespace FROM pg_depend d JOIN pg_class c
+      ON c.oid = d.refobjid AND d.refclassid = 'pg_class'::regclass WHERE d.xmin = pg_current_xact_id()::xid
+  ) AS made JOIN pg_namespace n ON n.oid = made.space
+  WHERE n.nspname !~ '^(pg_|information_schema)' AND NOT starts_with(name, {});
   IF odd IS NOT NULL THEN RAISE EXCEPTION 'it makes or changes what has no prefix: %', odd; END IF;
 END $tenantry$""")
-"""Whatever this transaction wrote into the catalog bears its number; also a table that a foreign key leads to."""
+"""Whatever this transaction wrote into the catalog bears its number; so do keys and views that lead to others."""
 
 
 class PrefixPostgresDialect(Postgres):
