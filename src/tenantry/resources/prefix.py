@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import secrets
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
@@ -25,6 +25,7 @@ from tenantry.resources import Resource, Setting, canary, limits, prefix_copy, s
 from tenantry.resources.prefix_book import Book, Entry, State
 from tenantry.resources.prefix_names import ENDING, PLACEHOLDER, PREFIX_LIMIT, check_pattern, prefixes
 from tenantry.resources.schema import EMPTY, Schema, read
+from tenantry.resources.shapes import differences
 
 UNIQUE: Final = 8
 """The last digits of an environment's id, which tell names apart that would be alike."""
@@ -74,7 +75,7 @@ class Prefix(server_database.ServerDatabase):
 
     def __init__(self, name: str, options: Any, setting: Setting) -> None:
         super().__init__(name, options, setting)
-        self._shapes: dict[tuple[str, str, str, int], dict[str, str]] = {}
+        self._shapes: dict[tuple[object, ...], Mapping[str, str]] = {}
         if self._directory and (self._directory / "versions").is_dir():
             reason = f"{options.directory!r} is an Alembic directory, whose tables have no prefix"
             remedy = f"Write migrations as numbered files, with {PLACEHOLDER} before each name."
@@ -281,24 +282,30 @@ class Prefix(server_database.ServerDatabase):
         return faults
 
     def _differences(self, env: Environment, connection: Any) -> list[str]:
-        prefix = self._parts(env)[1]
-        found, declared = self._shape(connection, prefix), self._declared_shape(env, connection)
-        return [
-            *(f"{name} is missing" for name in sorted(declared.keys() - found.keys())),
-            *(f"{name} is not declared" for name in sorted(found.keys() - declared.keys())),
-            *(f"{name} differs" for name in sorted(declared.keys() & found.keys()) if declared[name] != found[name]),
-        ]
+        return differences(self._expected(env, connection, self.newest), self._look(connection, self._parts(env)[1]))
 
-    def _declared_shape(self, env: Environment, connection: Any) -> dict[str, str]:
+    def _shape(self, env: Environment) -> tuple[str | None, Mapping[str, str]]:
+        prefix = self._parts(env)[1]
+        with self._open(env) as connection:
+            return self._at(prefix)._read_version(connection), self._look(connection, prefix)
+
+    def _declared_shape(self, env: Environment, version: str | None) -> Mapping[str, str]:
+        with self._open(env) as connection:
+            return self._expected(env, connection, version)
+
+    def _mend(self, env: Environment, version: str | None) -> tuple[str, ...]:
+        raise self._error(env, "no statements are written for tables with a prefix; the names tell what differs")
+
+    def _expected(self, env: Environment, connection: Any, version: str | None) -> Mapping[str, str]:
         """What a new tenant's tables are, made once in a process under a prefix that is gone again."""
         database, prefix = self._parts(env)
-        key = (self.server(env).name, database, self.fingerprint(), len(prefix))
+        key = (self.server(env).name, database, self.fingerprint(), version, len(prefix))
         if key not in self._shapes:
             with self._scratch(connection, database, len(prefix)) as scratch:
-                self._at(scratch)._fill_to(connection, self.newest)
+                self._at(scratch)._fill_to(connection, version)
                 while len(self._shapes) >= SHAPES:
                     self._shapes.pop(next(iter(self._shapes)))
-                self._shapes[key] = self._shape(connection, scratch)
+                self._shapes[key] = self._look(connection, scratch)
         return self._shapes[key]
 
     def _measure(self, env: Environment) -> Usage:
@@ -353,7 +360,7 @@ class Prefix(server_database.ServerDatabase):
                 prefix_copy.take_in(self, connection, scratch, copied)
                 if entry is None:
                     self._claim(connection, env, entry)
-                if self._shape(connection, prefix) != self._shape(connection, scratch):
+                if self._look(connection, prefix) != self._look(connection, scratch):
                     self.book.put(connection, prefix, State.MAKING)
                     self._clear(connection, prefix)
                     self._at(prefix)._fill_to(connection, version)
@@ -383,7 +390,7 @@ class Prefix(server_database.ServerDatabase):
         """Remove all that begins with a prefix."""
 
     @abstractmethod
-    def _shape(self, connection: Any, prefix: str) -> dict[str, str]:
+    def _look(self, connection: Any, prefix: str) -> dict[str, str]:
         """All that begins with a prefix by its name without it, with its definition, in which it is left out too."""
 
     @abstractmethod

@@ -125,7 +125,7 @@ class MysqlPrefix(Prefix):
             for kind, name in self._things(connection, prefix):
                 connection.ask(f"DROP {kind} IF EXISTS {quote(name)}")
 
-    def _shape(self, connection: Connection, prefix: str) -> dict[str, str]:
+    def _look(self, connection: Connection, prefix: str) -> dict[str, str]:
         ((database,),) = connection.ask("SELECT DATABASE()")
         own = re.compile(rf"(?<![\w$]){re.escape(prefix)}")
         items = [

@@ -201,7 +201,7 @@ class PostgresPrefix(Prefix):
             return True
         return False
 
-    def _shape(self, connection: Connection, prefix: str) -> dict[str, str]:
+    def _look(self, connection: Connection, prefix: str) -> dict[str, str]:
         ((space,),) = connection.execute("SELECT current_schema()").fetchall()
         own = re.compile(rf"(?<![\w$]){re.escape(prefix)}")
 
