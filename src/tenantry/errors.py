@@ -75,6 +75,22 @@ class ForeignTenant(TenantryError):
     remedy = "Open a session of its own inside each tenant's context."
 
 
+class AutocommitRefused(TenantryError):
+    """A session on tables that tenants share works in transactions only: each of them begins with whose it is."""
+
+    code = "session.autocommit"
+    remedy = "Leave the isolation level AUTOCOMMIT away, and commit."
+
+
+class SharedTablesWeak(TenantryError):
+    """The shared tables in '{database}' on '{server}' do not keep tenants apart: {what}."""
+
+    code = "tables.weak"
+    remedy = "`tenantry tenant check` names all of it with its remedies; no session is opened there until it is mended."
+    status = 503
+    exit_code = 3
+
+
 class RuntimeMissing(TenantryError):
     """No runtime is connected in this process."""
 

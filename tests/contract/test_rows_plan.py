@@ -2,93 +2,20 @@
 
 from __future__ import annotations
 
-import secrets
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from contextlib import suppress
+from dataclasses import replace
 
 import psycopg
 import pytest
-from psycopg import sql
 
-import servers
 from holes_rows import HOLES, SCHEMA, SHARED, Hole
+from sharing import ONE, TWO, Shelf, furnished
 from tenantry.errors import RowsUnsafe
-from tenantry.resources.rows_plan import Plan, apply, inspect, plan, weaknesses
+from tenantry.resources.rows_plan import apply, inspect, plan, weaknesses
 
 pytestmark = pytest.mark.postgres
-
-ONE = "018f2d1c-0000-7000-8000-000000000001"
-TWO = "018f2d1c-0000-7000-8000-000000000002"
-Connection = psycopg.Connection[tuple[Any, ...]]
-
-
-@dataclass(frozen=True)
-class Shelf:
-    """A database, a superuser's connection to it, its owner, who is nothing more, and the application's role."""
-
-    server: servers.Postgres
-    database: str
-    owner: str
-    role: str
-    password: str
-    connection: Connection
-
-    def be(self, role: str | None) -> None:
-        """Act as a role from now on, until the transaction ends; None: as the superuser."""
-        name = sql.Identifier(role) if role else sql.SQL("NONE")
-        self.connection.execute(sql.SQL("SET LOCAL ROLE {}").format(name))
-
-    def run(self, statements: str) -> None:
-        """Run statements as the owner."""
-        self.be(self.owner)
-        self.connection.execute(statements.encode())
-
-    def plan(self, *shared: str, adopt: str | None = None) -> Plan:
-        """What is to be done."""
-        return plan(inspect(self.connection), shared, self.role, adopt)
-
-    def secure(self, *shared: str, adopt: str | None = None) -> None:
-        """Do it as the owner, and see that there is nothing more to do."""
-        self.be(self.owner)
-        apply(self.connection, self.plan(*shared, adopt=adopt))
-        again = self.plan(*shared)
-        assert not again, again.text()
-
-    def weak(self, *shared: str) -> list[str]:
-        """What is weak now."""
-        return [one.name for one in weaknesses(self.connection, self.role, shared)]
-
-    def ask(self, tenant: str | None, statement: str, *values: object) -> list[tuple[Any, ...]]:
-        """What the application gets as a tenant."""
-        with self.connection.transaction():
-            self.be(self.role)
-            self.connection.execute("SELECT set_config('tenantry.tenant', %s, true)", (tenant or "",))
-            cursor = self.connection.execute(statement.encode(), values or None)
-            return cursor.fetchall() if cursor.description else []
-
-    def refused(self, tenant: str | None, statement: str) -> str:
-        """What the server says to a statement of the application that it refuses."""
-        with pytest.raises(psycopg.Error) as caught:
-            self.ask(tenant, statement)
-        return str(caught.value)
-
-
-@contextmanager
-def furnished(server: servers.Postgres) -> Iterator[Shelf]:
-    """An empty database for an owner who is nothing more, and a role without rights."""
-    name, role, password = f"rows_{secrets.token_hex(4)}", f'the "app" {secrets.token_hex(4)}', secrets.token_hex(8)
-    for one in (name, role):
-        server.run(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(one), password))
-    server.run(sql.SQL("CREATE DATABASE {0} OWNER {0}").format(sql.Identifier(name)))
-    try:
-        with psycopg.connect(server.url(name)) as connection:
-            yield Shelf(server, name, name, role, password, connection)
-    finally:
-        server.run(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
-        for one in (name, role):
-            server.run(sql.SQL("DROP ROLE {}").format(sql.Identifier(one)))
 
 
 @pytest.fixture(scope="module", params=["postgres", "postgres_18"])
@@ -169,6 +96,9 @@ FINE = {
     "CREATE TABLE u (tenant_id uuid, a int, FOREIGN KEY (a, tenant_id) REFERENCES t (a, tenant_id))",
     "a tenant in text": "CREATE TABLE t (tenant_id text DEFAULT 'x', a int UNIQUE); CREATE INDEX ON t (tenant_id); "
     f"CREATE TABLE u (tenant_id varchar(40)); INSERT INTO u VALUES ('{ONE.upper()}')",
+    "a tenant in text of a partition": "CREATE TABLE t (tenant_id text DEFAULT 'x', a int) PARTITION BY RANGE (a); "
+    "CREATE TABLE t1 PARTITION OF t (tenant_id DEFAULT 'y') DEFAULT; CREATE TABLE a (tenant_id text); "
+    "CREATE TABLE b () INHERITS (a)",
     "policies of its own": "CREATE TABLE t (a int); ALTER TABLE t ENABLE ROW LEVEL SECURITY; "
     "CREATE POLICY tenantry_tenant ON t USING (true); CREATE POLICY mine ON t USING (a > 1)",
     "bookkeeping": "CREATE TABLE tenantry_schema (version text PRIMARY KEY); INSERT INTO tenantry_schema VALUES ('1')",
@@ -253,6 +183,28 @@ def test_what_is_safe_needs_no_superuser(safe: Shelf) -> None:
         for name in "lo_creat lo_create lo_from_bytea lo_open lo_get lo_put lo_unlink".split()
     }
     safe.connection.rollback()
+
+
+def test_no_protection_can_be_left_out(shelf: Shelf) -> None:
+    """With any step of a plan missing it is refused, unless that only takes speed, privileges or a key away."""
+    shelf.run(
+        "CREATE TABLE a (id int PRIMARY KEY, b int REFERENCES a); CREATE UNIQUE INDEX ON a (b); "
+        "CREATE TABLE c (tenant_id uuid); CREATE VIEW v AS SELECT * FROM a; CREATE SEQUENCE s; "
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'; GRANT ALL ON a, s TO PUBLIC; "
+        "GRANT CREATE ON SCHEMA public TO PUBLIC; ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC"
+    )
+    shelf.be(None)
+    shelf.connection.execute("ALTER FUNCTION f() LEAKPROOF")
+    shelf.be(shelf.owner)
+    made = shelf.plan()
+    for left_out in made.steps:
+        rest = replace(made, steps=tuple(one for one in made.steps if one != left_out))
+        harmless = r"CREATE (UNIQUE )?INDEX|GRANT|CREATE POLICY .tenantry_rows|ALTER TABLE \S+ ADD CONSTRAINT"
+        needed = not re.match(harmless, left_out.statement.as_string())
+        expected = pytest.raises(RowsUnsafe) if needed else suppress(RowsUnsafe)
+        with shelf.connection.transaction(force_rollback=True), expected:
+            apply(shelf.connection, rest)
+    assert len(made.steps) > 25
 
 
 # --- refused ------------------------------------------------------------------------------------------------------
