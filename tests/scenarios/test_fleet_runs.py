@@ -17,7 +17,7 @@ import servers
 from ground import SECOND, Ground
 from shelves import Shelves
 from tenantry import cli
-from tenantry.errors import ConfigError, MigrationUnderWay, OperationNotFound, OperationRefused
+from tenantry.errors import ConfigError, MigrationUnderWay, OperationNotFound, OperationRefused, SharedTables
 from tenantry.platform import Platform
 from tenantry.platform.operations import OperationDetails
 from tenantry.registry.journal import Operation, State
@@ -363,6 +363,69 @@ async def test_canaries_lie_on_all_servers(two: Shelves) -> None:
         details = await migrate(platform, canary=2)
         canaries = [item.subject for item in await platform.operations.items(details.operation.id) if item.step == 1]
         assert {servers_of[slug] for slug in canaries} == {"pg1", "pg2"}
+
+
+# --- shared tables ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.postgres
+async def test_shared_tables_are_migrated_once(tmp_path: Path, own_postgres: servers.Postgres) -> None:
+    """One item for all their tenants, one change that names them all; one tenant alone is refused."""
+    shelves = Shelves(tmp_path / "platform", own_postgres)
+    toml = shelves.config.read_text()
+    old = f'kind = "postgres", name = "{shelves.prefix}_{{slug}}"'
+    assert old in toml
+    shelves.config.write_text(toml.replace(old, f'kind = "rows", database = "{shelves.prefix}_all"'))
+    async with shelves.open() as platform:
+        slugs = await populate(shelves, platform, 40)
+        shelves.migration("0002_body.sql", SECOND)
+        (due,) = await platform.migrations.plan()
+        assert (due.tenants, due.shared, due.server) == (40, True, "pg1")
+        for alone in (platform.migrations.run(slugs=slugs[:1]), platform.migrations.rollback(slugs[0])):
+            with pytest.raises(SharedTables, match="t000"):
+                await alone
+        seq = (await platform.registry.feed.load()).seq
+        details = await migrate(platform)
+        assert (details.operation.total, details.operation.done) == (1, 1)
+        assert await versions(platform) == {"0002_body": 40}
+        changes = await platform.registry.feed.since(seq)
+        assert changes is not None
+        assert changes.seq == seq + 1
+        assert {e.tenant.slug for e in changes.environments} == set(slugs)
+        assert {place.version for e in changes.environments for place in e.places if place.name == "db"} == {
+            "0002_body"
+        }
+        report = await platform.migrations.report(details.operation.id)
+        assert [(move.before, move.after, move.tenants) for move in report.versions] == [
+            ("0001_pages", "0002_body", 40)
+        ]
+        shelves.migration("0003_broken.sql", "ALTER TABLE page ADD COLUMN body text;\n")
+        failed = await migrate(platform, "failed")
+        assert failed.operation.error is not None
+        assert await versions(platform) == {"0002_body": 40}
+
+
+async def test_phases_are_run_one_after_the_other(ground: Ground) -> None:
+    """`pre` goes up to the first that only new code bears, from wherever a tenant stands; `post` does the rest."""
+    async with ground.open() as platform:
+        await populate(ground, platform, 3)
+        ground.migration("0002_body.sql", SECOND)
+        await migrate(platform, slugs=["t000"])
+        ground.migration("0003_unique.sql", UNIQUE)
+        ground.migration("0004_drop.sql", "-- tenantry: phase=post\nDROP INDEX page_title;\n")
+        ground.migration("0005_more.sql", "ALTER TABLE page ADD COLUMN more TEXT;\n")
+        due = await platform.migrations.plan(phase="pre")
+        assert {(one.slug, one.version, one.target) for one in due} == {
+            ("t000", "0002_body", "0003_unique"),
+            ("t001", "0001_pages", "0003_unique"),
+            ("t002", "0001_pages", "0003_unique"),
+        }
+        await migrate(platform, phase="pre")
+        assert await versions(platform) == {"0003_unique": 3}
+        assert await platform.migrations.plan(phase="pre") == []
+        assert (await migrate(platform, phase="pre")).operation.total == 0
+        await migrate(platform, phase="post")
+        assert await versions(platform) == {"0005_more": 3}
 
 
 # --- what is told -------------------------------------------------------------------------------------------------
