@@ -18,7 +18,7 @@ app = App(name="schema", help="What a PostgreSQL schema needs before tenants can
 
 Url = Annotated[str, Parameter(help="Address of the database; the password stands in PGPASSWORD or a password file.")]
 Role = Annotated[str, Parameter(help="By which applications enter.")]
-Shared = Annotated[tuple[str, ...], Parameter(help="A table that all tenants read and none writes; again for more.")]
+Shared = Annotated[tuple[str, ...], Parameter(negative=(), help="A table that all tenants read; again for more.")]
 
 Adopt = Annotated[UUID | None, Parameter(help="Id of the tenant that the rows which are there belong to.")]
 

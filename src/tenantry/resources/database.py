@@ -5,8 +5,9 @@ from __future__ import annotations
 import sqlite3
 import time
 from abc import abstractmethod
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from pydantic import BaseModel, Field
@@ -14,10 +15,13 @@ from pydantic import BaseModel, Field
 from tenantry.config import Frozen
 from tenantry.credentials import USER_TABLE
 from tenantry.model import Environment, Finding, Migrated, new_id
-from tenantry.resources import Resource, Setting, history, limits, migrator
+from tenantry.resources import Setting, command, history, limits, migrator, sqlite_diff
 from tenantry.resources.canary import TABLE, plant, seek, uproot
+from tenantry.resources.command import Place, Programmed, Records
 from tenantry.resources.migrator import Connection
 from tenantry.resources.schema import EMPTY, Schema, checksum, fingerprint, read, split
+from tenantry.resources.shapes import differences
+from tenantry.resources.sqlite_diff import quote
 
 WAIT: Final = 10.0
 """Seconds to wait for another connection's lock before giving up."""
@@ -32,12 +36,12 @@ PAGES: Final = 2048
 class Options(Frozen):
     """What the SQLite kinds take."""
 
-    directory: str | None = Field(default=None, alias="schema")  # `schema` itself is a name of pydantic's
+    directory: str | command.Options | None = Field(default=None, alias="schema")  # `schema` is a name of pydantic's
     seed: str | None = None
     migrate: limits.Options = limits.Options()
 
 
-class Database(Resource):
+class Database(Programmed):
     """An SQLite database at the newest schema of its blueprint, wherever it is kept."""
 
     Options: ClassVar[type[BaseModel]] = Options
@@ -47,7 +51,7 @@ class Database(Resource):
 
     def __init__(self, name: str, options: Any, setting: Setting) -> None:
         super().__init__(name, options, setting)
-        self._directory = self._declared("schema", options.directory, directory=True) if options.directory else None
+        self._directory = self._declare()
         self._seed = self._declared("seed", options.seed) if options.seed else None
         self._limits = setting.limits.on(options.migrate)
 
@@ -63,6 +67,8 @@ class Database(Resource):
 
     def schema(self) -> Schema:
         """The migrations as the files are now. Raises `MigrationInvalid`."""
+        if self._program is not None:
+            return Schema(self.setting.root, (), self._program.fingerprint(), program=self._program)
         return read(self._directory) if self._directory else EMPTY
 
     def versions(self) -> tuple[str, ...]:
@@ -82,10 +88,7 @@ class Database(Resource):
     def _fill(self, connection: Connection) -> None:
         """Make an empty database what every new tenant gets."""
         self._add_users(connection)
-        schema = self.schema()
-        order = history.versions(schema)
-        if order:
-            migrator.migrate(connection, schema, order[-1], self._limits)
+        self._bring(connection, None, self.newest)
         if self._seed:
             statements = split(self._seed.read_text("utf-8"), self._seed.name)
             migrator.execute(connection, statements, self._seed.name)
@@ -98,7 +101,7 @@ class Database(Resource):
         """Bring a database that was there already to what a new one would be, its data kept."""
         with self._open(env) as connection:
             self._add_users(connection)
-            migrator.migrate(connection, self.schema(), self.newest, self._limits)
+            self._bring(connection, env, self.newest)
 
     def _version(self, env: Environment) -> str | None:
         with self._open(env) as connection:
@@ -106,7 +109,47 @@ class Database(Resource):
 
     def _migrate(self, env: Environment, to: str | None) -> Migrated:
         with self._open(env) as connection:
-            return migrator.migrate(connection, self.schema(), to, self._limits)
+            return self._bring(connection, env, to)
+
+    def _bring(self, connection: Connection, env: Environment | None, to: str | None) -> Migrated:
+        """Bring a database, or the template of one, to a version."""
+        schema = self.schema()
+        if self._program is None:
+            return migrator.migrate(connection, schema, to, self._limits)
+        file = connection.execute("SELECT file FROM pragma_database_list WHERE name = 'main'").fetchone()[0]
+        if not file:
+            raise self._error(env, "a program cannot migrate a database in memory")
+        records = Records(
+            version=lambda: migrator.version(connection, schema),
+            add=lambda one: migrator.enter(connection, one),
+            remove=lambda one: migrator.leave(connection, one),
+        )
+        return self._command(env, Place("sqlite", Path(file)), records, to)
+
+    # --- drift ---
+
+    def _shape(self, env: Environment) -> tuple[str | None, Mapping[str, str]]:
+        with self._open(env) as connection:
+            return migrator.version(connection, self.schema()), shape(connection)
+
+    def _declared_shape(self, env: Environment, version: str | None) -> Mapping[str, str]:
+        with self._made_at(version) as golden:
+            return shape(golden)
+
+    def _mend(self, env: Environment, version: str | None) -> tuple[str, ...]:
+        with self._made_at(version) as golden, self._open(env) as connection:
+            return sqlite_diff.statements(golden, connection)
+
+    @contextmanager
+    def _made_at(self, version: str | None) -> Iterator[Connection]:
+        """A new database at a version, in memory, without the seed."""
+        made = sqlite3.connect(":memory:", isolation_level=None, factory=Connection)
+        try:
+            self._add_users(made)
+            migrator.migrate(made, self.schema(), version)
+            yield made
+        finally:
+            made.shut()
 
     # --- users ---
 
@@ -163,7 +206,7 @@ class Database(Resource):
         """What differs from the golden template, by name."""
         with self._open_template() as template:
             declared = shape(template)
-        remedy = "Write the difference as a migration, or undo it by hand."
+        remedy = "`tenantry migrate drift --sql` shows what undoes it; or write it as a migration."
         found = differences(declared, shape(connection))
         return [Finding(self.name, False, f"the schema has drifted: {what}", remedy) for what in found]
 
@@ -173,28 +216,14 @@ class Database(Resource):
         if faults:
             raise self._error(env, faults[0].what)
         migrator.confirm(connection, self.schema(), version, self.name)
-        made = sqlite3.connect(":memory:", isolation_level=None, factory=Connection)
-        try:
-            self._add_users(made)
-            migrator.migrate(made, self.schema(), version)
+        with self._made_at(version) as made:
             declared = shape(made)
-        finally:
-            made.shut()
         found = {name: text for name, text in declared.items() if "tenantry_user" in name} | shape(connection)
         remedy = "Put it right before, or take it as it is and write the difference as a migration."
         told = [
             Finding(self.name, False, f"the schema differs: {what}", remedy) for what in differences(declared, found)
         ]
         return told or [Finding(self.name, True, f"the schema is that of {version or 'an empty database'}")]
-
-
-def differences(declared: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
-    """How two shapes differ, by name."""
-    return [
-        *(f"{name} is missing" for name in sorted(declared.keys() - found.keys())),
-        *(f"{name} is not declared" for name in sorted(found.keys() - declared.keys())),
-        *(f"{name} differs" for name in sorted(declared.keys() & found.keys()) if declared[name] != found[name]),
-    ]
 
 
 def shape(connection: Connection) -> dict[str, str]:
@@ -214,11 +243,6 @@ def count(connection: Connection) -> int:
         if name not in history.BOOKKEEPING
     ]
     return sum(connection.execute(f"SELECT count(*) FROM {quote(name)}").fetchone()[0] for name in names)  # noqa: S608
-
-
-def quote(name: str) -> str:
-    """A name as an SQL identifier (sqlite.org/lang_keywords.html)."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def copy(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
