@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import unquote, urlsplit
 from urllib.request import urlopen
 
@@ -40,6 +40,27 @@ SETUP_SECONDS: Final = 5.0
 SETUP_STEP: Final = 0.1
 
 
+class Elsewhere(Protocol):
+    """Where platforms are while tests run: away from the real data and the real control database."""
+
+    def adapt(self, config: Config) -> Config:
+        """The configuration to use in place of the one that was read."""
+        ...
+
+    def connected(self, runtime: Runtime) -> None:
+        """Told each runtime that was made."""
+        ...
+
+
+_elsewhere: Elsewhere | None = None
+
+
+def stand_in(elsewhere: Elsewhere | None) -> None:
+    """Let every `connect` of this process lead elsewhere; None ends it. For `tenantry.testing`."""
+    global _elsewhere
+    _elsewhere = elsewhere
+
+
 def connect(config: Config | Path | str | None = None) -> Runtime:
     """The runtime of this process, for the platform that tenantry.toml describes.
 
@@ -48,10 +69,15 @@ def connect(config: Config | Path | str | None = None) -> Runtime:
     """
     if not isinstance(config, Config):
         config = read_config(Path(config or os.environ.get("TENANTRY_CONFIG", FILE)))
+    if _elsewhere is not None:
+        config = _elsewhere.adapt(config)
     vault = Vault(*secret_keys(config.root))
     source = RegistrySource(config.control_url, vault, config.data if config.wants_embedded else None)
     keys = partial(open_key, vault)
-    return Runtime(settings(config), source, keys, partial(placement.unseal, vault)).install()
+    runtime = Runtime(settings(config), source, keys, partial(placement.unseal, vault)).install()
+    if _elsewhere is not None:
+        _elsewhere.connected(runtime)
+    return runtime
 
 
 def open_key(vault: Vault, environment: Environment) -> bytes:
