@@ -233,6 +233,60 @@ def _switched(user: pwd.struct_passwd | None) -> list[str]:
     return [f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"] if user else []
 
 
+@contextlib.contextmanager
+def pgbouncer(server: Postgres, connections: int = 20) -> Iterator[str]:
+    """The address of a pooler of transactions in front of a server, which has at most so many connections for each.
+
+    Whoever may log in to the server may do so here, once `admit` has named it. Raises `NoServer`.
+    """
+    program, user = shutil.which("pgbouncer") or "/usr/sbin/pgbouncer", _unprivileged()
+    if not Path(program).exists():
+        raise NoServer("pgbouncer is not installed")
+    port = free_port()
+    home = Path(tempfile.mkdtemp(prefix=f"tenantry-pgbouncer-{os.getpid()}-", dir="/tmp"))
+    lines = {
+        "listen_addr": "127.0.0.1",
+        "listen_port": port,
+        "unix_socket_dir": "",
+        "auth_type": "scram-sha-256",
+        "auth_user": "postgres",
+        "auth_query": "SELECT rolname, rolpassword FROM pg_authid WHERE rolname = $1",
+        "auth_dbname": "postgres",
+        "auth_file": home / "users",
+        "pool_mode": "transaction",
+        "max_client_conn": 500,
+        "default_pool_size": connections,
+    }
+    lines.pop("auth_dbname")  # version 1.19 knows it first; before, the database that is asked for is used
+    try:
+        text = "".join(f"{name} = {value}\n" for name, value in lines.items())
+        (home / "ini").write_text(f"[databases]\n* = host=127.0.0.1 port={server.port}\n[pgbouncer]\n{text}")
+        (home / "users").write_text(f'"postgres" "{server.password}"\n')
+        for path in (home, home / "ini", home / "users"):
+            if user:
+                os.chown(path, user.pw_uid, user.pw_gid)
+        with (home / "log").open("wb") as log:
+            process = subprocess.Popen([program, home / "ini"], cwd=home, stdout=log, stderr=log, **_as(user))  # type: ignore[call-overload]
+        try:
+            _await_port(port, process, home / "log")
+            yield f"postgresql://127.0.0.1:{port}"
+        finally:
+            _end(process)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _await_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    until = time.monotonic() + START_SECONDS
+    while True:
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < until, log.read_text()
+        time.sleep(0.02)
+
+
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End the server, breaking off its connections ("fast shutdown")."""
     if process.poll() is None:

@@ -16,7 +16,7 @@ from sqlalchemy.engine import make_url
 from servers import Postgres
 from tenantry import paths
 from tenantry.config import ResourceSpec
-from tenantry.model import Environment, Place, Server, Status, Tenant, new_id
+from tenantry.model import Environment, Login, Place, Server, Status, Tenant, new_id
 from tenantry.resources import Resource, Servers, Setting, build, postgres_admin
 from tenantry.resources.memory import Memory
 from tenantry.resources.postgres import Postgres as PostgresResource
@@ -283,6 +283,90 @@ DROP FUNCTION trim_title();
             )
         left = sorted((name.removeprefix("role ") for name in self.files()), reverse=True)
         for role in [*left, str(make_url(self.admin).username)]:
+            self.server.run(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
+
+
+@dataclass
+class RowsWorld(PostgresWorld):
+    """A platform whose tenants share the tables of one database."""
+
+    no_table: ClassVar[str] = 'relation "nowhere" does not exist'
+    broken_reference: ClassVar[str] = "there is no unique constraint matching given keys"
+    pieces: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.options = {key: value for key, value in self.options.items() if key != "name"}
+        self.options = {"database": f"{self.prefix}_all", **self.options}
+        self.password = secrets.token_urlsafe(12)
+
+    def environment(self, slug: str = "acme", **changes: object) -> Environment:
+        env = environment(slug, **changes)
+        database = str(self.options["database"])
+        place = Place("part", "rows", database, server="pg")
+        return replace(env, places=(place,), logins={"part": Login(f"{database}_app", self.password)})
+
+    def files(self) -> set[str]:
+        """The tenants that have rows, or a marker, in any table."""
+        database = str(self.options["database"])
+        with psycopg.connect(self.server.url()) as connection:
+            if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (database,)).fetchone():
+                return set()
+        with psycopg.connect(self.server.url(database)) as connection:
+            names = connection.execute(
+                "SELECT attrelid::regclass::text FROM pg_attribute JOIN pg_class c ON c.oid = attrelid "
+                "WHERE attname = 'tenant_id' AND relkind IN ('r', 'p')"
+            ).fetchall()
+            return {
+                f"tenant {key}"
+                for (name,) in names
+                for (key,) in connection.execute(f"SELECT DISTINCT tenant_id FROM {name}".encode())
+            }
+
+    def query(self, resource: Resource, env: Environment, statement: str) -> list[tuple[Any, ...]]:
+        """What defines something is done by the tables' owner, all else by the application for its tenant."""
+        database = str(self.options["database"])
+        if statement.split()[0] in ("CREATE", "ALTER", "DROP"):
+            with psycopg.connect(self.server.url(database), autocommit=True) as connection:
+                connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(f"{database}_owner")))
+                connection.execute(statement.encode())
+            return []
+        with self.connect(resource, env) as connection, connection.transaction():
+            connection.execute("SELECT set_config('tenantry.tenant', %s, true)", (env.key,))
+            cursor = connection.execute(statement.encode())
+            if not cursor.description:
+                return []
+            shown = [place for place, column in enumerate(cursor.description) if column.name != "tenant_id"]
+            return [tuple(row[place] for place in shown) for row in cursor]
+
+    def tables(self, resource: Resource, env: Environment) -> set[str]:
+        with psycopg.connect(self.server.url(str(self.options["database"]))) as connection:
+            return {str(row[0]) for row in connection.execute("SELECT relname FROM pg_class WHERE relkind = 'r'")}
+
+    def spoil(self, resource: Resource, env: Environment) -> Environment | None:
+        return None
+
+    def leave(self, resource: Resource, env: Environment, ending: str) -> str:
+        name = f"{resource._golden.name[:-12]}{'0' * 12}_{ending}"  # type: ignore[attr-defined]
+        with psycopg.connect(self.admin, autocommit=True) as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        return f"pg/{name}"
+
+    def roles(self) -> set[str]:
+        """The roles of the platform."""
+        with psycopg.connect(self.server.url()) as connection:
+            rows = connection.execute("SELECT rolname FROM pg_roles WHERE starts_with(rolname, %s)", (self.prefix,))
+            return {str(row[0]) for row in rows}
+
+    def clear(self) -> None:
+        postgres_admin.forget()
+        for name in self.databases():
+            database = sql.Identifier(name)
+            self.server.run(
+                sql.SQL("ALTER DATABASE {} IS_TEMPLATE false").format(database),
+                sql.SQL("DROP DATABASE {} WITH (FORCE)").format(database),
+            )
+        for role in [*self.roles(), str(make_url(self.admin).username)]:
             self.server.run(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
 
 

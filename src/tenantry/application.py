@@ -10,7 +10,7 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
@@ -26,9 +26,10 @@ from tenantry.operations import placement
 from tenantry.operations.blueprints import Blueprints, read_config
 from tenantry.registry import Feed, Registry, Vault
 from tenantry.registry.database import Database
+from tenantry.resources import Resource
 from tenantry.runtime import Runtime, Settings
 from tenantry.runtime.resolver import Request, Resolver
-from tenantry.runtime.settings import Jwt, PoolLimits
+from tenantry.runtime.settings import Jwt, PoolLimits, SharedTables
 
 SNAPSHOT: Final = "snapshot.json"
 JWKS_BYTES: Final = 1_000_000
@@ -107,6 +108,7 @@ def settings(config: Config) -> Settings:
         users={name: blueprints.users_of(blueprint) for name, blueprint in config.blueprints.items()},
         open_databases=config.runtime.open_databases,
         pools={key: found for key, part in parts.items() if (found := _pool(part.options)) is not None},
+        shared={key: tables for key, part in parts.items() if (tables := _shared(part)) is not None},
         leak_after=config.runtime.leak_after,
         session_seconds=int(config.runtime.session),
         secure_cookies=config.runtime.secure_cookies,
@@ -122,6 +124,14 @@ def _pool(options: Any) -> PoolLimits | None:
     if found is None:
         return None
     return PoolLimits(found.size, found.overflow, found.idle)
+
+
+def _shared(part: Resource) -> SharedTables | None:
+    """What the runtime must know of a resource whose tables tenants share under row-level security."""
+    if part.kind != "rows":
+        return None
+    weaknesses: Callable[[Any, str], Sequence[str]] = part.weaknesses  # type: ignore[attr-defined]
+    return SharedTables(weaknesses, part.options.pooler)
 
 
 def _jwt(config: Config) -> Jwt:

@@ -75,6 +75,22 @@ class ForeignTenant(TenantryError):
     remedy = "Open a session of its own inside each tenant's context."
 
 
+class AutocommitRefused(TenantryError):
+    """A session on tables that tenants share works in transactions only: each of them begins with whose it is."""
+
+    code = "session.autocommit"
+    remedy = "Leave the isolation level AUTOCOMMIT away, and commit."
+
+
+class SharedTablesWeak(TenantryError):
+    """The shared tables in '{database}' on '{server}' do not keep tenants apart: {what}."""
+
+    code = "tables.weak"
+    remedy = "`tenantry tenant check` names all of it with its remedies; no session is opened there until it is mended."
+    status = 503
+    exit_code = 3
+
+
 class RuntimeMissing(TenantryError):
     """No runtime is connected in this process."""
 
@@ -335,6 +351,13 @@ class Cancelled(TenantryError):
     remedy = "What it had made was undone."
 
 
+class Paused(TenantryError):
+    """The operation {operation} is paused."""
+
+    code = "operation.paused"
+    remedy = "Go on with `tenantry operation resume {operation}`; what is done stays as it is."
+
+
 class Fenced(TenantryError):
     """Another worker has taken operation {operation} over."""
 
@@ -478,6 +501,27 @@ class MigrationInvalid(TenantryError):
     code = "migration.invalid"
     remedy = "Name migrations like 0001_name.sql, numbered without gaps, and leave the applied ones as they are."
     exit_code = 2
+
+
+class MigrationUnderWay(TenantryError):
+    """The fleet is being migrated already: operation {operation} is {state}."""
+
+    code = "migration.under_way"
+    remedy = (
+        "Follow it with `tenantry operation watch {operation}`; a paused one goes on by `tenantry operation resume "
+        "{operation}`, or ends by `tenantry operation cancel {operation}`."
+    )
+    status = 409
+    exit_code = 3
+
+
+class SharedTables(TenantryError):
+    """'{slug}' shares its tables of {resource} with other tenants, in {database} on {server}."""
+
+    code = "migration.shared"
+    remedy = "One tenant's schema cannot differ there: migrate all of them, with `tenantry migrate run [--to VERSION]`."
+    status = 409
+    exit_code = 3
 
 
 class AuditBroken(TenantryError):

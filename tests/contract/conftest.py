@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from mysql_world import MysqlWorld, mysql_platform
 from registries import KEY
 from tenantry.registry import Registry, Vault
-from worlds import OPTIONS, WORLDS, PostgresWorld, World, furnish
+from worlds import OPTIONS, WORLDS, PostgresWorld, RowsWorld, World, furnish
 
 POSTGRES = ["postgres-15", "postgres-18"]
+ROWS = ["rows-15", "rows-18"]
+Made = TypeVar("Made", bound=PostgresWorld)
 MADE = {"schema": "schema", "seed": "seed.sql"}
 
 
@@ -46,11 +49,15 @@ def cut_off(url: str, request: pytest.FixtureRequest) -> Callable[[], None]:
     return cut
 
 
-@pytest.fixture(params=[*WORLDS, *(pytest.param(kind, marks=pytest.mark.postgres) for kind in POSTGRES), "mysql"])
+@pytest.fixture(
+    params=[*WORLDS, *(pytest.param(kind, marks=pytest.mark.postgres) for kind in (*POSTGRES, *ROWS)), "mysql"]
+)
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     """A platform for each kind of resource in turn."""
     if request.param in POSTGRES:
-        yield from _on_postgres(request, request.param, tmp_path)
+        yield from _on_postgres(request, request.param, tmp_path, PostgresWorld, "postgres")
+    elif request.param in ROWS:
+        yield from _on_postgres(request, request.param, tmp_path, RowsWorld, "rows")
     elif request.param == "mysql":
         yield request.getfixturevalue("mysql_world")
     else:
@@ -62,17 +69,25 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
 @pytest.fixture(params=POSTGRES)
 def postgres_world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[PostgresWorld]:
     """A platform with a PostgreSQL server, in each version."""
-    yield from _on_postgres(request, request.param, tmp_path)
+    yield from _on_postgres(request, request.param, tmp_path, PostgresWorld, "postgres")
 
 
-def _on_postgres(request: pytest.FixtureRequest, kind: str, root: Path) -> Iterator[PostgresWorld]:
-    server = request.getfixturevalue("postgres" if kind == "postgres-15" else "postgres_18")
-    world = PostgresWorld("postgres", root, dict(MADE), server=server)
+def _on_postgres(
+    request: pytest.FixtureRequest, version: str, root: Path, world_of: type[Made], kind: str
+) -> Iterator[Made]:
+    server = request.getfixturevalue("postgres" if version.endswith("-15") else "postgres_18")
+    world = world_of(kind, root, dict(MADE), server=server)
     try:
         furnish(world)
         yield world
     finally:
         world.clear()
+
+
+@pytest.fixture(params=ROWS)
+def rows_world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RowsWorld]:
+    """A platform whose tenants share tables, on each version of PostgreSQL."""
+    yield from _on_postgres(request, request.param, tmp_path, RowsWorld, "rows")
 
 
 @pytest.fixture

@@ -58,6 +58,7 @@ async def full(registry: Registry) -> Registry:
         await tenants.rename(tx, tenant, "apex", tenants.hold_until(60), {acme.id: "apex.example.test"})
         server = Server("main", "postgres", "postgresql://db:5432/postgres", labels=frozenset({"eu"}))
         await registered.put(tx, server, vault.seal_platform("server:main", "postgresql://admin:x@db/postgres"))
+        await registered.put_shared(tx, "main", "agency", vault.seal_platform("login:main/agency", '["app", "x"]'))
         item = journal.NewItem(0, "acme", {"n": 1})
         operation_id = new_id()
         await journal.submit(tx, operation_id, "import", [("tenants", "")], items=[item])

@@ -359,8 +359,8 @@ async def test_items_are_worked_on_in_order(registry: Registry) -> None:
         ]
         await journal.set_items(tx, operation.id, rows)
         await journal.set_items(tx, operation.id, [])
-        done = await journal.items(tx, operation.id, states=[StepState.DONE])
-        failed = await journal.items(tx, operation.id, states=[StepState.FAILED])
+        done = await journal.items(tx, operation.id, state=StepState.DONE)
+        failed = await journal.items(tx, operation.id, state=StepState.FAILED)
     assert [(i.position, i.detail, i.error, i.seconds) for i in done] == [(0, "fine�", None, 0.5), (4, "", None, None)]
     assert [(i.position, i.error) for i in failed] == [(2, PROBLEM), (7, PROBLEM)]
 

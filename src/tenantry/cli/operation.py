@@ -17,7 +17,9 @@ Id = Annotated[str, Parameter(help="The operation's id, or enough of its beginni
 @app.command(name="list")
 async def list_(
     *,
-    state: Annotated[str | None, Parameter(help="queued, running, cancelling, done, failed or cancelled.")] = None,
+    state: Annotated[
+        str | None, Parameter(help="queued, running, pausing, paused, cancelling, done, failed or cancelled.")
+    ] = None,
     tenant: Annotated[str | None, Parameter(help="Only those on this tenant.")] = None,
     verb: Annotated[str | None, Parameter(help="Only those that do this, such as migrate.")] = None,
     limit: Annotated[int, Parameter(help="How many at most.")] = 50,
@@ -58,11 +60,21 @@ async def watch_(operation: Id, /, *, common: Common = COMMON) -> None:
 
 @app.command
 async def resume(operation: Id, /, *, wait: Wait = True, common: Common = COMMON) -> None:
-    """Try a failed operation again. What it finished is not repeated."""
+    """Try a failed operation again, or let a paused one go on. What it finished is not repeated."""
     async with common.platform() as platform:
         ended = await carry_out(platform, await platform.operations.resume(operation), common.out, wait)
     if ended and common.json:
         common.out.data(ended)
+
+
+@app.command
+async def pause(operation: Id, /, *, common: Common = COMMON) -> None:
+    """Let an operation on many tenants rest after the batches under way; `resume` lets it go on."""
+    async with common.platform() as platform:
+        found = await platform.operations.pause(operation)
+    if common.json:
+        common.out.data(found)
+    common.out.line(f"{found.id} is {found.state.value}. Go on: `tenantry operation resume {found.id}`.")
 
 
 @app.command

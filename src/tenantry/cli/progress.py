@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tenantry.cli.output import Output
-from tenantry.errors import Cancelled, OperationFailed
+from tenantry.errors import Cancelled, OperationFailed, Paused
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
     from tenantry.platform import Platform
     from tenantry.platform.operations import OperationDetails
-    from tenantry.registry.journal import Operation
+    from tenantry.registry.journal import Item, Operation, Step
 
 FLEET = frozenset({"import", "migrate", "rotate"})
 """Verbs that work on many tenants."""
+
+SPEAK = 5.0
+"""Seconds between two lines about a long wave, where nobody watches."""
 
 MARKS = {"done": "✓", "failed": "✗", "undone": "↺"}
 STYLES = {"done": "green", "failed": "red", "undone": "yellow"}
@@ -88,21 +92,31 @@ def _ended(details: OperationDetails, out: Output) -> None:
     operation = details.operation
     if out.as_json and operation.state != "done":
         out.data(details)
-    failures(details, out)
     if operation.verb in FLEET:
+        unnamed = operation.failed - len(details.items)
+        if unnamed > 0:
+            out.line(f"  and {unnamed} more failed: `tenantry operation show {operation.id} --json`.", "red")
         out.line(f"{operation.done} of {operation.total} done, {operation.failed} failed.", "bold")
 
 
 def failures(details: OperationDetails, out: Output) -> None:
     """A line for each tenant that failed, with its error and what to do."""
     for item in details.items:
-        error = item.error or {}
-        out.line(f"  ✗ {item.subject}: {error.get('message', '')}  {error.get('remedy', '')}".rstrip(), "red")
+        out.line(failure_line(item), "red")
+
+
+def failure_line(item: Item) -> str:
+    """A tenant that failed: its error, what to do, and where it stays."""
+    error = item.error or {}
+    told = "  ".join(part for part in (error.get("message"), error.get("remedy"), item.detail) if part)
+    return f"  ✗ {item.subject}: {told}"
 
 
 def _raise(details: OperationDetails) -> None:
     operation = details.operation
     error = operation.error or {}
+    if operation.state == "paused":
+        raise Paused(operation=operation.id)
     if operation.state == "cancelled":
         raise Cancelled(operation=operation.id)
     if operation.state == "failed":
@@ -124,7 +138,9 @@ def view_of(operation: Operation, out: Output) -> Iterator[View]:
     """The view that suits the operation and the reader."""
     if operation.verb in FLEET and out.live:
         with _bar(out) as progress:
-            yield Bar(progress, operation)
+            yield Waves(out, Bar(progress))
+    elif operation.verb in FLEET:
+        yield Waves(out)
     elif out.live:
         with out.console.status(f"{operation.verb} {operation.tenant_slug or ''}") as status:
             yield Lines(out, status)
@@ -150,43 +166,114 @@ class Lines:
                 self._status.update(f"{step.name} …")
 
 
-def step_line(step: Any) -> str:
+def step_line(step: Step) -> str:
     """A step as one line: how it ended, its name and kind, how long it took, what it made."""
-    took = "" if step.seconds is None else f"{step.seconds * 1000:.0f} ms"
     mark = MARKS.get(step.state.value, "·")
-    return f"  {mark} {step.name:<12} {step.kind:<10} {took:>9}   {step.detail}".rstrip()
+    return f"  {mark} {step.name:<12} {step.kind:<10} {_took(step.seconds):>9}   {step.detail}".rstrip()
+
+
+def _took(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    return f"{seconds * 1000:.0f} ms" if seconds < 10 else f"{seconds:.1f} s"
+
+
+# --- many tenants -------------------------------------------------------------------------------------------------
+
+
+class Waves:
+    """A line for each wave as it ends, one for each tenant as it fails, and on a terminal a bar for the wave at hand.
+
+    Where nobody watches, a wave that takes long tells how far it is every few seconds.
+    """
+
+    def __init__(self, out: Output, bar: Bar | None = None) -> None:
+        self._out = out
+        self._bar = bar
+        self._told: set[int] = set()
+        self._failed: set[int] = set()
+        self._since = self._spoken = time.monotonic()
+        self._before = 0  # tenants of the wave at hand that had ended when it was first seen
+        self._wave = -1
+
+    def update(self, details: OperationDetails) -> None:
+        for item in details.items:
+            if item.position not in self._failed:
+                self._failed.add(item.position)
+                self._out.line(failure_line(item), "red")
+        for step in details.steps:
+            if step.state.value in ("done", "failed") and step.position not in self._told:
+                self._told.add(step.position)
+                self._out.line(wave_line(step, details.tally.get(step.position, {})), STYLES[step.state.value])
+            elif step.state.value == "running":
+                self._running(step, details.tally.get(step.position, {}))
+
+    def _running(self, step: Step, states: Mapping[Any, int]) -> None:
+        ended, failed, total = _counts(states)
+        moment = time.monotonic()
+        if self._wave != step.position:
+            self._wave, self._since, self._spoken, self._before = step.position, moment, moment, ended
+        seconds = moment - self._since
+        rate = (ended - self._before) / seconds if seconds > 0 and ended > self._before else None
+        left = (total - ended) / rate if rate else None
+        if self._bar is not None:
+            self._bar.show(step.name, ended, total, _told(rate, failed, left))
+        elif total and moment - self._spoken >= SPEAK:
+            self._spoken = moment
+            self._out.line(f"    {step.name:<12} {ended:>6}/{total:<6} {_told(rate, failed, left)}".rstrip())
+
+
+def wave_line(step: Step, states: Mapping[Any, int]) -> str:
+    """A wave as one line: how many of its tenants ended, how they did, and how many a second."""
+    ended, failed, total = _counts(states)
+    if not total:
+        return step_line(step)
+    told = f"{failed} failed" if failed else "ok"
+    rate = f"{ended / step.seconds:.0f}/s" if step.seconds and ended else ""
+    stopped = f"  {step.detail}" if step.state.value == "failed" else ""
+    mark = MARKS[step.state.value]
+    return f"  {mark} {step.name:<12} {f'{ended}/{total}':>13}   {told:<10} {rate:>7}{stopped}".rstrip()
+
+
+def _counts(states: Mapping[Any, int]) -> tuple[int, int, int]:
+    """Of a wave's tenants: how many have ended, how many of these failed, and how many there are."""
+    done, failed, pending = (states.get(state, 0) for state in ("done", "failed", "pending"))
+    return done + failed, failed, done + failed + pending
+
+
+def _told(rate: float | None, failed: int, left: float | None) -> str:
+    parts = [f"{rate:.0f}/s" if rate else "", f"{failed} failed" if failed else "", _left(left)]
+    return "   ".join(part for part in parts if part)
+
+
+def _left(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    return f"{seconds:.0f} s left" if seconds < 100 else f"{seconds / 60:.0f} min left"
 
 
 @contextmanager
 def _bar(out: Output) -> Iterator[Progress]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     columns = (
-        TextColumn("  {task.description:<12}", markup=False),
+        TextColumn("    {task.description:<12}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}", markup=False),
-        TextColumn("{task.fields[failed]}", style="red", markup=False),
-        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[told]}", markup=False),
     )
     with Progress(*columns, console=out.console) as progress:
         yield progress
 
 
 class Bar:
-    """One bar over all tenants of an operation: how many, how fast, how many failed, how long still."""
+    """The wave at hand: how many of its tenants have ended, how fast, how many failed, how long still."""
 
-    def __init__(self, progress: Progress, operation: Operation) -> None:
+    def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._task = progress.add_task(operation.verb, total=operation.total or None, rate="", failed="")
+        self._task = progress.add_task("", total=None, told="", visible=False)
 
-    def update(self, details: OperationDetails) -> None:
-        operation = details.operation
-        running = next((step.name for step in details.steps if step.state == "running"), operation.verb)
-        ended = operation.done + operation.failed
-        task = self._progress.tasks[0]
-        rate = f"{ended / task.elapsed:.0f}/s" if task.elapsed and ended else ""
-        failed = f"{operation.failed} failed" if operation.failed else ""
+    def show(self, name: str, ended: int, total: int, told: str) -> None:
         self._progress.update(
-            self._task, completed=ended, total=operation.total, description=running, rate=rate, failed=failed
+            self._task, completed=ended, total=total or None, description=name, told=told, visible=True
         )

@@ -225,6 +225,7 @@ class Worker(Frozen):
 
 
 class Migrate(Frozen):
+    parallel: int = Field(default=4, ge=1, le=8)  # tenants at a time on each server
     lock_timeout: Seconds = 3.0  # how long a migration waits for a lock
     statement_timeout: Seconds = 300.0  # how long one of its statements runs
     retries: int = Field(default=5, ge=0, le=100)  # after a lock that was not had in time, a deadlock or the like

@@ -25,13 +25,14 @@ class Import(Verb):
 
     name: ClassVar[str] = "import"
     reversible: ClassVar[bool] = False  # a cancelled import keeps the tenants that are ready
+    pausable: ClassVar[bool] = True
 
     async def perform(self, work: Work, step: journal.Step) -> str:
         run = _Run(work)
-        made, failed = await fleet.work_through(
+        count = await fleet.work_through(
             work, step, run.make, run.record, tenant_of=lambda item: str(item.arguments["id"])
         )
-        return f"{made} made, {failed} failed"
+        return f"{count.done} made, {count.failed} failed"
 
     async def complete(self, tx: Transaction, work: Work) -> Mapping[str, Any] | None:
         operation = await journal.get(tx, work.operation.id)

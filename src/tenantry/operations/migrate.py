@@ -2,116 +2,47 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
-from tenantry.errors import ConfigError, MigrationInvalid, TenantryError
+from tenantry.errors import ConfigError, MigrationUnderWay, TenantryError
 from tenantry.model import Environment, Migrated
 from tenantry.operations import fleet
+from tenantry.operations.due import Due
+from tenantry.operations.fleet import Count, Stop
 from tenantry.operations.toolbox import Toolbox
 from tenantry.operations.verb import Verb, Work
-from tenantry.registry import Transaction, journal, tenants
-from tenantry.resources import Resource
+from tenantry.registry import Transaction, journal, schemas, servers, tenants
+from tenantry.resources import PARALLEL, Resource
 
 TEMPLATE: Final = "template"
 CANARY: Final = "canary"
-SAMPLES: Final = 3
-"""Tenants of each version that are asked before a run whether the files are still what was applied."""
-
 CANARY_RULE: Final = "a canary failed"
 
-
-@dataclass(frozen=True, slots=True)
-class Due:
-    """One resource of one tenant that is not at the schema it should have."""
-
-    slug: str
-    tenant_id: str
-    environment_id: str
-    environment: str
-    version: str | None
-    blueprint: str
-    resource: str
-    target: str
+_RATES: Final = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
-@dataclass(frozen=True, slots=True)
-class Fleet:
-    """How many resources of a blueprint stand at which schema."""
-
-    blueprint: str
-    resource: str
-    newest: str | None
-    versions: Mapping[str | None, int]
+async def refuse_second(tx: Transaction) -> None:
+    """Raise `MigrationUnderWay` while another run is not over."""
+    for operation in await journal.open_ones(tx, Migrate.name):
+        raise MigrationUnderWay(operation=operation.id, state=operation.state.value)
 
 
-def targets(tools: Toolbox, blueprint: str | None = None, to: str | None = None) -> dict[tuple[str, str], str]:
-    """The schema each resource should have: (blueprint, resource) → version."""
-    found: dict[tuple[str, str], str] = {}
-    for name, resources in tools.resources.items():
-        for resource in resources:
-            if resource.has_schema and (blueprint is None or name == blueprint) and resource.newest is not None:
-                found[name, resource.name] = _target(resource.versions(), to) or resource.newest
-    return found
-
-
-def _target(versions: Sequence[str], to: str | None) -> str | None:
-    if to is None:
-        return None
-    chosen = [version for version in versions if version == to or version.split("_")[0] == to]
-    if not chosen:
-        raise ConfigError(f"There is no migration '{to}'.", remedy=f"Known: {', '.join(versions)}.")
-    return chosen[0]
-
-
-async def due(
-    tx: Transaction, tools: Toolbox, *, blueprint: str | None = None, to: str | None = None, slugs: Sequence[str] = ()
-) -> list[Due]:
-    """What is not at its target, in one query a resource, in the order the tenants were made."""
-    found: list[Due] = []
-    for (name, part), target in targets(tools, blueprint, to).items():
-        rows = await tenants.not_at(tx, name, part, target, slugs)
-        found += [Due(*row, blueprint=name, resource=part, target=target) for row in rows]
-    return found
-
-
-async def refuse_edited(tx: Transaction, tools: Toolbox, found: Sequence[Due]) -> None:
-    """Raise `MigrationInvalid` where the files contradict what is applied, before anything is made out of them.
-
-    One tenant at fault may be at fault itself, so that a few of each version are asked, and all have to say so.
-    """
-    samples: dict[tuple[str, str, str | None], list[Due]] = {}
-    for one in found:
-        some = samples.setdefault((one.blueprint, one.resource, one.version), [])
-        if len(some) < SAMPLES:
-            some.append(one)
-    for (blueprint, name, _), some in samples.items():
-        resource = tools.resource(blueprint, name)
-        environments = {e.id: e for e in await tools.all_environments(tx, list({one.tenant_id for one in some}))}
-        faults = [await _contradiction(resource, environments[one.environment_id]) for one in some]
-        if faults[0] is not None and all(faults):
-            raise faults[0]
-
-
-async def _contradiction(resource: Resource, environment: Environment) -> MigrationInvalid | None:
-    try:
-        await resource.version(environment)
-    except MigrationInvalid as error:
-        return error
-    except TenantryError:  # it cannot be asked; the run names it
-        return None
-    return None
+# --- the shape of a run -------------------------------------------------------------------------------------------
 
 
 def waves(found: Sequence[Due], canary: int, percents: Sequence[float]) -> list[tuple[str, Sequence[Due]]]:
-    """Cut what is due into a canary and waves. The percentages count up to 100 of what follows the canary."""
-    cut: list[tuple[str, Sequence[Due]]] = []
-    if canary and found:
-        cut.append((CANARY, found[:canary]))
-    rest = found[canary:]
+    """Cut what is due into a canary and waves. The percentages count up to 100 of what follows the canary.
+
+    The canaries lie on as many servers as there are, so that one that is silent is not all that was tried.
+    """
+    first = _spread(found, canary)
+    chosen = {id(one) for one in first}
+    cut: list[tuple[str, Sequence[Due]]] = [(CANARY, first)] if first else []
+    rest = [one for one in found if id(one) not in chosen]
     start = 0
     for number, percent in enumerate([*percents, 100.0], start=1):
         end = max(start, min(len(rest), math.ceil(len(rest) * percent / 100)))
@@ -119,6 +50,17 @@ def waves(found: Sequence[Due], canary: int, percents: Sequence[float]) -> list[
             cut.append((f"wave {number}", rest[start:end]))
         start = end
     return cut
+
+
+def _spread(found: Sequence[Due], number: int) -> list[Due]:
+    """So many of them, the first of each server before the second of any."""
+    turns: dict[str | None, int] = {}
+    ranked = []
+    for position, one in enumerate(found):
+        turn = turns[one.server] = turns.get(one.server, 0) + 1
+        if turn <= number:
+            ranked.append((turn, position, one))
+    return [one for *_, one in sorted(ranked, key=lambda rank: rank[:2])[:number]]
 
 
 def parse_percents(texts: Sequence[str]) -> list[float]:
@@ -134,81 +76,153 @@ def parse_percents(texts: Sequence[str]) -> list[float]:
     return numbers
 
 
-def parse_stop(text: str | None) -> Callable[[int, int], str | None]:
-    """The rule by which a run stops: after a number of failures ("3") or a share of those ended ("1%")."""
+def parse_stop(text: str | None) -> Stop:
+    """The rule by which a run stops: after a number of failures ("3"), or more than a share of those tried ("1%").
+
+    Both count over the whole run. Tenants whose server does not answer were not tried. Raises `ConfigError`.
+    """
     if text is None:
-        return lambda _failed, _ended: None
+        return lambda _run, _step: None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%?)", text.strip())
     if match is None:
         raise ConfigError(f"'{text}' is no stop rule.", remedy='Use a number of failures ("3") or a share ("1%").')
     limit, percent = float(match[1]), bool(match[2])
 
-    def rule(failed: int, ended: int) -> str | None:
-        reached = failed > ended * limit / 100 if percent else failed >= max(limit, 1)
+    def rule(run: Count, _: Count) -> str | None:
+        failed = run.failed - run.unreached
+        reached = failed > (run.done + failed) * limit / 100 if percent else failed >= max(limit, 1)
         return f"--stop-after {text}" if failed and reached else None
 
     return rule
 
 
+def _canary_rule(_: Count, step: Count) -> str | None:
+    return CANARY_RULE if step.failed > step.unreached else None
+
+
+def parse_rate(text: str | None) -> float | None:
+    """Tenants a second, from "20/s", "300/m" or "5000/h". Raises `ConfigError`."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*/\s*([smh])", text.strip())
+    if match is None or float(match[1]) == 0:
+        raise ConfigError(
+            f"'{text}' is no rate.", remedy='Use tenants a second, minute or hour: "20/s", "300/m", "5000/h".'
+        )
+    return float(match[1]) / _RATES[match[2]]
+
+
+def check_parallel(number: int) -> int:
+    """So many at a time. Raises `ConfigError` outside of 1 to `PARALLEL`."""
+    if not 1 <= number <= PARALLEL:
+        raise ConfigError(f"{number} tenants at a time on each server cannot be.", remedy=f"Use 1 to {PARALLEL}.")
+    return number
+
+
+def check_canary(number: int) -> int:
+    """So many canaries. Raises `ConfigError` for less than none."""
+    if number < 0:
+        raise ConfigError(f"{number} canaries cannot be.", remedy="Use 0 for none, or a small number such as 3.")
+    return number
+
+
 def plan(cut: Sequence[tuple[str, Sequence[Due]]]) -> tuple[list[tuple[str, str]], list[journal.NewItem]]:
     """The steps and items of a run over these waves."""
     steps = [(TEMPLATE, "")] + [(name, "") for name, _ in cut]
-    items = [
-        journal.NewItem(
-            step=position,
-            subject=one.slug,
-            arguments={
-                "tenant": one.tenant_id,
-                "environment": one.environment_id,
-                "blueprint": one.blueprint,
-                "resource": one.resource,
-                "from": one.version,
-                "to": one.target,
-            },
-        )
-        for position, (_, some) in enumerate(cut, start=1)
-        for one in some
-    ]
+    items = [_item(position, one) for position, (_, some) in enumerate(cut, start=1) for one in some]
     return steps, items
 
 
+def _item(position: int, one: Due) -> journal.NewItem:
+    arguments: dict[str, Any] = {
+        "tenant": one.tenant_id,
+        "environment": one.environment_id,
+        "blueprint": one.blueprint,
+        "resource": one.resource,
+        "from": one.version,
+        "to": one.target,
+    }
+    if one.shared:
+        server = str(one.server)
+        held = servers.mark(server, one.location)
+        arguments |= {"tenant": held, "server": server, "location": one.location, "tenants": one.tenants}
+    return journal.NewItem(step=position, subject=one.slug, arguments=arguments, lane=one.server or "")
+
+
+# --- the run ------------------------------------------------------------------------------------------------------
+
+
 class Migrate(Verb):
-    """Migrates the resources that its items name. Arguments: `stop_after`, `parallel`."""
+    """Migrates the resources that its items name. Arguments: `resources`, `parallel`, `rate`, `stop_after`."""
 
     name: ClassVar[str] = "migrate"
     reversible: ClassVar[bool] = False  # a cancelled run keeps what is migrated; each tenant is whole at any time
+    pausable: ClassVar[bool] = True
 
     async def perform(self, work: Work, step: journal.Step) -> str:
         if step.name == TEMPLATE:
             return await self._template(work)
+        count = await self._wave(work, step)
+        while step.name == CANARY and not count.done and count.unreached and await _stand_in(work, step):
+            count = await self._wave(work, step)
+        return f"{count.done} ok, {count.failed} failed"
+
+    async def _wave(self, work: Work, step: journal.Step) -> Count:
         run = _Run(work)
-        stop = parse_stop(work.operation.arguments.get("stop_after"))
-        if step.name == CANARY:
-            stop = lambda failed, _ended: CANARY_RULE if failed else None  # noqa: E731
-        done, failed = await fleet.work_through(
+        return await fleet.work_through(
             work,
             step,
             run.migrate,
             run.record,
             tenant_of=lambda item: str(item.arguments["tenant"]),
-            stop=stop,
-            size=max(1, min(fleet.BATCH, int(work.operation.arguments.get("batch", fleet.BATCH)))),
+            manner=_manner(work, step),
         )
-        return f"{done} ok, {failed} failed"
 
     async def _template(self, work: Work) -> str:
         """New tenants get the newest schema from here on, so that none is behind when the run ends."""
-        wanted = {(i.arguments["blueprint"], i.arguments["resource"]) for i in await self._items(work)}
-        made = [str(await work.tools.resource(*names).prepare()) for names in sorted(wanted)]
+        async with work.tools.registry.read() as tx:
+            wanted = await _resources_of(tx, work)
+            await work.tools.learn_servers(tx)
+        made = [str(await resource.prepare()) for resource in wanted]
         return ", ".join(made)
 
-    async def _items(self, work: Work) -> list[journal.Item]:
-        async with work.tools.registry.read() as tx:
-            return await journal.items(tx, work.operation.id)
+    async def again(self, tx: Transaction, tools: Toolbox, operation: journal.Operation) -> None:
+        await refuse_second(tx)
 
     async def complete(self, tx: Transaction, work: Work) -> Mapping[str, Any] | None:
         operation = await journal.get(tx, work.operation.id)
         return {"migrated": operation.done, "failed": operation.failed}
+
+
+def _manner(work: Work, step: journal.Step) -> fleet.Manner:
+    arguments = work.operation.arguments
+    rate, parallel = parse_rate(arguments.get("rate")), int(arguments["parallel"])
+    size = max(1, min(fleet.BATCH, int(arguments.get("batch", fleet.BATCH)), int(rate or fleet.BATCH)))
+    stop = _canary_rule if step.name == CANARY else parse_stop(arguments.get("stop_after"))
+    return fleet.Manner(size=size, first=min(size, parallel), depth=2, rate=rate, stop=stop)
+
+
+async def _resources_of(tx: Transaction, work: Work) -> list[Resource]:
+    """What a run migrates."""
+    names = work.operation.arguments["resources"]
+    return [work.tools.resource(blueprint, name) for blueprint, name in names]
+
+
+async def _stand_in(work: Work, step: journal.Step) -> bool:
+    """Where no canary's server answered, let tenants of other servers take their place; False where there are none."""
+    operation_id = work.operation.id
+    async with work.write() as tx:
+        first = await journal.items(tx, operation_id, step=step.position)
+        silent, chosen = {item.lane for item in first}, dict[str, journal.Item]()
+        for later in await journal.steps(tx, operation_id):
+            if later.position > step.position:
+                for lane in set(await journal.lanes(tx, operation_id, later.position)) - silent - set(chosen):
+                    (chosen[lane],) = await journal.items(
+                        tx, operation_id, step=later.position, lane=lane, state=journal.StepState.PENDING, limit=1
+                    )
+        positions = [item.position for item in chosen.values()][: len(first)]
+        await journal.move_items(tx, operation_id, positions, step.position)
+    return bool(positions)
 
 
 class _Run:
@@ -217,46 +231,85 @@ class _Run:
     def __init__(self, work: Work) -> None:
         self.work = work
         self.tools = work.tools
+        self.parallel = int(work.operation.arguments["parallel"])
 
     async def migrate(self, items: Sequence[journal.Item]) -> list[fleet.Result]:
         """Migrate a batch, each resource's environments in one go."""
-        async with self.tools.registry.read() as tx:
-            found = {e.id: e for e in await self.tools.all_environments(tx, [i.arguments["tenant"] for i in items])}
-        groups: dict[tuple[str, str, str], list[journal.Item]] = {}
+        there = await self._look_up(items)
+        groups: dict[tuple[str, str, str | None], list[journal.Item]] = {}
         results = []
         for item in items:
-            if item.arguments["environment"] not in found:
-                results.append(fleet.Result(item, detail="destroyed meanwhile"))
+            if isinstance(there[item.position], str):
+                results.append(fleet.Result(item, detail=str(there[item.position])))
                 continue
             key = (item.arguments["blueprint"], item.arguments["resource"], item.arguments["to"])
             groups.setdefault(key, []).append(item)
-        for key, some in groups.items():
-            results += await self._group(key, some, found)
-        return results
+        done = await asyncio.gather(*(self._group(key, some, there) for key, some in groups.items()))
+        return [*results, *(result for some in done for result in some)]
+
+    async def _look_up(self, items: Sequence[journal.Item]) -> dict[int, Environment | str]:
+        """The environment of each item, or why there is nothing to do."""
+        async with self.tools.registry.read() as tx:
+            ids = {item.position: await self._ids(tx, item) for item in items}
+            wanted = dict.fromkeys(tenant for tenant, _ in filter(None, ids.values()))
+            found = {environment.id: environment for environment in await self.tools.all_environments(tx, wanted)}
+            pinned = await schemas.pinned_among(tx, list(found))
+        there: dict[int, Environment | str] = {}
+        for item in items:
+            environment = found.get((ids[item.position] or ("", ""))[1])
+            if environment is None:
+                there[item.position] = "destroyed meanwhile"
+            elif (environment.id, item.arguments["resource"]) in pinned:
+                there[item.position] = "pinned meanwhile"
+            else:
+                there[item.position] = environment
+        return there
+
+    async def _ids(self, tx: Transaction, item: journal.Item) -> tuple[str, str] | None:
+        """The tenant and the environment that an item is done on."""
+        arguments = item.arguments
+        if not is_shared(item):
+            return arguments["tenant"], arguments["environment"]
+        return await schemas.sharing(tx, arguments["server"], arguments["location"], arguments["resource"])
 
     async def _group(
-        self, key: tuple[str, str, str], items: Sequence[journal.Item], found: Mapping[str, Environment]
+        self, key: tuple[str, str, str | None], items: Sequence[journal.Item], there: Mapping[int, Environment | str]
     ) -> list[fleet.Result]:
         blueprint, name, to = key
         resource = self.tools.resource(blueprint, name)
-        environments = [found[item.arguments["environment"]] for item in items]
-        parallel = int(self.work.operation.arguments.get("parallel", 2))
-        outcomes = await resource.migrate_many(environments, to, parallel)
+        environments = [one for item in items if isinstance(one := there[item.position], Environment)]
+        try:
+            outcomes = await resource.migrate_many(environments, to, self.parallel)
+        except TenantryError as error:  # the files are at fault: each tenant stays where it is
+            outcomes = [error] * len(items)
         return [_result(item, outcome) for item, outcome in zip(items, outcomes, strict=True)]
 
     async def record(self, tx: Transaction, results: Sequence[fleet.Result]) -> None:
         """Record the versions that were reached; every process then serves those tenants by them."""
-        good = [r for r in results if r.error is None and r.seconds is not None]
+        good = [result.item for result in results if result.error is None and result.seconds is not None]
+        for item in good:
+            if is_shared(item):
+                await self._record_shared(tx, item.arguments)
+        own = [item for item in good if not is_shared(item)]
         await tenants.set_versions(
-            tx, [(r.item.arguments["environment"], r.item.arguments["resource"], r.item.arguments["to"]) for r in good]
+            tx, [(item.arguments["environment"], item.arguments["resource"], item.arguments["to"]) for item in own]
         )
-        tx.changed(*(r.item.arguments["tenant"] for r in good))
-        for result in good:
-            arguments = result.item.arguments
-            tx.audit("tenant.migrate", result.item.subject, to=arguments["to"], resource=arguments["resource"])
+        tx.changed(*(item.arguments["tenant"] for item in own))
+        for item in own:
+            tx.audit("tenant.migrate", item.subject, to=item.arguments["to"], resource=item.arguments["resource"])
+
+    async def _record_shared(self, tx: Transaction, arguments: Mapping[str, Any]) -> None:
+        server, location, resource = (str(arguments[key]) for key in ("server", "location", "resource"))
+        await schemas.set_shared_version(tx, server, location, resource, arguments["to"])
+        tx.audit("database.migrate", f"{server}/{location}", to=arguments["to"], resource=resource)
+
+
+def is_shared(item: journal.Item) -> bool:
+    """Whether an item stands for tables that tenants share."""
+    return "location" in item.arguments
 
 
 def _result(item: journal.Item, outcome: Migrated | TenantryError) -> fleet.Result:
     if isinstance(outcome, Migrated):
         return fleet.Result(item, detail=f"{outcome.before or 'nothing'} → {outcome.after}", seconds=outcome.seconds)
-    return fleet.Result(item, outcome)
+    return fleet.Result(item, outcome, detail=f"stays at {item.arguments['from'] or 'no schema'}")

@@ -56,13 +56,15 @@ class Rotate(Verb):
 
     name: ClassVar[str] = "rotate"
     reversible: ClassVar[bool] = False  # each tenant ends with a whole login, the new one or the old one
+    pausable: ClassVar[bool] = True
 
     async def perform(self, work: Work, step: journal.Step) -> str:
         run = _Run(work)
-        done, failed = await fleet.work_through(
-            work, step, run.turn, run.record, tenant_of=lambda item: str(item.arguments["id"]), size=BATCH
+        manner = fleet.Manner(size=BATCH, first=BATCH)
+        count = await fleet.work_through(
+            work, step, run.turn, run.record, tenant_of=lambda item: str(item.arguments["id"]), manner=manner
         )
-        return f"{done} done, {failed} failed"
+        return f"{count.done} done, {count.failed} failed"
 
     async def complete(self, tx: Transaction, work: Work) -> Mapping[str, Any] | None:
         operation = await journal.get(tx, work.operation.id)

@@ -9,8 +9,8 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from tenantry.errors import Cancelled, Fenced, Handover, RegistryUnavailable, TenantryError
-from tenantry.operations import adopt, bulk, change, create, destroy, drop, migrate, rotate
+from tenantry.errors import Cancelled, Fenced, Handover, Paused, RegistryUnavailable, TenantryError
+from tenantry.operations import adopt, bulk, change, create, destroy, drop, migrate, rollback, rotate
 from tenantry.operations.fleet import ItemsFailed, Stopwatch
 from tenantry.operations.toolbox import Toolbox
 from tenantry.operations.verb import Verb, Work
@@ -37,6 +37,7 @@ VERBS: Final[Mapping[str, Verb]] = {
         destroy.Destroy(),
         drop.Drop(),
         migrate.Migrate(),
+        rollback.Rollback(),
         bulk.Import(),
         rotate.Rotate(),
         adopt.Adopt(),
@@ -115,7 +116,7 @@ class Runner:
             return
         work = Work(self.tools, operation, lambda: self.ending)
         outcome = await durable("steps", partial(self._perform_all, work, steps))
-        undone = bool(outcome) and VERBS[operation.verb].reversible
+        undone = bool(outcome) and VERBS[operation.verb].reversible and not _rests(outcome)
         if undone:
             await durable("undo", partial(self._undo_all, work))
         await durable("end", partial(self.end, work, outcome, undone))
@@ -131,8 +132,9 @@ class Runner:
 
     async def _perform_all(self, work: Work, steps: Sequence[journal.Step]) -> Outcome:
         """All steps that are not done, until one does not go well: then its error. What is done, the registry knows."""
-        if work.operation.state is State.CANCELLING:
-            return Cancelled().as_dict()
+        asked = _asked(work.operation.state, work.operation.id)
+        if asked is not None:
+            return asked.as_dict()
         for step in steps:
             self._stay()
             if step.state is not StepState.DONE and (outcome := await self.perform(work, step)):
@@ -166,15 +168,16 @@ class Runner:
         return await self._done(work, step, detail, watch.seconds)
 
     async def _done(self, work: Work, step: journal.Step, detail: str, seconds: float) -> Outcome:
-        """Record that a step is done and the next one runs; where someone asked for it, cancelled before that one."""
+        """Record that a step is done and the next one runs; where someone asked for it, the end before that one."""
         operation = work.operation
         async with self.tools.registry.write() as tx:
             state = await journal.guard(tx, operation)
             await journal.set_step(tx, operation.id, step.position, StepState.DONE, detail, seconds)
             if operation.verb not in FLEET:
                 await journal.progress(tx, operation.id, done=1)
-            if state is State.CANCELLING and await journal.step_after(tx, operation.id, step.position):
-                return Cancelled().as_dict()
+            asked = _asked(state, operation.id)
+            if asked is not None and await journal.step_after(tx, operation.id, step.position):
+                return asked.as_dict()
             await journal.begin_step(tx, operation.id, step.position + 1)
         return {}
 
@@ -184,10 +187,11 @@ class Runner:
             error = Unexpected(kind=type(error).__name__, text=str(error))
         async with self.tools.registry.write() as tx:
             await journal.guard(tx, work.operation)
-            state = StepState.FAILED
+            state = StepState.PENDING if isinstance(error, Paused) else StepState.FAILED
             if isinstance(error, Cancelled):  # what it did so far is to be undone, where the verb undoes anything
                 state = StepState.RUNNING if VERBS[work.operation.verb].reversible else StepState.PENDING
-            await journal.set_step(tx, work.operation.id, step.position, state, str(error), seconds)
+            told = "" if isinstance(error, Paused) else str(error)
+            await journal.set_step(tx, work.operation.id, step.position, state, told, seconds)
         return error.as_dict()
 
     async def undo(self, work: Work, step: journal.Step) -> Outcome:
@@ -209,7 +213,10 @@ class Runner:
         """Record how the operation ended, in one transaction with what the verb has to say to that."""
         verb, operation = VERBS[work.operation.verb], work.operation
         async with self.tools.registry.write(operation.actor) as tx:
-            await journal.guard(tx, operation)
+            now_is = await journal.guard(tx, operation)
+            if _rests(outcome):
+                await journal.rest(tx, operation, now_is)
+                return {}
             pause = verb.retry(work, outcome) if outcome else None
             if pause is not None:
                 await journal.again(tx, operation, due=now() + timedelta(seconds=pause), error=outcome)
@@ -232,6 +239,17 @@ class Runner:
         if failed:
             return State.FAILED, ItemsFailed(failed=failed, total=work.operation.total).as_dict()
         return State.DONE, None
+
+
+def _asked(state: State, operation_id: str) -> TenantryError | None:
+    """What someone asked of an operation that runs, by its state."""
+    if state is State.CANCELLING:
+        return Cancelled()
+    return Paused(operation=operation_id) if state is State.PAUSING else None
+
+
+def _rests(outcome: Outcome) -> bool:
+    return bool(outcome) and outcome["code"] == Paused.code
 
 
 def _tell(operation_id: str, cause: BaseException | None) -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tenantry.errors import Cancelled, Handover, TenantNotFound
+from tenantry.errors import Cancelled, Handover, Paused, TenantNotFound
 from tenantry.model import Environment
 from tenantry.operations.toolbox import Toolbox
 from tenantry.registry import Transaction, journal
@@ -29,13 +29,20 @@ class Work:
             await journal.guard(tx, self.operation)
             yield tx
 
-    async def check_cancelled(self) -> None:
-        """Raise `Cancelled` or `Handover` when someone asked for it; long steps call this between their batches."""
+    async def check(self) -> None:
+        """Raise as `heed` does; long steps call this while they wait."""
+        async with self.tools.registry.read() as tx:
+            await self.heed(tx)
+
+    async def heed(self, tx: Transaction) -> None:
+        """Raise `Cancelled`, `Paused` or `Handover` when someone asked for it, `Fenced` when it was taken over."""
         if self.ending():
             raise Handover
-        async with self.tools.registry.read() as tx:
-            if await journal.guard(tx, self.operation) is journal.State.CANCELLING:
-                raise Cancelled
+        state = await journal.guard(tx, self.operation)
+        if state is journal.State.CANCELLING:
+            raise Cancelled
+        if state is journal.State.PAUSING:
+            raise Paused(operation=self.operation.id)
 
     async def environments(self) -> list[Environment]:
         """The tenant's environments as they are now, secret values opened; none when it is gone."""
@@ -58,6 +65,7 @@ class Verb:
 
     name: ClassVar[str]
     reversible: ClassVar[bool] = True  # whether a failed or cancelled run is undone
+    pausable: ClassVar[bool] = False  # whether it may rest between two batches
 
     async def perform(self, work: Work, step: journal.Step) -> str:
         """Do a step, idempotently; returns what to show behind its name."""

@@ -1,16 +1,20 @@
-"""Migrations of the whole fleet."""
+"""Migrations of the whole fleet, and of one tenant back."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
-from tenantry.errors import TenantNotFound
+from tenantry.errors import OperationNotFound, TenantNotFound
 from tenantry.model import new_id
-from tenantry.operations import migrate
-from tenantry.operations.migrate import Due, Fleet
+from tenantry.operations import due, migrate, rollback
+from tenantry.operations.due import Due, Fleet, Pinned, Wanted
+from tenantry.operations.report import Report, report, write
 from tenantry.operations.toolbox import Toolbox
-from tenantry.registry import journal, tenants
+from tenantry.registry import Transaction, journal, schemas, tenants
+from tenantry.resources import Phase
 
 ALL_AT_ONCE: Final = ("100%",)
 
@@ -22,18 +26,29 @@ class Migrations:
         self._tools = tools
         self._registry = tools.registry
 
-    async def plan(self, blueprint: str | None = None, to: str | None = None, tenants: Sequence[str] = ()) -> list[Due]:
+    async def plan(
+        self,
+        blueprint: str | None = None,
+        to: str | None = None,
+        tenants: Sequence[str] = (),
+        phase: Phase | None = None,
+    ) -> list[Due]:
         """What is not at its schema, in the order in which it would be migrated."""
+        wanted = Wanted(blueprint, to, phase, tuple(tenants))
+        wanted.check()
         async with self._registry.read() as tx:
-            return await migrate.due(tx, self._tools, blueprint=blueprint, to=to, slugs=tenants)
+            return await due.due(tx, self._tools, wanted)
 
     async def status(self) -> list[Fleet]:
-        """How many tenants of each blueprint stand at which schema."""
+        """How many tenants of each blueprint stand at which schema, and which are pinned to theirs."""
         found = []
         async with self._registry.read() as tx:
-            for blueprint, resource in migrate.targets(self._tools):
-                newest = self._tools.resource(blueprint, resource).newest
-                found.append(Fleet(blueprint, resource, newest, await tenants.versions(tx, blueprint, resource)))
+            for resource in due.with_schema(self._tools):
+                blueprint, name = resource.setting.blueprint, resource.name
+                versions = await schemas.versions(tx, blueprint, name)
+                rows = await schemas.pinned(tx, blueprint, name)
+                pinned = tuple(Pinned(row.slug, row.environment, row.version) for row in rows)
+                found.append(Fleet(blueprint, name, resource.newest, versions, pinned))
         return found
 
     async def run(
@@ -41,32 +56,98 @@ class Migrations:
         canary: int = 1,
         waves: Sequence[str] = ALL_AT_ONCE,
         *,
-        parallel: int = 2,
+        parallel: int | None = None,
+        rate: str | None = None,
         stop_after: str | None = None,
         to: str | None = None,
+        phase: Phase | None = None,
         blueprint: str | None = None,
         slugs: Sequence[str] = (),
     ) -> journal.Operation:
         """Queue a migration of everything that is not at its schema: a canary first, then waves.
 
-        `waves` are rising percentages of what follows the canary. `stop_after` is a number of failures ("3") or a share
-        of the tenants tried ("1%"). Raises `ConfigError`, `TenantNotFound`, or
+        `waves` are rising percentages of what follows the canary. `parallel` tenants at a time are migrated on each
+        server, `rate` tenants ("20/s") at most in all. `stop_after` is a number of failures ("3") or a share of the
+        tenants tried ("1%"). Raises `ConfigError`, `TenantNotFound`, `MigrationUnderWay`, `SharedTables`, or
         `MigrationInvalid` for a migration that was edited after it had been applied.
         """
+        wanted = Wanted(blueprint, to, phase, tuple(slugs))
+        wanted.check()
         migrate.parse_stop(stop_after)
+        migrate.parse_rate(rate)
         percents = migrate.parse_percents(waves)
+        canary = migrate.check_canary(canary)
+        at_once = migrate.check_parallel(self._tools.config.migrate.parallel if parallel is None else parallel)
         async with self._registry.read() as tx:
-            await migrate.refuse_edited(tx, self._tools, await migrate.due(tx, self._tools, blueprint=blueprint, to=to))
+            await due.refuse_edited(tx, self._tools, await due.due(tx, self._tools, wanted))
+        arguments = {"parallel": at_once, "rate": rate, "stop_after": stop_after, "to": to, "phase": phase}
         async with self._registry.write() as tx:
+            await migrate.refuse_second(tx)
             for slug in slugs:
                 await tenants.find(tx, slug)
-            found = await migrate.due(tx, self._tools, blueprint=blueprint, to=to, slugs=slugs)
-            steps, items = migrate.plan(migrate.waves(found, canary, percents))
+            cut = migrate.waves(await due.due(tx, self._tools, wanted), canary, percents)
+            return await self._submit(tx, cut, arguments)
+
+    async def _submit(
+        self, tx: Transaction, cut: Sequence[tuple[str, Sequence[Due]]], arguments: dict[str, Any]
+    ) -> journal.Operation:
+        steps, items = migrate.plan(cut)
+        operation_id = new_id()
+        parts = sorted({(one.blueprint, one.resource) for _, some in cut for one in some})
+        await journal.submit(
+            tx, operation_id, "migrate", steps, arguments={**arguments, "resources": parts}, items=items
+        )
+        tx.audit("platform.migrate", "platform", operation=operation_id, tenants=len(items), to=arguments["to"])
+        return await journal.get(tx, operation_id)
+
+    async def under_way(self) -> journal.Operation:
+        """The run that is not over; it may be paused. Raises `OperationNotFound`."""
+        async with self._registry.read() as tx:
+            for operation in await journal.open_ones(tx, migrate.Migrate.name):
+                return operation
+        raise OperationNotFound("No migration of the fleet is under way.", remedy="`tenantry migrate run` begins one.")
+
+    # --- one tenant ---
+
+    async def rollback(
+        self, slug: str, to: str | None = None, *, environment: str | None = None, pin: bool = False
+    ) -> journal.Operation:
+        """Queue taking back the newest migration of a tenant's databases, or all after the version `to`.
+
+        With `pin` the tenant stays there until `unpin`; otherwise the next run brings it up again. Raises
+        `ConfigError`, `TenantNotFound`, `OperationInProgress` or `SharedTables`.
+        """
+        async with self._registry.write() as tx:
+            tenant = await tenants.find(tx, slug)
+            environments = await self._tools.environments(tx, tenant.id)
+            steps, targets = rollback.plan(self._tools, environments, to, environment)
             operation_id = new_id()
-            arguments = {"stop_after": stop_after, "parallel": parallel, "to": to}
-            await journal.submit(tx, operation_id, "migrate", steps, arguments=arguments, items=items)
-            tx.audit("platform.migrate", "platform", operation=operation_id, tenants=len(items), to=to)
+            arguments = {"targets": targets, "pin": pin}
+            await journal.submit(
+                tx, operation_id, "rollback", steps, tenant=(tenant.id, tenant.slug), arguments=arguments
+            )
             return await journal.get(tx, operation_id)
+
+    async def unpin(self, slug: str) -> list[Pinned]:
+        """Let fleet migrations bring a tenant up again; what was pinned of it. Raises `TenantNotFound`."""
+        async with self._registry.write() as tx:
+            tenant = await tenants.find(tx, slug)
+            rows = await schemas.unpin(tx, tenant.id)
+            if rows:
+                tx.audit("tenant.unpin", slug)
+            return [Pinned(slug, environment, version) for environment, _, version in rows]
+
+    # --- afterwards ---
+
+    async def report(self, operation_id: str) -> Report:
+        """What a run did: its waves, each failure with its cause, times and versions. Raises `OperationNotFound`."""
+        async with self._registry.read() as tx:
+            return await report(tx, await journal.get(tx, operation_id))
+
+    async def write_report(self, operation_id: str, where: Path) -> Sequence[Path]:
+        """Write `report` as JSON and Markdown into a directory, or under a file's name; the two files."""
+        found = await self.report(operation_id)
+        return await asyncio.to_thread(write, found, where)
 
 
 __all__ = ["Migrations", "TenantNotFound"]

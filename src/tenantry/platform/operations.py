@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tenantry.errors import OperationRefused
 from tenantry.operations.runner import VERBS
 from tenantry.operations.toolbox import Toolbox
-from tenantry.registry import Feed, journal
+from tenantry.registry import Feed, Transaction, journal
 from tenantry.registry.journal import State, StepState
 
 FAILED_SHOWN = 1000
@@ -26,6 +26,7 @@ class OperationDetails:
     operation: journal.Operation
     steps: list[journal.Step]
     items: list[journal.Item]
+    tally: Mapping[int, Mapping[StepState, int]]  # of all its items: by step, how many are in which state
 
 
 class Operations:
@@ -47,11 +48,12 @@ class Operations:
         async with self._registry.read() as tx:
             operation = await journal.get(tx, operation_id)
             failed = (
-                await journal.items(tx, operation.id, states=(StepState.FAILED,), limit=FAILED_SHOWN)
+                await journal.items(tx, operation.id, state=StepState.FAILED, limit=FAILED_SHOWN)
                 if operation.failed
                 else []
             )
-            return OperationDetails(operation, await journal.steps(tx, operation.id), failed)
+            tally = await journal.tally(tx, operation.id) if VERBS[operation.verb].pausable else {}
+            return OperationDetails(operation, await journal.steps(tx, operation.id), failed, tally)
 
     async def items(self, operation_id: str) -> Sequence[journal.Item]:
         """All items of a fleet operation."""
@@ -59,7 +61,7 @@ class Operations:
             return await journal.items(tx, (await journal.get(tx, operation_id)).id)
 
     async def follow(self, operation_id: str) -> AsyncIterator[OperationDetails]:
-        """The operation now, then at every change of it, the last time when it is over."""
+        """The operation now, then at every change of it, the last time when it is over or paused."""
         before = None
         async with Feed.signal(self._registry.database) as signal:
             while True:
@@ -72,7 +74,7 @@ class Operations:
                 await signal.wait()
 
     async def finish(self, operation_id: str) -> OperationDetails:
-        """Wait until the operation is over. Runs it in this process when no worker lives."""
+        """Wait until the operation is over or paused. Runs it in this process when no worker lives."""
         async with Feed.signal(self._registry.database) as signal:
             while True:
                 details = await self.show(operation_id)
@@ -98,28 +100,56 @@ class Operations:
         await Worker(self._tools, concurrency=1).run_one(operation_id)
 
     async def resume(self, operation_id: str) -> journal.Operation:
-        """Queue a failed operation once more; what it finished is not repeated. Raises `OperationRefused`."""
+        """Queue a failed operation once more, or let a paused one go on; what it finished is not repeated.
+
+        Raises `OperationRefused`.
+        """
         async with self._registry.write() as tx:
             operation = await journal.get(tx, operation_id)
-            if operation.state is not State.FAILED:
+            if operation.state is State.FAILED:
+                await self._again(tx, operation)
+            elif operation.state is State.PAUSED:
+                await journal.rouse(tx, operation)
+            elif operation.state is State.PAUSING:
+                await journal.set_state(tx, operation.id, State.RUNNING)
+            else:
                 raise OperationRefused(state=operation.state.value, action="resumed", operation=operation.id)
-            if operation.tenant_id is not None:
-                await journal.refuse_busy(tx, operation.tenant_id, str(operation.tenant_slug))
-            await VERBS[operation.verb].again(tx, self._tools, operation)
-            await journal.again(tx, operation)
-            if operation.tenant_id is not None:
-                await journal.hold(tx, operation.id, [operation.tenant_id])
             tx.audit("operation.resume", operation.id, verb=operation.verb, tenant=operation.tenant_slug)
+            return await journal.get(tx, operation.id)
+
+    async def _again(self, tx: Transaction, operation: journal.Operation) -> None:
+        if operation.tenant_id is not None:
+            await journal.refuse_busy(tx, operation.tenant_id, str(operation.tenant_slug))
+        await VERBS[operation.verb].again(tx, self._tools, operation)
+        await journal.again(tx, operation)
+        if operation.tenant_id is not None:
+            await journal.hold(tx, operation.id, [operation.tenant_id])
+
+    async def pause(self, operation_id: str) -> journal.Operation:
+        """Let an operation on many tenants rest after the batches under way. Raises `OperationRefused`."""
+        async with self._registry.write() as tx:
+            operation = await journal.get(tx, operation_id)
+            if not VERBS[operation.verb].pausable:
+                many = f"paused: {operation.verb} does not work on many tenants"
+                raise OperationRefused(state=operation.state.value, action=many, operation=operation.id)
+            if operation.state not in (State.QUEUED, State.RUNNING):
+                raise OperationRefused(state=operation.state.value, action="paused", operation=operation.id)
+            at_once = operation.state is State.QUEUED  # no worker has it
+            await journal.set_state(tx, operation.id, State.PAUSED if at_once else State.PAUSING)
+            tx.audit("operation.pause", operation.id, verb=operation.verb)
             return await journal.get(tx, operation.id)
 
     async def cancel(self, operation_id: str) -> journal.Operation:
         """Ask that an operation stop; what it made is undone, where its verb can be. Raises `OperationRefused`."""
         async with self._registry.write() as tx:
             operation = await journal.get(tx, operation_id)
-            if operation.state not in (State.QUEUED, State.RUNNING):
+            if operation.state not in (State.QUEUED, State.RUNNING, State.PAUSING, State.PAUSED):
                 raise OperationRefused(state=operation.state.value, action="cancelled", operation=operation.id)
             if operation.verb == "destroy" and operation.state is not State.QUEUED:
                 raise OperationRefused(state="running", action="cancelled: the tenant is going", operation=operation.id)
-            await journal.set_state(tx, operation.id, State.CANCELLING)
+            if operation.state is State.PAUSED:
+                await journal.rouse(tx, operation, State.CANCELLING)
+            else:
+                await journal.set_state(tx, operation.id, State.CANCELLING)
             tx.audit("operation.cancel", operation.id, verb=operation.verb, tenant=operation.tenant_slug)
             return await journal.get(tx, operation.id)

@@ -67,7 +67,9 @@ class Feed:
             if newest < seq:
                 raise RegistryUnavailable(reason=f"it was put back to change {newest}, and {seq} was seen already")
             rows = await tx.all(select(tables.change.c.tenant_id).where(tables.change.c.seq > seq))
-            ids = frozenset(row.tenant_id for row in rows)
+            changed_ids = {row.tenant_id for row in rows}
+            marks = {one for one in changed_ids if one.startswith(servers.SHARED)}
+            ids = frozenset(changed_ids - marks | await servers.marked(tx, marks))
             found = await tenants.environments(tx, ids if len(ids) < MANY else None)
             changed = [environment for environment in found if environment.tenant.id in ids]
             moved = any(one.startswith(servers.CHANGED) for one in ids)

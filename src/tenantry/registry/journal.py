@@ -23,6 +23,8 @@ class State(StrEnum):
 
     QUEUED = "queued"
     RUNNING = "running"
+    PAUSING = "pausing"
+    PAUSED = "paused"
     CANCELLING = "cancelling"
     DONE = "done"
     FAILED = "failed"
@@ -30,8 +32,8 @@ class State(StrEnum):
 
     @property
     def live(self) -> bool:
-        """Whether the operation is not over."""
-        return self in (State.QUEUED, State.RUNNING, State.CANCELLING)
+        """Whether a worker has the operation, or is to take it: it is neither over nor paused."""
+        return self in (State.QUEUED, State.RUNNING, State.PAUSING, State.CANCELLING)
 
 
 class StepState(StrEnum):
@@ -87,6 +89,7 @@ class Item:
 
     position: int
     step: int
+    lane: str
     subject: str
     arguments: Mapping[str, Any]
     state: StepState
@@ -103,6 +106,7 @@ class NewItem:
     subject: str
     arguments: Mapping[str, Any]
     error: Mapping[str, str] | None = None  # one that is refused from the start is named with its reason
+    lane: str = ""  # those of one lane are worked on a few at a time, lanes beside one another
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +126,7 @@ _STEP: Final = [tables.operation_step.c[name] for name in Step.__slots__]
 _ITEM: Final = [tables.operation_item.c[name] for name in Item.__slots__]
 _WORKER: Final = [tables.worker.c[name] for name in Worker.__slots__]
 _LIVE: Final = [state.value for state in State if state.live]
+_OPEN: Final = [*_LIVE, State.PAUSED.value]
 
 
 def _operation(row: Any) -> Operation:
@@ -180,6 +185,7 @@ def _item_row(operation_id: str, position: int, item: NewItem) -> dict[str, Any]
         "operation_id": operation_id,
         "position": position,
         "step": item.step,
+        "lane": item.lane,
         "subject": item.subject[:200],
         "arguments": dict(item.arguments),
         "state": (StepState.FAILED if item.error else StepState.PENDING).value,
@@ -263,25 +269,56 @@ async def items(
     operation_id: str,
     *,
     step: int | None = None,
-    states: Sequence[StepState] = (),
+    lane: str | None = None,
+    state: StepState | None = None,
     limit: int | None = None,
     after: int = -1,
 ) -> list[Item]:
     """An operation's items in order."""
     table = tables.operation_item
     query = select(*_ITEM).where(table.c.operation_id == operation_id, table.c.position > after)
-    if step is not None:
-        query = query.where(table.c.step == step)
-    if states:
-        query = query.where(table.c.state.in_([state.value for state in states]))
+    for column, value in ((table.c.step, step), (table.c.lane, lane), (table.c.state, state)):
+        if value is not None:
+            query = query.where(column == value)
     rows = await tx.all(query.order_by(table.c.position).limit(limit))
     return [Item(**{**row._mapping, "state": StepState(row.state)}) for row in rows]
+
+
+async def open_ones(tx: Transaction, verb: str) -> list[Operation]:
+    """The operations of this verb that are not over, the paused among them, oldest first."""
+    query = select(*_OPERATION).where(tables.operation.c.state.in_(_OPEN), tables.operation.c.verb == verb)
+    return [_operation(row) for row in await tx.all(query.order_by(tables.operation.c.id))]
+
+
+async def tally(tx: Transaction, operation_id: str) -> dict[int, dict[StepState, int]]:
+    """How many of an operation's items are in which state, by the step that works on them."""
+    table = tables.operation_item
+    query = select(table.c.step, table.c.state, func.count()).where(table.c.operation_id == operation_id)
+    found: dict[int, dict[StepState, int]] = {}
+    for step, state, number in await tx.all(query.group_by(table.c.step, table.c.state)):
+        found.setdefault(step, {})[StepState(state)] = number
+    return found
+
+
+async def steps_of(tx: Transaction, operation_id: str, state: StepState, detail: str) -> list[int]:
+    """The steps of an operation's items that are in this state for this reason."""
+    table = tables.operation_item
+    query = select(table.c.step).where(table.c.operation_id == operation_id, table.c.state == state.value)
+    return [row[0] for row in await tx.all(query.where(table.c.detail == detail))]
+
+
+async def lanes(tx: Transaction, operation_id: str, step: int) -> list[str]:
+    """The lanes in which a step has items that wait."""
+    table = tables.operation_item
+    query = select(table.c.lane).where(table.c.operation_id == operation_id, table.c.step == step)
+    rows = await tx.all(query.where(table.c.state == StepState.PENDING.value).distinct().order_by(table.c.lane))
+    return [row[0] for row in rows]
 
 
 async def live_or_fresh(tx: Transaction, ids: Sequence[str], seconds: float) -> set[str]:
     """Which of these operations are not over, or were not so long ago."""
     table = tables.operation
-    fresh = or_(table.c.state.in_(_LIVE), table.c.ended > now() - timedelta(seconds=seconds))
+    fresh = or_(table.c.state.in_(_OPEN), table.c.ended > now() - timedelta(seconds=seconds))
     found: set[str] = set()
     for some in chunks(ids, 500):
         found.update(row.id for row in await tx.all(select(table.c.id).where(table.c.id.in_(some), fresh)))
@@ -397,12 +434,36 @@ async def progress(tx: Transaction, operation_id: str, *, done: int = 0, failed:
 
 
 async def set_state(tx: Transaction, operation_id: str, state: State, **columns: Any) -> None:
-    """Record where an operation is; one that is over lets go of its tenants."""
+    """Record where an operation is; one that is over, or paused, lets go of its tenants."""
     table = tables.operation
     if not state.live:
-        columns = {"ended": now(), **columns}
+        columns = columns if state is State.PAUSED else {"ended": now(), **columns}
         await release(tx, operation_id)
     await tx.execute(update(table).where(table.c.id == operation_id).values(state=state.value, **columns))
+
+
+async def rest(tx: Transaction, operation: Operation, state: State) -> None:
+    """Record that its worker has let go of an operation, which is in this state, in order to pause.
+
+    Whoever asked for something else meanwhile gets that: it goes on as a new run of the engine's, behind what is done.
+    """
+    if state is State.PAUSING:
+        await set_state(tx, operation.id, State.PAUSED, worker_id=None)
+    else:
+        await rouse(tx, operation, State.QUEUED if state is State.RUNNING else state)
+
+
+async def rouse(tx: Transaction, operation: Operation, state: State = State.QUEUED) -> None:
+    """Let a paused operation go on, behind what is done."""
+    await set_state(tx, operation.id, state, attempt=operation.attempt + 1, worker_id=None)
+
+
+async def move_items(tx: Transaction, operation_id: str, positions: Sequence[int], step: int) -> None:
+    """Let another step work on items that wait."""
+    table = tables.operation_item
+    for some in chunks(positions, IN_LIMIT):
+        where = and_(table.c.operation_id == operation_id, table.c.position.in_(some))
+        await tx.execute(update(table).where(where).values(step=step))
 
 
 async def again(
@@ -480,6 +541,6 @@ async def orphans(tx: Transaction, dead_after: float, own: str) -> list[Operatio
     """Running operations whose worker shows no life, and those of the worker that asks."""
     alive = select(tables.worker.c.id).where(tables.worker.c.heartbeat > now() - timedelta(seconds=dead_after))
     table = tables.operation
-    running = table.c.state.in_([State.RUNNING.value, State.CANCELLING.value])
+    running = table.c.state.in_([State.RUNNING.value, State.PAUSING.value, State.CANCELLING.value])
     lost = or_(table.c.worker_id.is_(None), table.c.worker_id == own, table.c.worker_id.not_in(alive))
     return [_operation(row) for row in await tx.all(select(*_OPERATION).where(running, lost))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,6 +17,9 @@ from tenantry.registry.vault import Vault
 
 CHANGED: Final = "server:"
 """Changes of servers stand in the feed under their names behind this."""
+
+SHARED: Final = "shared:"
+"""A change of all tenants that share a database stands in the feed under its mark, which begins so."""
 
 DROP: Final = "drop"
 """The verb of operations that drop what a tenant left on a server."""
@@ -58,6 +62,24 @@ async def put_shared(tx: Transaction, server: str, database: str, sealed: bytes)
     if not changed.rowcount:
         await tx.insert(table, [{"server": server, "database": database, "sealed": sealed, "created": now()}])
     tx.changed(CHANGED + server)
+
+
+def mark(server: str, database: str) -> str:
+    """What stands for all tenants that share a database, where the id of one tenant would stand (36 characters)."""
+    return SHARED + hashlib.sha256(f"{server}/{database}".encode()).hexdigest()[:28]
+
+
+async def marked(tx: Transaction, marks: Collection[str]) -> set[str]:
+    """The ids of the tenants that these marks stand for."""
+    found: set[str] = set()
+    places = [(server, database) for server, some in (await _shared(tx)).items() for database in some] if marks else []
+    for server, database in places:
+        if mark(server, database) in marks:
+            environment, resource = tables.environment, tables.resource
+            query = select(environment.c.tenant_id).join(resource, resource.c.environment_id == environment.c.id)
+            rows = await tx.all(query.where(resource.c.server == server, resource.c.location == database))
+            found.update(row[0] for row in rows)
+    return found
 
 
 async def added(tx: Transaction) -> set[str]:

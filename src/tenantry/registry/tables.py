@@ -23,6 +23,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
     text,
 )
 
@@ -110,6 +111,7 @@ resource = Table(
     Column("version", Text),  # the stem of a file's name, however long
     Column("server", Name, index=True),  # no foreign key: a server of tenantry.toml may have been removed there
     Column("sealed", LargeBinary),  # the login on that server
+    Column("pinned", Boolean, nullable=False, server_default=false()),  # fleet migrations leave it at its version
     Index("ix_resource_version", "kind", "version"),
 )
 
@@ -203,13 +205,14 @@ operation_item = Table(
     Column("operation_id", ForeignKey("operation.id"), primary_key=True),
     Column("position", Integer, primary_key=True),
     Column("step", Integer, nullable=False),  # position of the step that works on it
+    Column("lane", Name, nullable=False, server_default=""),  # those of one lane take turns: the server they lie on
     Column("subject", Name, nullable=False),  # the tenant's slug
     Column("arguments", JSON, nullable=False),
     Column("state", String(12), nullable=False),
     Column("detail", Text, nullable=False, server_default=""),
     Column("error", JSON(none_as_null=True)),
     Column("seconds", Float),
-    Index("ix_operation_item_state", "operation_id", "step", "state"),
+    Index("ix_operation_item_lane", "operation_id", "step", "state", "lane", "position"),
 )
 
 tenant_lock = Table(
@@ -259,5 +262,5 @@ head = Table(
     Column("seal", String(64), nullable=False),  # HMAC of the head, so that cutting off the newest entries shows
 )
 
-LIVE = text("state IN ('queued', 'running', 'cancelling')")
-"""The states in which an operation is not over."""
+LIVE = text("state IN ('queued', 'running', 'pausing', 'cancelling')")
+"""The states in which a worker has an operation, or is to take it."""

@@ -381,40 +381,6 @@ async def set_location(tx: Transaction, environment_id: str, name: str, location
     await tx.execute(update(tables.resource).where(where).values(location=location))
 
 
-async def not_at(
-    tx: Transaction, blueprint: str, resource: str, version: str, slugs: Sequence[str] = ()
-) -> list[tuple[str, str, str, str, str | None]]:
-    """Tenants of a blueprint whose resource is at another schema version, in the order they were made.
-
-    Each is (slug, tenant id, environment id, environment's name, version). Those being made or destroyed are left out.
-    """
-    tenant, environment, part = tables.tenant, tables.environment, tables.resource
-    query = (
-        select(tenant.c.slug, tenant.c.id, environment.c.id, environment.c.name, part.c.version)
-        .join(environment, environment.c.tenant_id == tenant.c.id)
-        .join(part, part.c.environment_id == environment.c.id)
-        .where(tenant.c.blueprint == blueprint, part.c.name == resource)
-        .where(tenant.c.status.not_in([Status.CREATING.value, Status.DESTROYING.value]))
-        .where(or_(part.c.version.is_(None), part.c.version != version))
-        .order_by(tenant.c.id, environment.c.id)
-    )
-    if slugs:
-        query = query.where(tenant.c.slug.in_(slugs))
-    return [(row[0], row[1], row[2], row[3], row[4]) for row in await tx.all(query)]
-
-
-async def versions(tx: Transaction, blueprint: str, resource: str) -> dict[str | None, int]:
-    """How many of a blueprint's resources of this name stand at which schema version."""
-    query = (
-        select(tables.resource.c.version, func.count())
-        .join(tables.environment, tables.environment.c.id == tables.resource.c.environment_id)
-        .join(tables.tenant, tables.tenant.c.id == tables.environment.c.tenant_id)
-        .where(tables.tenant.c.blueprint == blueprint, tables.resource.c.name == resource)
-        .group_by(tables.resource.c.version)
-    )
-    return {row[0]: row[1] for row in await tx.all(query)}
-
-
 async def rename(tx: Transaction, tenant: Tenant, to: str, until: datetime, hosts: Mapping[str, str]) -> None:
     """Give a tenant another slug; its hostnames made of the old one redirect until then.
 

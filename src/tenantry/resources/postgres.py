@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final
 
 import psycopg
 from psycopg import sql
 from pydantic import BaseModel, Field
-from sqlalchemy.exc import SQLAlchemyError
 
-from tenantry.errors import NameTaken, ServerUnavailable
-from tenantry.model import Attempt, Environment, Finding, Login, Server, ServerState, Usage, new_id
+from tenantry.errors import NameTaken
+from tenantry.model import Attempt, Environment, Finding, Login, Server, Usage, new_id
 from tenantry.resources import Setting, history, server_database, server_migrator
 from tenantry.resources import postgres_admin as admin
 from tenantry.resources import postgres_adopt as adoption
@@ -28,6 +27,7 @@ from tenantry.resources.postgres_admin import Admin, Found
 from tenantry.resources.postgres_adopt import Former
 from tenantry.resources.postgres_attack import Attacker
 from tenantry.resources.postgres_dialect import POSTGRES, Connection
+from tenantry.resources.postgres_kind import PostgresKind
 from tenantry.resources.postgres_shape import differences, shape
 from tenantry.resources.postgres_template import Golden
 from tenantry.resources.servers import OTHER
@@ -41,7 +41,6 @@ COUNTED: Final = 64 << 20
 GONE: Final = (psycopg.errors.InvalidCatalogName, psycopg.errors.ObjectInUse, psycopg.errors.InternalError)
 """What a spare that somebody else claimed a moment ago is refused with."""
 
-T = TypeVar("T")
 Value = str | int | float | bool | list[str]
 
 
@@ -72,21 +71,19 @@ class There:
         return next((former for former in found if former is not None), None)
 
 
-class Postgres(server_database.ServerDatabase):
+class Postgres(PostgresKind):
     """A database on a PostgreSQL server, and the one or two roles that may connect to it.
 
     Database and roles carry a comment that says whose they are: what carries another one, or none, is never touched.
     """
 
     kind = "postgres"
-    server_kind = "postgres"
     Options: ClassVar[type[BaseModel]] = Options
     dialect = POSTGRES
     making = "1"
     name_limit = 63  # NAMEDATALEN - 1, postgresql.org/docs/current/sql-syntax-lexical.html
     user_limit = 63
     reserved = frozenset({"postgres", "template0", "template1", "public", "none"})
-    faults = (OSError, psycopg.Error, SQLAlchemyError)
 
     def __init__(self, name: str, options: Any, setting: Setting) -> None:
         super().__init__(name, options, setting)
@@ -97,21 +94,6 @@ class Postgres(server_database.ServerDatabase):
         return (*chosen.extensions, str(chosen.encoding), str(chosen.locale), str(chosen.icu_locale), chosen.base)
 
     # --- connections ---
-
-    @contextmanager
-    def _admin(self, server: Server) -> Iterator[Admin]:
-        with self._listening(server), admin.connected(server) as connection:
-            yield connection
-
-    @contextmanager
-    def _listening(self, server: Server) -> Iterator[None]:
-        """Note that a server does not answer, so that no new tenant is placed there for a while."""
-        try:
-            yield
-        except ServerUnavailable as error:
-            if admin.is_silent(error):
-                self.setting.servers.silent(server.name)
-            raise
 
     @contextmanager
     def _working(self, env: Environment) -> Iterator[Admin]:
@@ -515,21 +497,6 @@ class Postgres(server_database.ServerDatabase):
                     removed.append(found.name)
         return removed
 
-    def _on_each(self, action: Callable[[Admin, Server], T]) -> list[T]:
-        """Do something on each server that takes new tenants; those that are down wait for another time."""
-        done: list[T] = []
-        silent: ServerUnavailable | None = None
-        for server in self.setting.servers.of(self.server_kind):
-            if server.admin and server.state is ServerState.OPEN:
-                try:
-                    with self._admin(server) as connection:
-                        done.append(action(connection, server))
-                except ServerUnavailable as error:
-                    silent = error
-        if silent is not None and not done:
-            raise silent
-        return done
-
     # --- users and looking at it ---
 
     def _enrol(self, env: Environment, login: str, password_hash: str, role: str) -> None:
@@ -588,10 +555,6 @@ class Postgres(server_database.ServerDatabase):
     def _uproot(self, env: Environment) -> None:
         with self._open(env) as connection:
             uproot(_asking(connection))
-
-    @classmethod
-    def _probe(cls, server: Server) -> list[Finding]:
-        return admin.probe(server)
 
 
 def _asking(connection: Connection) -> Ask:

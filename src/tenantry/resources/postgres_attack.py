@@ -112,7 +112,7 @@ class Attacker:
             connection = self._connect(self._other)
         except psycopg.OperationalError as error:
             refused = "permission denied" in str(error) or "pg_hba" in str(error)
-            return (Attempt if refused else Untried)(self._name, what, _line(error))
+            return (Attempt if refused else Untried)(self._name, what, line(error))
         try:
             (count,) = connection.execute("SELECT count(*) FROM pg_class WHERE relkind = 'r'").fetchone() or (0,)
             return Breach(self._name, what, f"{count} tables seen in {self._other}")
@@ -157,14 +157,14 @@ class Attacker:
                     pass
                 row = cursor.fetchone() if cursor.description else None
         except psycopg.Error as error:
-            return (Attempt if error.sqlstate in REFUSED else Untried)(self._name, what, _line(error))
+            return (Attempt if error.sqlstate in REFUSED else Untried)(self._name, what, line(error))
         return Breach(self._name, what, f"it gave {row[0]!r}" if row else "it was done")
 
     def _question(self, connection: Connection, what: str, query: str, *, promised: bool) -> Attempt:
         try:
             row = connection.execute(query.encode()).fetchone()
         except psycopg.Error as error:
-            return Untried(self._name, what, _line(error))
+            return Untried(self._name, what, line(error))
         if row is None or not row[0] or str(row[0]).startswith("0 "):
             return Attempt(self._name, what, "there is nothing")
         return Breach(self._name, what, str(row[0])[:300], promised)
@@ -175,7 +175,7 @@ class Attacker:
         try:
             connection.execute("ALTER SYSTEM SET application_name TO DEFAULT")
         except psycopg.Error as error:
-            return (Attempt if error.sqlstate in REFUSED else Untried)(self._name, what, _line(error))
+            return (Attempt if error.sqlstate in REFUSED else Untried)(self._name, what, line(error))
         return Breach(self._name, what, "ALTER SYSTEM was done")
 
     def _disturb(self, connection: Connection, victim: Callable[[], Connection]) -> Iterator[Attempt]:
@@ -184,7 +184,7 @@ class Attacker:
         try:
             theirs = victim()
         except Exception as error:
-            yield from (Untried(self._name, what, _line(error)) for what in (end, lock, notify))
+            yield from (Untried(self._name, what, line(error)) for what in (end, lock, notify))
             return
         try:
             ask = sql.SQL("SELECT pg_terminate_backend({})").format(theirs.info.backend_pid)
@@ -206,6 +206,6 @@ class Attacker:
                 theirs.close()
 
 
-def _line(error: Exception) -> str:
+def line(error: Exception) -> str:
     """An error in one line."""
     return " ".join(str(error).split())[:200]

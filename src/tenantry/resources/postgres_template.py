@@ -188,13 +188,18 @@ class Golden:
         return str(row[0]) if row else None
 
 
-def create_empty(connection: Admin, name: str, options: Any) -> None:
-    """A database without tables, closed to everybody but the administrator, with the blueprint's encoding."""
+def create_empty(connection: Admin, name: str, options: Any, owner: str | None = None) -> None:
+    """A database without tables, closed to everybody but its owner, with the blueprint's encoding.
+
+    Without one named, it belongs to the administrator.
+    """
     database = sql.Identifier(name)
     words = (("ENCODING", options.encoding), ("LOCALE", options.locale), ("ICU_LOCALE", options.icu_locale))
     given: list[sql.Composable] = [sql.SQL(f"{word} {{}}").format(value) for word, value in words if value]
     if options.icu_locale:
         given.append(sql.SQL("LOCALE_PROVIDER icu"))
+    if owner is not None:
+        given.append(sql.SQL("OWNER {}").format(sql.Identifier(owner)))
     template = sql.SQL("CREATE DATABASE {} TEMPLATE {} ALLOW_CONNECTIONS false {}")
     statement = template.format(database, sql.Identifier(options.base), sql.SQL(" ").join(given))
     patiently(lambda: connection.execute(statement))

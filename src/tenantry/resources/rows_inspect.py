@@ -339,7 +339,7 @@ _SETS: Final = (
 
 _FUNCTIONS: Final = r"""
 SELECT p.oid::regprocedure::text AS signature, p.proowner::regrole::text AS owner, p.prosecdef AS definer,
-  p.proleakproof AS leakproof, l.lanpltrusted AS trusted,
+  p.proleakproof AS leakproof, l.lanpltrusted OR p.prokind = 'a' AS trusted,
   EXISTS (SELECT FROM unnest(p.proconfig) s WHERE s ~* '^(tenantry\.tenant|row_security|session_replication_role)=')
     OR coalesce(pg_get_function_sqlbody(p.oid), p.prosrc) ~* %(sets)s AS sets,
   ARRAY(SELECT t.tgname || ' on ' || t.tgrelid::regclass FROM pg_trigger t

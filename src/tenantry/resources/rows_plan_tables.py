@@ -114,7 +114,7 @@ def _unfit(table: Relation, column: Column) -> tuple[str, str]:
 def _taken_over(case: Case, table: Relation, column: Column) -> Iterator[Weakness]:
     names = {"table": table.identifier, "column": COLUMN}
     shown = f"the column {TENANT} of {table.shown}"
-    if column.type != "uuid":
+    if column.type != "uuid" and not any(parent in case.tenants for parent in table.parents):  # it follows them
         reason = f"{shown} holds UUIDs as text"
         drop = Step(
             Phase.COLUMNS, sql.SQL("ALTER TABLE {table} ALTER COLUMN {column} DROP DEFAULT").format(**names), reason

@@ -40,7 +40,7 @@ class ServerDatabase(servers.OnServer, Resource):
     Options: ClassVar[type[BaseModel]] = Options
     has_schema = True
     has_users = True
-    dialect: ClassVar[Dialect]
+    dialect: Dialect
     making: ClassVar[str]  # part of every fingerprint: counted up when the way databases are made changes
 
     def __init__(self, name: str, options: Any, setting: Setting) -> None:

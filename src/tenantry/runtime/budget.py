@@ -34,6 +34,18 @@ class Slot:
 
 
 @dataclass(slots=True, eq=False)
+class Group:
+    """Connections that serve any of several tenants, whoever used them before: those of a database they share."""
+
+    size: int  # connections kept open when nobody uses them, over all of these tenants
+    idle: OrderedDict[Slot, None] = field(default_factory=OrderedDict)  # the last one was used last
+
+    def find(self, loop: Loop) -> Slot | None:
+        """The one that was used last in this event loop."""
+        return next((slot for slot in reversed(self.idle) if slot.loop is loop), None)
+
+
+@dataclass(slots=True, eq=False)
 class Share:
     """What one tenant's resource has of a server's budget."""
 
@@ -42,11 +54,19 @@ class Share:
     most: int  # connections at all
     open: int = 0  # being opened, in use, and idle
     idle: list[Slot] = field(default_factory=list)  # the last one was used last
+    group: Group | None = None  # those whose idle connections it may use, and who may use its own
 
     @property
     def busy(self) -> int:
         """Connections being opened or in use."""
         return self.open - len(self.idle)
+
+    @property
+    def surplus(self) -> Slot | None:
+        """The connection used longest ago, where more are idle than are kept."""
+        if self.group is not None:
+            return next(iter(self.group.idle)) if len(self.group.idle) > self.group.size else None
+        return self.idle[0] if len(self.idle) > self.size else None
 
 
 OPENING: Final = 8
@@ -138,13 +158,12 @@ class Budget(Generic[S]):
     def give_back(self, slot: S, now: float) -> S | None:
         """A connection is idle again; the one that is now too many, if any, has to be closed."""
         share, slot.since = slot.share, now
-        share.idle.append(slot)
-        self.idle[slot] = None
+        self._lay(slot)
         self.serve()
-        if len(share.idle) > share.size or self.open > self.limit:
-            surplus = share.idle[0] if share.idle else None
-            return self.take_out(surplus) if surplus else None  # type: ignore[arg-type]
-        return None
+        surplus = share.surplus
+        if surplus is None and self.open > self.limit and share.idle:
+            surplus = share.idle[0]
+        return self.take_out(surplus) if surplus else None  # type: ignore[arg-type]
 
     def idle_of(self, share: Share) -> list[S]:
         """A tenant's idle connections."""
@@ -153,7 +172,23 @@ class Budget(Generic[S]):
     def take_out(self, slot: S) -> S:
         """Let nobody have this idle connection any more. It counts until it is `gone`."""
         slot.share.idle.remove(slot)
+        if slot.share.group is not None:
+            del slot.share.group.idle[slot]
         del self.idle[slot]
+        return slot
+
+    def _lay(self, slot: S) -> None:
+        """Have an idle connection at hand."""
+        slot.share.idle.append(slot)
+        if slot.share.group is not None:
+            slot.share.group.idle[slot] = None
+        self.idle[slot] = None
+
+    def _hand_over(self, slot: S, share: Share) -> S:
+        """Let one tenant have the idle connection of another one."""
+        self.take_out(slot).share.open -= 1
+        slot.share = share
+        share.open += 1
         return slot
 
     def opened(self) -> None:
@@ -196,8 +231,7 @@ class Budget(Generic[S]):
             else:
                 self.open -= 1
         if kept is not None:
-            kept.share.idle.append(kept)
-            self.idle[kept] = None
+            self._lay(kept)
 
     def _grant(self, share: Share, loop: Loop) -> Grant[S] | None:
         if share.busy >= AHEAD * (self.limit - self.busy):
@@ -205,6 +239,9 @@ class Budget(Generic[S]):
         own = next((slot for slot in reversed(share.idle) if slot.loop is loop), None)
         if own is not None:
             return Grant(slot=self.take_out(own))  # type: ignore[arg-type]
+        common = share.group.find(loop) if share.group is not None and share.open < share.most else None
+        if common is not None:
+            return Grant(slot=self._hand_over(common, share))  # type: ignore[arg-type]
         if self.opening >= OPENING:
             return None
         if share.open >= share.most:  # all it may have; perhaps with an idle one of another event loop

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session
 
-KINDS: Final = frozenset({"sqlite", "postgres", "mysql"})
+KINDS: Final = frozenset({"sqlite", "postgres", "mysql", "rows"})
 """The kinds of resources a session can be opened on."""
 
 Origin = tuple[str, int]  # file and line

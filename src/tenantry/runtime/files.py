@@ -264,7 +264,7 @@ def _async_engine(path: Path, environment: Environment) -> AsyncEngine:
     from sqlalchemy.ext.asyncio import create_async_engine
 
     engine = create_async_engine(_url("sqlite+aiosqlite", path), **_POOL)
-    guard(engine.sync_engine, environment)
+    guard(engine.sync_engine, lambda: environment)
     return engine
 
 
@@ -272,7 +272,7 @@ def _sync_engine(path: Path, environment: Environment) -> Engine:
     from sqlalchemy import create_engine
 
     engine = create_engine(_url("sqlite", path), **_POOL)
-    guard(engine, environment)
+    guard(engine, lambda: environment)
     return engine
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tenantry.context import _current
@@ -12,13 +13,14 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 
-def guard(engine: Engine, environment: Environment) -> None:
-    """Refuse every statement outside the context of the environment that an engine was made for."""
+def guard(engine: Engine, whose: Callable[[], Environment]) -> None:
+    """Refuse every statement outside the context of the environment that an engine works for."""
     from sqlalchemy import event
 
     @event.listens_for(engine, "before_cursor_execute")
     def same_tenant(*_: Any) -> None:
         now = _current.get()
+        environment = whose()
         if now is None:
             raise NoTenant
         if now.id != environment.id:

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from tenantry.errors import ServerUnavailable
 from tenantry.model import Environment, Login, Place, Server
+from tenantry.runtime import rows
 from tenantry.runtime.breaker import Breaker
-from tenantry.runtime.budget import Budget, Loop, Share, Slot
+from tenantry.runtime.budget import Budget, Group, Loop, Share, Slot
 from tenantry.runtime.guard import guard
-from tenantry.runtime.settings import Logins
+from tenantry.runtime.settings import Logins, SharedTables
 from tenantry.runtime.wire import CONNECT_SECONDS, Wire
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Tenancy(Share):
     environment: Environment = None  # type: ignore[assignment]
     place: Place | None = None  # None: it lies no longer here, or is not served
     idle_seconds: float = 300.0
+    shared: SharedTables | None = None  # where its rows lie among those of other tenants
 
 
 class Tally:
@@ -74,6 +76,7 @@ class Host:
         self.budget: Budget[Link] = Budget(server.connections)
         self.breaker = Breaker(server.name)
         self.tenancies: dict[tuple[str, str], Tenancy] = {}
+        self.groups: dict[str, Group] = {}  # by database that tenants share
         self.busy: set[Link] = set()
         self.alive = 0.0  # when it last showed that it lives
         self.probing = False
@@ -162,7 +165,7 @@ class Link(Slot):
 
     __slots__ = (
         *("_engine", "_look", "_raw", "_tap", "_watch", "address", "async_engine", "connection"),
-        *("named", "origin", "place", "taken"),
+        *("named", "origin", "place", "sealed", "taken", "whose"),
     )
 
     def __init__(self, tenancy: Tenancy, place: Place, loop: Loop, engine: Engine, connection: Connection) -> None:
@@ -177,6 +180,8 @@ class Link(Slot):
         self._watch: weakref.ref[Session] | None = None
         self.place = place  # as it is when this is opened: the database and the login
         self.address = tenancy.host.server.address
+        self.sealed = tenancy.host.server.shared.get(place.database)
+        self.whose: rows.Whose | None = None  # where tenants share it
         self.async_engine = None if loop is None else _asynchronous(engine)
         self.connection: Connection | None = connection
         self.origin = ("", 0)  # file and line where the session was opened
@@ -195,7 +200,8 @@ class Link(Slot):
 
     def fits(self, place: Place | None) -> bool:
         """Whether it leads to a place, by the login of now."""
-        if self.address != self.tenancy.host.server.address:
+        server = self.tenancy.host.server
+        if self.address != server.address or self.sealed != server.shared.get(self.place.database):
             return False
         return self.place is place or (place is not None and _reached(self.place) == _reached(place))
 
@@ -208,6 +214,8 @@ class Link(Slot):
         self.origin, self.taken, self.named = origin, now, False
         if self.connection is None:
             self.connection = self._engine.connect()  # the pool has it open: nothing is awaited
+        if self.whose is not None:
+            self.whose.set(self.tenancy.environment.key)
 
     def watch(self, session: Session, dropped: Callable[[object], None]) -> None:
         """Have it told when the session is dropped without being closed."""
@@ -226,6 +234,9 @@ class Link(Slot):
         except Exception:
             log.debug("A connection is given up", exc_info=True)
             return False
+        finally:
+            if self.whose is not None:
+                self.whose.clear()
         return sound
 
     def _settle(self, connection: Connection) -> bool:
@@ -296,7 +307,9 @@ def connect(
     host = tenancy.host
     host.sample = tenancy.environment, place
     dialect = host.dialect(loop, place.database)
-    url = host.wire.url(host.server, login, place.database, loop)
+    shared, whose = tenancy.shared, rows.Whose()
+    server = host.server if shared is None else rows.address(host.server, shared)
+    url = host.wire.url(server, login, place.database, loop)
     arguments, options = dialect.create_connect_args(url)
     options.update(
         host.wire.options(host.server, login, loop), connect_timeout=CONNECT_SECONDS if loop is None else PATIENCE
@@ -304,7 +317,10 @@ def connect(
     prepare = dialect.on_connect()
 
     def creator() -> Any:
-        opened = dialect.connect(*arguments, **options)
+        if shared is None:
+            opened = dialect.connect(*arguments, **options)
+        else:
+            opened = rows.opened(dialect, whose, shared, arguments, options, awaits=loop is not None)
         if prepare is not None:
             prepare(opened)
         return opened
@@ -318,7 +334,8 @@ def connect(
     except BaseException:
         connection.invalidate()
         raise
-    guard(engine, tenancy.environment)
+    link.whose = None if shared is None else whose
+    guard(engine, lambda: link.tenancy.environment)
     _translate(engine, lambda: broken(host))
     return link
 

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 
 from tenantry.errors import ResourceError, ServerBusy, ServerUnavailable, ServerUnknown
 from tenantry.model import Environment, Place, Server, ServerState
-from tenantry.runtime.budget import Grant, Loop, Waiter
+from tenantry.runtime.budget import Grant, Group, Loop, Waiter
 from tenantry.runtime.links import Host, Link, Tenancy, connect
+from tenantry.runtime.rows import Safety
 from tenantry.runtime.settings import Logins, PoolLimits, Settings
 from tenantry.runtime.wire import CONNECT_SECONDS, WIRES
 
@@ -62,6 +63,7 @@ class Pools:
         self._servers = servers
         self._logins = logins
         self._inherited: list[Any] = []
+        self._safety = Safety()
         self._begin()
 
     def _begin(self) -> None:
@@ -101,6 +103,8 @@ class Pools:
     async def take(self, environment: Environment, place: Place, origin: Origin) -> Link:
         """A connection for this event loop."""
         loop = asyncio.get_running_loop()
+        if self._unproven(environment, place):
+            await asyncio.to_thread(self._prove, environment, place)
         tenancy, grant = self._ask(environment, place, loop)
         if isinstance(grant, Waiter):
             grant = await self._wait(grant)
@@ -125,6 +129,8 @@ class Pools:
 
     def take_sync(self, environment: Environment, place: Place, origin: Origin) -> Link:
         """A connection for this thread; blocks."""
+        if self._unproven(environment, place):
+            self._prove(environment, place)
         tenancy, grant = self._ask(environment, place, None)
         if isinstance(grant, Waiter):
             began = time.monotonic()
@@ -142,6 +148,26 @@ class Pools:
                 self._gone(tenancy)
                 raise
         return self._taken(link, origin)
+
+    def _unproven(self, environment: Environment, place: Place) -> bool:
+        """Whether a place is among tables that tenants share, and it is not known yet that these keep them apart."""
+        shared = self._settings.shared.get((environment.tenant.blueprint, place.name))
+        return shared is not None and not self._safety.known(place)
+
+    def _prove(self, environment: Environment, place: Place) -> None:
+        """Look at shared tables before anybody uses them; blocks. Raises `SharedTablesWeak`."""
+        import psycopg
+
+        with self._lock:
+            host = self._host(place)
+            host.breaker.check(time.monotonic())
+            tenancy = self._tenancy(host, environment, place)
+        assert tenancy.shared
+        login, began = self._logins(environment, place, host.server), time.monotonic()
+        try:
+            self._safety.look(place, host.server, login, tenancy.shared, host.wire)
+        except psycopg.OperationalError as error:
+            raise self._failed(tenancy, place, error, began) from error
 
     def _ask(self, environment: Environment, place: Place, loop: Loop) -> tuple[Tenancy, Grant[Link] | Waiter[Link]]:
         with self._lock:
@@ -179,6 +205,9 @@ class Pools:
             tenancy = host.tenancies[key] = Tenancy(
                 key, limits.size, most, host=host, environment=environment, place=place, idle_seconds=limits.idle
             )
+            tenancy.shared = self._settings.shared.get((environment.tenant.blueprint, place.name))
+            if tenancy.shared is not None:
+                tenancy.group = host.groups.setdefault(place.database, Group(limits.size))
         tenancy.environment, tenancy.place = environment, place
         return tenancy
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, TypeAlias
@@ -40,6 +40,14 @@ class PoolLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class SharedTables:
+    """What the runtime must know of tables that all tenants of a blueprint share."""
+
+    faults: Callable[[Any, str], Sequence[str]]  # (psycopg connection, role) → what does not keep tenants apart there
+    pooler: str | None = None  # URL, without a login, of a pooler of transactions in front of the server
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything an application's process needs to know about the platform."""
 
@@ -60,6 +68,7 @@ class Settings:
     open_databases: int = 200  # tenant databases that one process keeps open
     busy_seconds: float = 10.0  # how long a request waits where all of them, or all connections, are in use
     pools: Mapping[tuple[str, str], PoolLimits] = field(default_factory=dict)  # of (blueprint, resource) on a server
+    shared: Mapping[tuple[str, str], SharedTables] = field(default_factory=dict)  # of (blueprint, resource)
     leak_after: float = 60.0  # seconds after which the log names a session on a server that is still open
     session_seconds: int = 14 * 86400
     secure_cookies: bool = True

@@ -1,0 +1,370 @@
+"""The kind `rows`: tables that all tenants share on PostgreSQL, kept apart by row-level security."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Final
+
+import psycopg
+from psycopg import sql
+from pydantic import AfterValidator, BaseModel, Field
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from tenantry.config import Frozen
+from tenantry.credentials import USER_TABLE
+from tenantry.errors import NameTaken
+from tenantry.model import Attempt, Environment, Finding, Login, Migrated, Server, Usage, new_id
+from tenantry.resources import Setting, history, limits, rows_copy, rows_plan, rows_tables, server_migrator
+from tenantry.resources import postgres_admin as admin
+from tenantry.resources import postgres_template as template
+from tenantry.resources.postgres_admin import Admin, Found
+from tenantry.resources.postgres_dialect import Connection
+from tenantry.resources.postgres_kind import PostgresKind
+from tenantry.resources.postgres_shape import differences, shape
+from tenantry.resources.postgres_template import Golden
+from tenantry.resources.rows_attack import Attacker
+from tenantry.resources.rows_dialect import Shared
+from tenantry.resources.server_database import Pool
+from tenantry.resources.servers import PASSWORD_BYTES
+
+APPLICATION: Final = "_app"
+"""How the role ends that applications log in as, behind the database's name."""
+
+OWNER: Final = "_owner"
+"""How the role ends that owns database and tables, and as which nobody logs in."""
+
+LONGEST: Final = 63 - len(OWNER)
+RESERVED: Final = frozenset({"postgres", "template0", "template1"})
+_PLANT: Final = f"INSERT INTO {rows_tables.TRACE} (canary) VALUES (%s)"  # noqa: S608 -- a constant
+_SEEK: Final = f"SELECT canary FROM {rows_tables.TRACE} WHERE starts_with(canary, %s)"  # noqa: S608
+_UPROOT: Final = f"DELETE FROM {rows_tables.TRACE}"  # noqa: S608 -- the policies keep it to one tenant's
+_LETTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")
+_NOTHING: Final = sql.SQL("NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS")
+
+
+def _database(name: str) -> str:
+    if not name or len(name) > LONGEST or set(name) - _LETTERS or name in RESERVED or name.startswith("pg_"):
+        raise ValueError(f"it is the name of one database: 1 to {LONGEST} of the letters a-z, digits, _ and -")
+    return name
+
+
+def _address(url: str) -> str:
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise ValueError('it is no URL such as "postgresql://127.0.0.1:6432"') from None
+    if parsed.get_backend_name() not in ("postgresql", "postgres") or not parsed.host or parsed.password:
+        raise ValueError('it is a URL without a login, such as "postgresql://127.0.0.1:6432"')
+    return url
+
+
+class Options(Frozen):
+    """What `rows` takes."""
+
+    database: Annotated[str, AfterValidator(_database)]
+    directory: str | None = Field(default=None, alias="schema")  # `schema` itself is a name of pydantic's
+    seed: str | None = None
+    shared: tuple[str, ...] = ()
+    pooler: Annotated[str, AfterValidator(_address)] | None = None
+    extensions: tuple[str, ...] = ()
+    encoding: str | None = None
+    locale: str | None = None
+    icu_locale: str | None = None
+    base: str = "template0"
+    migrate: limits.Options = limits.Options()
+    pool: Pool = Pool(size=20, overflow=0)
+
+
+class Rows(PostgresKind):
+    """A tenant's rows in tables that all tenants of a blueprint share, in one database of a server.
+
+    The database is made with the first tenant and stays with the last. Its owner, as whom nobody logs in, migrates it;
+    the application's role has the rights on rows, and the policies of every table show it one tenant's alone.
+    """
+
+    kind = "rows"
+    dialect: Shared
+    shared: ClassVar[bool] = True
+    Options: ClassVar[type[BaseModel]] = Options
+    making = "1"
+
+    def __init__(self, name: str, options: Any, setting: Setting) -> None:
+        super().__init__(name, options, setting)
+        self._golden = Golden(setting, name, options, self.fingerprint, self._lay_out)
+        self._mine = admin.write_mark("shared", platform=self._whose(), blueprint=setting.blueprint, resource=name)
+        self.dialect = Shared(options.shared, self.role)
+
+    def _whose(self) -> str:
+        return template.digest(self.setting.platform or str(self.setting.data))
+
+    def _made_of(self) -> tuple[str, ...]:
+        chosen = self.options
+        return (chosen.database, *chosen.shared, "extensions", *chosen.extensions, str(chosen.locale), chosen.base)
+
+    # --- names ---
+
+    @property
+    def role(self) -> str:
+        """The role that applications log in as."""
+        return str(self.options.database) + APPLICATION
+
+    @property
+    def owner(self) -> str:
+        """The role that the tables belong to."""
+        return str(self.options.database) + OWNER
+
+    def names(self, env: Environment) -> tuple[str, str]:
+        """The database that all share, twice."""
+        return self.options.database, self.options.database
+
+    def user(self, env: Environment) -> str:
+        """The role that applications log in as, for whatever tenant."""
+        return self.role
+
+    def new_login(self, env: Environment, *, apart: bool = False) -> Login:
+        """The login of all tenants; it is asked for once."""
+        return Login(self.role, secrets.token_urlsafe(PASSWORD_BYTES))
+
+    # --- connections ---
+
+    @contextmanager
+    def _inside(self, env: Environment) -> Iterator[Connection]:
+        """The shared database, as its owner; also he sees one tenant's rows alone, once it is set."""
+        with self._inner(self.server(env)) as inner:
+            yield inner
+
+    @contextmanager
+    def _inner(self, server: Server) -> Iterator[Connection]:
+        with self._listening(server), admin.connected_to(server, self.options.database) as inner:
+            inner.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(self.owner)))
+            yield inner
+
+    @contextmanager
+    def _open(self, env: Environment) -> Iterator[Connection]:
+        if not self._is_there(env):
+            raise self._missing(env)
+        with self._inside(env) as inner:
+            yield inner
+
+    @contextmanager
+    def _alone(self, server: Server) -> Iterator[Admin]:
+        """The administrator's connection, with nobody else at work on what all tenants share."""
+        with self._admin(server) as connection, admin.locked(connection, f"rows {self.options.database}"):
+            yield connection
+
+    # --- what all share ---
+
+    def _is_there(self, env: Environment) -> bool:
+        """Whether the shared database is there, whole; a half of one is made whole by the next create."""
+        with self._admin(self.server(env)) as connection:
+            found = admin.database(connection, self.options.database)
+            return found is not None and found.comment == self._mine
+
+    def _ready(self, env: Environment, to: str | None) -> Migrated:
+        """Make what all share, or what is missing of it, and bring it to a version."""
+        server = self.server(env)
+        with self._alone(server) as connection:
+            self._make_roles(connection, server, self._login(env))
+            found = self._refuse_foreign(connection, server)
+            if found is None:
+                template.create_empty(connection, self.options.database, self.options, self.owner)
+            if found is None or found.comment != self._mine:
+                self._lay_down(connection, server)
+            with self._inner(server) as inner:
+                self._found(inner)
+                done = server_migrator.migrate(self.dialect, inner, self.schema(), to, self._limits)
+                self.dialect.mend(inner, self.options.database)
+            return done
+
+    def _refuse_foreign(self, connection: Admin, server: Server) -> Found | None:
+        found = admin.database(connection, self.options.database)
+        if found is not None and found.comment != self._mine and (found.comment or found.owner != self.owner):
+            raise NameTaken(kind="database", name=found.name, server=server.name)
+        return found
+
+    def _make_roles(self, connection: Admin, server: Server, login: Login | None) -> None:
+        """The owner, and the application's role; with a login this one may log in."""
+        there = admin.roles(connection, self.owner, self.role)
+        steps: list[sql.Composable] = []
+        for name in (self.owner, self.role):
+            role = sql.Identifier(name)
+            if name not in there:
+                steps.append(sql.SQL("CREATE ROLE {} NOLOGIN {}").format(role, _NOTHING))
+                steps.append(sql.SQL("COMMENT ON ROLE {} IS {}").format(role, self._mine))
+            elif there[name].comment != self._mine:
+                raise NameTaken(kind="role", name=name, server=server.name)
+        if login is not None and not (login.user in there and there[login.user].open):
+            password = admin.verifier(connection, login.user, login.password)
+            steps.append(sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(login.user), password))
+        if steps:
+            admin.run(connection, steps)
+        if not admin.may_act(connection, self.owner):
+            admin.run(connection, [admin.join(connection, self.owner)])
+
+    def _lay_down(self, connection: Admin, server: Server) -> None:
+        """An empty database gets its extensions and its first tables; then it is marked as whole."""
+        with self._inner(server) as inner:
+            template.extend(inner, server, self.options.extensions)
+        database = sql.Identifier(self.options.database)
+        steps = [
+            sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database),
+            sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, sql.Identifier(self.role)),
+            sql.SQL("COMMENT ON DATABASE {} IS {}").format(database, self._mine),
+        ]
+        admin.run(connection, steps)
+
+    def _found(self, inner: Connection) -> None:
+        """The tables that Tenantry itself needs, where they are missing."""
+        wanted = {rows_tables.MARKER: rows_tables.MARKER_TABLE, rows_tables.TRACE: rows_tables.TRACE_TABLE}
+        if self.setting.users:
+            wanted["tenantry_user"] = USER_TABLE[self.dialect.name]
+        query = "SELECT relname FROM pg_class WHERE oid = to_regclass('public.' || quote_ident(relname))"
+        there = {name for (name,) in inner.execute(f"{query} AND relname = ANY (%s)", (list(wanted),))}
+        missing = [text for name, text in wanted.items() if name not in there]
+        if missing:
+            self.dialect.script(inner, missing, rows_tables.MARKER)
+
+    def _lay_out(self, connection: Connection) -> None:
+        """Make an empty database what the shared one is to be, without any tenant."""
+        self._found(connection)
+        server_migrator.migrate(self.dialect, connection, self.schema(), self.newest, self._limits)
+
+    def weaknesses(self, connection: psycopg.Connection[Any], role: str) -> list[str]:
+        """What does not keep tenants apart in a database, as an application's role finds it."""
+        return [one.what for one in rows_plan.weaknesses(connection, role, self.options.shared) if one.grave]
+
+    # --- one tenant ---
+
+    def _exists(self, env: Environment) -> bool:
+        if not self._is_there(env):
+            return False
+        with self._inside(env) as inner, rows_tables.working_for(inner, env.key):
+            if not self._has_markers(inner):
+                return False
+            marked = rows_tables.is_marked(inner, env.key)
+            return marked or bool(rows_tables.holders(inner, self._tables(inner), env.key))
+
+    def _has_markers(self, inner: Connection) -> bool:
+        row = inner.execute("SELECT to_regclass(%s)", (f"public.{rows_tables.MARKER}",)).fetchone()
+        return bool(row and row[0])
+
+    def _tables(self, inner: Connection) -> list[rows_tables.Table]:
+        return rows_tables.flat(rows_tables.tables(inner, self.options.shared))
+
+    def _create(self, env: Environment) -> None:
+        if not self._is_current(env):
+            self._ready(env, self.newest)
+        with self._inside(env) as inner, rows_tables.working_for(inner, env.key):
+            if rows_tables.mark(inner, env.key, env.tenant.slug) and self._seed:
+                statements = self.dialect.split(self._seed.read_text("utf-8"), self._seed.name)
+                self.dialect.sow(inner, statements, self._seed.name)
+
+    def _is_current(self, env: Environment) -> bool:
+        """Whether what all share is there, at the newest schema."""
+        if not self._is_there(env):
+            return False
+        with self._inside(env) as inner:
+            version = server_migrator.version(self.dialect, inner, self.schema())
+            return version == self.newest and self._has_markers(inner)
+
+    def _drop(self, env: Environment) -> None:
+        if not self._is_there(env):
+            return
+        with self._inside(env) as inner:
+            if self._has_markers(inner):
+                left = rows_copy.remove(inner, self.options.shared, env.key)
+                if left:
+                    raise self._error(env, f"triggers keep writing rows into {', '.join(left)}")
+
+    def _migrate(self, env: Environment, to: str | None) -> Migrated:
+        if not self._is_there(env):
+            raise self._missing(env)
+        return self._ready(env, to)
+
+    def _dump(self, env: Environment, into: Path) -> None:
+        with self._open(env) as inner:
+            version = server_migrator.version(self.dialect, inner, self.schema())
+            rows_copy.dump(inner, self.options.shared, env.key, version, into / self.name)
+
+    def _load(self, env: Environment, source: Path) -> None:
+        try:
+            with rows_copy.opened(source / self.name) as archive:
+                if not self._is_current(env):
+                    self._ready(env, self.newest)
+                with self._inside(env) as inner:
+                    rows_copy.load(inner, self.options.shared, env.key, env.tenant.slug, archive)
+        except rows_copy.Unfit as error:
+            raise self._error(env, f"load failed, {error}") from error
+
+    def _enrol(self, env: Environment, login: str, password_hash: str, role: str) -> None:
+        with self._open(env) as inner, rows_tables.working_for(inner, env.key):
+            inner.execute(
+                "INSERT INTO tenantry_user (id, login, role, password, created) VALUES (%s, %s, %s, %s, %s) "
+                "ON CONFLICT (tenant_id, login) DO UPDATE SET password = excluded.password, role = excluded.role, "
+                "active = 1, epoch = tenantry_user.epoch + 1",
+                (new_id(), login.lower(), role, password_hash, history.now()),
+            )
+
+    # --- looking at it ---
+
+    def _measure(self, env: Environment) -> Usage:
+        with self._open(env) as inner, rows_tables.working_for(inner, env.key):
+            size, rows = rows_tables.measure(inner, self._tables(inner), env.key)
+            return Usage(bytes=size, rows=rows)
+
+    def _differences(self, env: Environment, connection: Connection) -> list[str]:
+        server = self.server(env)
+        with self._admin(server) as administrator:
+            declared = self._golden.ready(administrator, server)
+        return differences(declared, shape(connection))
+
+    def _unsafe(self, env: Environment, connection: Connection) -> list[Finding]:
+        found = rows_plan.weaknesses(connection, self.role, self.options.shared)
+        return [Finding(self.name, False, one.what, one.remedy) for one in found]
+
+    @contextmanager
+    def _application(self, env: Environment) -> Iterator[Connection]:
+        """The shared database, as an application enters it."""
+        login = self._login(env)
+        facts = {"dbname": self.options.database, "user": login.user, "password": login.password}
+        with Connection.connect(admin.conninfo(self.server(env).address, **facts), autocommit=True) as connection:
+            yield connection
+
+    def _attack(self, env: Environment, other: Environment) -> list[Attempt]:
+        with self._application(env) as connection:
+            return Attacker(self.name, connection, env.key, other.key).run(self.owner, self.options.shared)
+
+    def _plant(self, env: Environment, canary: str) -> None:
+        with self._application(env) as connection, rows_tables.working_for(connection, env.key):
+            connection.execute(_UPROOT)
+            connection.execute(_PLANT, (canary,))
+
+    def _seek(self, env: Environment, trace: str) -> list[str]:
+        with self._application(env) as connection, rows_tables.working_for(connection, env.key):
+            return [str(canary) for (canary,) in connection.execute(_SEEK, (trace,))]
+
+    def _uproot(self, env: Environment) -> None:
+        with self._application(env) as connection, rows_tables.working_for(connection, env.key):
+            connection.execute(_UPROOT)
+
+    # --- templates ---
+
+    def _prepare(self) -> str | None:
+        """Lay the newest schema out in an empty database: on each server where tenants share one already."""
+
+        def ready(connection: Admin, server: Server) -> Mapping[str, str]:
+            found = admin.database(connection, self.options.database)
+            return self._golden.ready(connection, server) if found and found.comment == self._mine else {}
+
+        self._on_each(ready)
+        return self.newest
+
+    def _tidy(self) -> list[str]:
+        def tidy(connection: Admin, server: Server) -> Sequence[str]:
+            return [f"{server.name}/{name}" for name in self._golden.tidy(connection)]
+
+        return [name for removed in self._on_each(tidy) for name in removed]

@@ -1,0 +1,118 @@
+"""Attacks of one tenant on another one's rows in tables that both share, by the application's own role."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Final
+
+import psycopg
+from psycopg import sql
+
+from tenantry.model import Attempt, Breach, Untried
+from tenantry.resources.postgres_attack import MORE as ASKED
+from tenantry.resources.postgres_attack import REFUSED, SERVER, Statement, Step, line
+from tenantry.resources.postgres_dialect import Connection
+from tenantry.resources.rows_plan import SETTING, TENANT
+from tenantry.resources.rows_tables import Table, flat, tables
+
+COLUMN: Final = sql.Identifier(TENANT)
+
+STEPS: Final = (
+    ("read the other's rows of", "SELECT FROM {table} WHERE {tenant} = {other}"),
+    ("read all rows of", "SELECT FROM {table} WHERE {tenant} <> {own}"),
+    ("read without policies from", "SET LOCAL row_security = off; SELECT FROM {table}"),
+    ("change the other's rows of", "UPDATE {table} SET {tenant} = {tenant} WHERE {tenant} = {other}"),
+    ("take the other's rows of", "UPDATE {table} SET {tenant} = {own} WHERE {tenant} = {other}"),
+    ("remove the other's rows of", "DELETE FROM {table} WHERE {tenant} = {other}"),
+    ("lock the other's rows of", "SELECT FROM {table} WHERE {tenant} = {other} FOR UPDATE"),
+    ("add a row for the other to", "INSERT INTO {table} ({tenant}) VALUES ({other})"),
+    ("empty", "TRUNCATE {table}"),
+    ("take the policies from", "ALTER TABLE {table} DISABLE ROW LEVEL SECURITY"),
+    ("put a rule on", "CREATE RULE tenantry_attack AS ON INSERT TO {table} DO ALSO NOTHING"),
+)
+"""What is tried on every table."""
+
+MORE: Final = (
+    ("make a table", sql.SQL("CREATE TABLE public.tenantry_attack (x int)")),
+    ("make a function", sql.SQL("CREATE FUNCTION public.tenantry_attack() RETURNS int LANGUAGE sql AS 'SELECT 1'")),
+    ("make a schema", sql.SQL("CREATE SCHEMA tenantry_attack")),
+    ("put a table before others on the search path", sql.SQL("CREATE TEMPORARY TABLE tenantry_attack (x int)")),
+    ("switch policies off for oneself", sql.SQL("SET LOCAL ROLE NONE; ALTER ROLE CURRENT_USER BYPASSRLS")),
+    ("reach out by dblink", sql.SQL("CREATE EXTENSION dblink")),
+)
+
+
+class Attacker:
+    """The application's role, for one tenant, against the rows of another; what succeeds is rolled back."""
+
+    def __init__(self, name: str, connection: Connection, own: str, other: str) -> None:
+        self._name = name
+        self._connection = connection
+        self._own = own
+        self._other = other
+
+    def run(self, owner: str, shared: Collection[str]) -> list[Attempt]:
+        """Everything that is tried; `owner` is the role that the tables belong to."""
+        found = flat(tables(self._connection, shared))
+        return [
+            *(self._try(what, self._own, one) for table in found for what, one in self._on(table)),
+            *(self._try(what, self._own, one, counts=False) for what, one in (*_around(owner), *MORE, *SERVER)),
+            *(self._ask(what, query) for what, query in ASKED),
+            *(self._try(f"read {one.shown} without a tenant", key, _all(one)) for one in found for key in (None, "")),
+            self._believed(found),
+        ]
+
+    def _on(self, table: Table) -> Iterator[Step]:
+        """Statements that are to reach no row, or to be refused."""
+        names = {"table": table.identifier, "tenant": COLUMN}
+        values = {"own": sql.Literal(self._own), "other": sql.Literal(self._other)}
+        for what, text in STEPS:
+            yield f"{what} {table.shown}", sql.SQL(text).format(**names, **values)
+        statistics = "SELECT FROM pg_stats WHERE schemaname = {} AND tablename = {}"
+        yield f"read samples of {table.shown}", sql.SQL(statistics).format(table.schema, table.name)
+
+    def _believed(self, found: Sequence[Table]) -> Attempt:
+        """Whoever runs statements of their own as the application's role can name any tenant: policies believe that."""
+        what = "name another tenant in the setting"
+        for table in found:
+            statement = sql.SQL("SELECT FROM {} WHERE {} = {}").format(table.identifier, COLUMN, self._other)
+            attempt = self._try(what, self._other, statement)
+            if isinstance(attempt, Breach):
+                return Breach(self._name, what, f"{attempt.evidence} of {table.shown}", promised=False)
+        return Attempt(self._name, what, "the other has no rows")
+
+    def _try(self, what: str, key: str | None, statement: Statement, *, counts: bool = True) -> Attempt:
+        """Run a statement for a tenant, or without one. It got through where it reached rows, or was done at all."""
+        try:
+            with self._connection.transaction(force_rollback=True):
+                if key is not None:
+                    self._connection.execute("SELECT set_config(%s, %s, true)", (SETTING, key))
+                cursor = self._connection.execute(statement)
+                while cursor.nextset():
+                    pass
+                reached = cursor.rowcount
+        except psycopg.errors.IntegrityError as error:
+            return Breach(self._name, what, f"only a constraint refused it: {error.diag.message_primary}")
+        except psycopg.Error as error:
+            return (Attempt if error.sqlstate in REFUSED else Untried)(self._name, what, line(error))
+        if counts and reached == 0:
+            return Attempt(self._name, what, "it reached no row")
+        return Breach(self._name, what, f"it reached {reached} rows" if counts and reached > 0 else "it was done")
+
+    def _ask(self, what: str, query: str) -> Attempt:
+        try:
+            row = self._connection.execute(query.encode()).fetchone()
+        except psycopg.Error as error:
+            return Untried(self._name, what, line(error))
+        return Breach(self._name, what, str(row[0])[:300]) if row and row[0] else Attempt(self._name, what)
+
+
+def _all(table: Table) -> Statement:
+    return sql.SQL("SELECT FROM {}").format(table.identifier)
+
+
+def _around(owner: str) -> Iterator[Step]:
+    role = sql.Identifier(owner)
+    yield "become the tables' owner", sql.SQL("SET ROLE {}").format(role)
+    yield "give oneself the owner's role", sql.SQL("GRANT {} TO CURRENT_USER").format(role)
+    yield "begin the owner's session", sql.SQL("SET SESSION AUTHORIZATION {}").format(role)
