@@ -152,6 +152,17 @@ HOLES = (
     # ways round
     Hole("view with its owner's eyes", "ALTER VIEW text RESET (security_invoker)", "view.invoker"),
     Hole("new view", "CREATE VIEW all_notes AS SELECT * FROM note", "view.invoker"),
+    Hole(
+        "view of another tenant",
+        "CREATE VIEW theirs WITH (security_invoker) AS SELECT note.* FROM note, LATERAL "
+        "(SELECT set_config('tenantry.tenant', '018f2d1c-0000-7000-8000-000000000001', true) OFFSET 0) s",
+        "table.setting",
+    ),
+    Hole(
+        "default that changes the tenant",
+        "ALTER TABLE project ADD COLUMN who text DEFAULT set_config('tenantry.tenant', '', false)",
+        "table.setting",
+    ),
     Hole("copy of all rows", "CREATE MATERIALIZED VIEW every_note AS SELECT * FROM note", "view.materialized"),
     Hole(
         "foreign table",
@@ -187,6 +198,12 @@ HOLES = (
         "procedure that changes the tenant",
         "CREATE PROCEDURE become() LANGUAGE plpgsql AS "
         "$$BEGIN SET LOCAL tenantry.tenant TO '018f2d1c-0000-7000-8000-000000000001'; END$$",
+        "function.setting",
+    ),
+    Hole(
+        "procedure that changes it in quotes",
+        "CREATE PROCEDURE become() LANGUAGE plpgsql AS "
+        '$$BEGIN SET "tenantry"."tenant" = \'018f2d1c-0000-7000-8000-000000000001\'; END$$',
         "function.setting",
     ),
     Hole(

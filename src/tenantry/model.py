@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import idna
 
-from tenantry.errors import InvalidHost, InvalidSlug, MoveRefused, PathEscape, ReservedSlug
+from tenantry.errors import InvalidHost, InvalidSlug, MoveRefused, PathEscape, ReservedSlug, TenantryError
 
 SLUG_LENGTH: Final = 63
 """A slug is a DNS label: RFC 1035 section 2.3.4 allows 63 octets."""
@@ -243,6 +243,43 @@ class Migrated:
     after: str | None
     applied: tuple[str, ...] = ()
     seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A lock that a migration held."""
+
+    table: str
+    mode: str  # as the server calls it
+    blocks: str  # what waits for it: "reads and writes", "writes", "changes of the schema", or nothing
+    seconds: float  # at most
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One migration as it went on a scratch copy."""
+
+    version: str
+    seconds: float
+    locks: tuple[Held, ...] = ()
+    rewritten: tuple[str, ...] = ()  # tables that the server wrote anew
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsed:
+    """What a rehearsal on a scratch copy of one resource found."""
+
+    before: str | None
+    target: str | None
+    bytes: int = 0  # of the copy
+    copying: float = 0.0  # seconds that the copy took
+    tried: tuple[Tried, ...] = ()
+    failure: TenantryError | None = None  # why the next migration would fail
+
+    @property
+    def seconds(self) -> float:
+        """What all its migrations took together."""
+        return sum(one.seconds for one in self.tried)
 
 
 # --- ids ----------------------------------------------------------------------------------------------------------

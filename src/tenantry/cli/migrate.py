@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
+from tenantry.cli import rehearse
 from tenantry.cli.options import COMMON, Common, DryRun, Slug, Wait
 from tenantry.cli.progress import carry_out
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from tenantry.platform import Platform
 
 app = App(name="migrate", help="Bring the tenants' databases to the newest schema.")
+rehearse.register(app)
 
 Blueprint = Annotated[str | None, Parameter(help="Only tenants made of this blueprint.")]
 To = Annotated[str | None, Parameter(help="A version older or newer than theirs; else the newest.")]
@@ -60,17 +62,27 @@ async def run(
     to: To = None,
     phase: Phase = None,
     tenants: Tenants = None,
+    rehearsal: Annotated[
+        str | None,
+        Parameter(name="--rehearse", help="First rehearse so many tenants (20, 10%); stop where any would fail."),
+    ] = None,
     report: Report = None,
     dry_run: DryRun = False,
     wait: Wait = True,
     common: Common = COMMON,
-) -> None:
+) -> int:
     """Migrate: the template of new tenants, a canary, then waves. A failed tenant holds nobody up."""
     async with common.platform() as platform:
         if dry_run:
             due = await platform.migrations.plan(blueprint, to, tenants or (), phase)
             common.out.table(DUE, due, "Every tenant is at its schema.")
-            return
+            return 0
+        if rehearsal is not None:
+            trial = await platform.rehearsals.run(
+                rehearsal, parallel=parallel, to=to, phase=phase, blueprint=blueprint, slugs=tenants or ()
+            )
+            if not await rehearse.passed(platform, trial, common.out):
+                return 1
         operation = await platform.migrations.run(
             canary,
             [wave.strip() for wave in waves.split(",")],
@@ -89,6 +101,7 @@ async def run(
                 await _write(platform, operation.id, report, common)
     if ended and common.json:
         common.out.data(ended)
+    return 0
 
 
 @app.command

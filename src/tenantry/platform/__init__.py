@@ -21,8 +21,10 @@ from tenantry.errors import RegistryMissing
 from tenantry.operations import placement
 from tenantry.operations.blueprints import read_config
 from tenantry.operations.toolbox import Toolbox
+from tenantry.platform.drift import Drifts
 from tenantry.platform.fleet import Migrations
 from tenantry.platform.operations import Operations
+from tenantry.platform.rehearse import Rehearsals
 from tenantry.platform.servers import Servers
 from tenantry.platform.tenants import Credentials, Hostnames, PlannedStep, Source, TenantDetails, Tenants
 from tenantry.registry import AuditReport, Entry, Registry, Vault, journal, tenants
@@ -43,6 +45,8 @@ class Platform:
         self.hostnames = Hostnames(self.tools)
         self.servers = Servers(self.tools)
         self.migrations = Migrations(self.tools)
+        self.rehearsals = Rehearsals(self.tools)
+        self.drifts = Drifts(self.tools)
         self.audit = Audit(registry)
         self.secrets = Secrets(registry)
 

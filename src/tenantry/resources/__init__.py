@@ -14,22 +14,25 @@ import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from itertools import takewhile
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Final, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from tenantry.config import Frozen, ResourceSpec
 from tenantry.errors import ConfigError, MigrationInvalid, ResourceError, TenantryError, UnknownKind
-from tenantry.model import Attempt, Environment, Finding, Login, Migrated, Place, Server, Usage
+from tenantry.model import Attempt, Environment, Finding, Login, Migrated, Place, Rehearsed, Server, Usage
 from tenantry.resources.limits import DEFAULT, Limits
 from tenantry.resources.servers import Servers
+
+if TYPE_CHECKING:
+    from tenantry.resources.scratch import Scratch
 
 __all__ = ["PARALLEL", "Limits", "Phase", "Resource", "Servers", "Setting", "build", "kinds"]
 
@@ -275,6 +278,40 @@ class Resource(ABC):
             raise self._error(env, "it carries no users' table")
         await self._call(env, "enrol", self._enrol, login, password_hash, role)
 
+    # --- rehearsals and drift ---
+
+    @property
+    def can_rehearse(self) -> bool:
+        """Whether this kind can make scratch copies."""
+        return type(self)._copied is not Resource._copied
+
+    async def weigh_many(self, envs: Sequence[Environment], parallel: int = 2) -> list[int | TenantryError]:
+        """How many bytes each takes up, asked in the quickest way; one that cannot be asked has its error there."""
+        return await self._many([(env,) for env in envs], "weigh", self._weigh, parallel)
+
+    async def rehearse(self, env: Environment, to: str | None, room: int) -> Rehearsed:
+        """Migrate a scratch copy, which is gone afterwards; the environment's own is only read, as by a backup.
+
+        `room` is how many bytes the copy may come to; `scratch.need` tells a good number. A migration that fails is
+        told in the answer. Raises `NoRoom`, and `ResourceError` where no copy can be made.
+        """
+        target = await asyncio.to_thread(self._target, to)
+        return await self._call(env, "rehearse", self._rehearse, target, room)
+
+    async def shapes(
+        self, envs: Sequence[Environment], parallel: int = 2
+    ) -> list[tuple[str | None, Mapping[str, str]] | TenantryError]:
+        """For each its version and what it is made of: every thing by its name, told apart by its definition."""
+        return await self._many([(env,) for env in envs], "look at", self._shape, parallel)
+
+    async def declared(self, env: Environment, version: str | None) -> Mapping[str, str]:
+        """What a new one at this version would be made of, on the server where the environment's lies."""
+        return await self._call(env, "look up", self._declared_shape, version)
+
+    async def mend(self, env: Environment, version: str | None) -> tuple[str, ...]:
+        """Statements that make it what a new one at this version would be; none of them is run."""
+        return await self._call(env, "compare", self._mend, version)
+
     # --- for all environments at once ---
 
     async def prepare(self) -> str | None:
@@ -451,6 +488,31 @@ class Resource(ABC):
 
     def _migrate(self, env: Environment, to: str | None) -> Answer[Migrated]:
         return Migrated(None, None)
+
+    def _weigh(self, env: Environment) -> Answer[int]:
+        raise self._error(env, f"a {self.kind} cannot be rehearsed")
+
+    def _copied(self, env: Environment, room: int) -> AbstractContextManager[Scratch]:
+        """A copy for the time of a block. Kinds that have one have plain functions `_version` and `_migrate`."""
+        raise self._error(env, f"a {self.kind} cannot be rehearsed")
+
+    def _rehearse(self, env: Environment, to: str | None, room: int) -> Rehearsed:
+        from tenantry.resources import scratch
+
+        version: Any = self._version
+        migrate: Any = self._migrate
+        with self._copied(env, room) as copy:
+            before = version(copy.env)
+            return scratch.through(copy, before, to, scratch.path(self.versions(), before, to), migrate)
+
+    def _shape(self, env: Environment) -> Answer[tuple[str | None, Mapping[str, str]]]:
+        raise self._error(env, f"a {self.kind} has no schema to compare")
+
+    def _declared_shape(self, env: Environment, version: str | None) -> Answer[Mapping[str, str]]:
+        raise self._error(env, f"a {self.kind} has no schema to compare")
+
+    def _mend(self, env: Environment, version: str | None) -> Answer[tuple[str, ...]]:
+        raise self._error(env, f"a {self.kind} has no schema to compare")
 
     def _enrol(self, env: Environment, login: str, password_hash: str, role: str) -> Answer[None]:
         raise TypeError(f"{self.kind} carries no users' table")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlite3
 import time
 from abc import abstractmethod
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar, Final
 
 from pydantic import BaseModel, Field
@@ -14,10 +14,12 @@ from pydantic import BaseModel, Field
 from tenantry.config import Frozen
 from tenantry.credentials import USER_TABLE
 from tenantry.model import Environment, Finding, Migrated, new_id
-from tenantry.resources import Resource, Setting, history, limits, migrator
+from tenantry.resources import Resource, Setting, history, limits, migrator, sqlite_diff
 from tenantry.resources.canary import TABLE, plant, seek, uproot
 from tenantry.resources.migrator import Connection
 from tenantry.resources.schema import EMPTY, Schema, checksum, fingerprint, read, split
+from tenantry.resources.shapes import differences
+from tenantry.resources.sqlite_diff import quote
 
 WAIT: Final = 10.0
 """Seconds to wait for another connection's lock before giving up."""
@@ -108,6 +110,31 @@ class Database(Resource):
         with self._open(env) as connection:
             return migrator.migrate(connection, self.schema(), to, self._limits)
 
+    # --- drift ---
+
+    def _shape(self, env: Environment) -> tuple[str | None, Mapping[str, str]]:
+        with self._open(env) as connection:
+            return migrator.version(connection, self.schema()), shape(connection)
+
+    def _declared_shape(self, env: Environment, version: str | None) -> Mapping[str, str]:
+        with self._made_at(version) as golden:
+            return shape(golden)
+
+    def _mend(self, env: Environment, version: str | None) -> tuple[str, ...]:
+        with self._made_at(version) as golden, self._open(env) as connection:
+            return sqlite_diff.statements(golden, connection)
+
+    @contextmanager
+    def _made_at(self, version: str | None) -> Iterator[Connection]:
+        """A new database at a version, in memory, without the seed."""
+        made = sqlite3.connect(":memory:", isolation_level=None, factory=Connection)
+        try:
+            self._add_users(made)
+            migrator.migrate(made, self.schema(), version)
+            yield made
+        finally:
+            made.shut()
+
     # --- users ---
 
     def _enrol(self, env: Environment, login: str, password_hash: str, role: str) -> None:
@@ -163,7 +190,7 @@ class Database(Resource):
         """What differs from the golden template, by name."""
         with self._open_template() as template:
             declared = shape(template)
-        remedy = "Write the difference as a migration, or undo it by hand."
+        remedy = "`tenantry migrate drift --sql` shows what undoes it; or write it as a migration."
         found = differences(declared, shape(connection))
         return [Finding(self.name, False, f"the schema has drifted: {what}", remedy) for what in found]
 
@@ -173,28 +200,14 @@ class Database(Resource):
         if faults:
             raise self._error(env, faults[0].what)
         migrator.confirm(connection, self.schema(), version, self.name)
-        made = sqlite3.connect(":memory:", isolation_level=None, factory=Connection)
-        try:
-            self._add_users(made)
-            migrator.migrate(made, self.schema(), version)
+        with self._made_at(version) as made:
             declared = shape(made)
-        finally:
-            made.shut()
         found = {name: text for name, text in declared.items() if "tenantry_user" in name} | shape(connection)
         remedy = "Put it right before, or take it as it is and write the difference as a migration."
         told = [
             Finding(self.name, False, f"the schema differs: {what}", remedy) for what in differences(declared, found)
         ]
         return told or [Finding(self.name, True, f"the schema is that of {version or 'an empty database'}")]
-
-
-def differences(declared: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
-    """How two shapes differ, by name."""
-    return [
-        *(f"{name} is missing" for name in sorted(declared.keys() - found.keys())),
-        *(f"{name} is not declared" for name in sorted(found.keys() - declared.keys())),
-        *(f"{name} differs" for name in sorted(declared.keys() & found.keys()) if declared[name] != found[name]),
-    ]
 
 
 def shape(connection: Connection) -> dict[str, str]:
@@ -214,11 +227,6 @@ def count(connection: Connection) -> int:
         if name not in history.BOOKKEEPING
     ]
     return sum(connection.execute(f"SELECT count(*) FROM {quote(name)}").fetchone()[0] for name in names)  # noqa: S608
-
-
-def quote(name: str) -> str:
-    """A name as an SQL identifier (sqlite.org/lang_keywords.html)."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def copy(source: sqlite3.Connection, target: sqlite3.Connection) -> None:

@@ -7,10 +7,11 @@ import hmac
 import io
 import json
 import secrets
+import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final
 
@@ -18,12 +19,14 @@ from pydantic import AfterValidator, BaseModel
 
 from tenantry import paths
 from tenantry.errors import ConfigError, NameTaken, ServerUnavailable, TenantryError
-from tenantry.model import Attempt, Environment, Finding, Login, Migrated, Server, ServerState, Usage, new_id
+from tenantry.model import Attempt, Environment, Finding, Login, Migrated, Place, Server, ServerState, Usage, new_id
 from tenantry.resources import (
     Setting,
     history,
     mysql_attack,
     mysql_book,
+    mysql_diff,
+    mysql_scratch,
     mysql_script,
     server_database,
     server_migrator,
@@ -50,7 +53,9 @@ from tenantry.resources.mysql_server import (
     quote_grant,
 )
 from tenantry.resources.schema import fingerprint
+from tenantry.resources.scratch import Scratch
 from tenantry.resources.servers import PASSWORD_BYTES
+from tenantry.resources.shapes import differences
 
 SCRATCH: Final = "tenantry_scratch_"
 
@@ -405,7 +410,7 @@ class Mysql(server_database.ServerDatabase):
             found = mysql_script.shape(mysql_script.items(inner, self.locate(env)))
             declared = self._golden(admin).shape if version == self.newest else self._shape_at(admin, version)
         users = {name: text for name, text in declared.items() if "tenantry_user" in name}
-        told = mysql_script.differences(declared, users | found)
+        told = differences(declared, users | found)
         remedy = "Put it right before, or take it as it is and write the difference as a migration."
         if not told:
             return [Finding(self.name, True, f"the schema is that of {version or 'an empty database'}")]
@@ -483,6 +488,44 @@ class Mysql(server_database.ServerDatabase):
             if part is None or part.state is not State.ADOPTED:
                 mysql_book.ready(admin, name)
 
+    # --- rehearsals and drift ---
+
+    def _weigh(self, env: Environment) -> int:
+        with self._admin(self.server(env)) as admin:
+            return mysql_scratch.size(admin, self.locate(env))
+
+    @contextmanager
+    def _copied(self, env: Environment, room: int) -> Iterator[Scratch]:
+        server = self.server(env)
+        with self._admin(server) as admin, self._scratch(admin, multi=True) as (name, connection):
+            place = Place(self.name, self.kind, name, None, server.name)
+            others = (one for one in env.places if one.name != self.name)
+            login = Login(name, connection.password.decode())
+            copy = replace(env, places=(*others, place), logins={**env.logins, self.name: login})
+            start, size = time.perf_counter(), mysql_scratch.size(admin, self.locate(env))
+            with self._open(env) as source:
+                mysql_scratch.fill(connection, source, self.locate(env))
+            copying = time.perf_counter() - start
+            with self._open(copy) as inner, self._admin(server) as beside:
+                watch = mysql_scratch.Watch(beside, inner, name, room)
+                yield Scratch(copy, size, copying, room, watch.over)
+
+    def _shape(self, env: Environment) -> tuple[str | None, Mapping[str, str]]:
+        with self._open(env) as connection:
+            found = mysql_script.items(connection, self.locate(env))
+            return server_migrator.version(MYSQL, connection, self.schema()), mysql_script.shape(found)
+
+    def _declared_shape(self, env: Environment, version: str | None) -> Mapping[str, str]:
+        with self._admin(self.server(env)) as admin:
+            return self._golden(admin).shape if version == self.newest else self._shape_at(admin, version)
+
+    def _mend(self, env: Environment, version: str | None) -> tuple[str, ...]:
+        with self._admin(self.server(env)) as admin, self._scratch(admin) as (name, golden):
+            self._fill_to(golden, version)
+            with self._open(env) as connection:
+                found = mysql_script.items(connection, self.locate(env))
+            return mysql_diff.statements(mysql_script.items(golden, name), found)
+
     # --- looking at it ---
 
     def _measure(self, env: Environment) -> Usage:
@@ -505,7 +548,7 @@ class Mysql(server_database.ServerDatabase):
         found = mysql_script.shape(mysql_script.items(connection, self.locate(env)))
         with self._admin(self.server(env)) as admin:
             declared = self._golden(admin).shape
-        return mysql_script.differences(declared, found)
+        return differences(declared, found)
 
     def _attack(self, env: Environment, other: Environment) -> list[Attempt]:
         own, theirs, login = self.locate(env), self.locate(other), self._login(env)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Final
 
@@ -275,15 +275,6 @@ def _table(item: Item) -> Iterator[tuple[str, str]]:
         else:
             name = match["name"][1:-1].replace("``", "`")
             yield f"{_PARTS.get(kind, kind.lower())} {name} of {item.name}", text
-
-
-def differences(declared: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
-    """What differs between two shapes, by name."""
-    return [
-        *(f"{name} is missing" for name in sorted(declared.keys() - found.keys())),
-        *(f"{name} is not declared" for name in sorted(found.keys() - declared.keys())),
-        *(f"{name} differs" for name in sorted(declared.keys() & found.keys()) if declared[name] != found[name]),
-    ]
 
 
 def size(connection: Connection) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,8 +17,16 @@ from psycopg import sql
 from pydantic import BaseModel, Field
 
 from tenantry.errors import NameTaken
-from tenantry.model import Attempt, Environment, Finding, Login, Server, Usage, new_id
-from tenantry.resources import Setting, history, server_database, server_migrator
+from tenantry.model import Attempt, Environment, Finding, Login, Place, Server, Usage, new_id
+from tenantry.resources import (
+    Setting,
+    history,
+    postgres_diff,
+    postgres_scratch,
+    scratch,
+    server_database,
+    server_migrator,
+)
 from tenantry.resources import postgres_admin as admin
 from tenantry.resources import postgres_adopt as adoption
 from tenantry.resources import postgres_copy as copies
@@ -28,9 +37,12 @@ from tenantry.resources.postgres_adopt import Former
 from tenantry.resources.postgres_attack import Attacker
 from tenantry.resources.postgres_dialect import POSTGRES, Connection
 from tenantry.resources.postgres_kind import PostgresKind
-from tenantry.resources.postgres_shape import differences, shape
+from tenantry.resources.postgres_scratch import Watch
+from tenantry.resources.postgres_shape import shape
 from tenantry.resources.postgres_template import Golden
+from tenantry.resources.scratch import Scratch
 from tenantry.resources.servers import OTHER
+from tenantry.resources.shapes import differences
 
 CLAIMS: Final = 3
 """How many warm spares a create tries to get before it clones: others may be quicker."""
@@ -471,6 +483,65 @@ class Postgres(PostgresKind):
                 connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(name))
             raise
 
+    # --- rehearsals and drift ---
+
+    def _weigh(self, env: Environment) -> int:
+        with self._open(env) as connection:
+            (size,) = connection.execute("SELECT pg_database_size(current_database())").fetchone() or (0,)
+            return int(size)
+
+    @contextmanager
+    def _copied(self, env: Environment, room: int) -> Iterator[Scratch]:
+        with scratch.folder(self.setting.data) as folder, self._aside_database(env) as copy:
+            start, size, place = time.perf_counter(), self._weigh(env), self.setting.data / folder
+            self._dump(env, place)
+            with self._open(copy) as connection:
+                major = connection.info.server_version // 10000
+            copies.restore(self._conninfo(copy, self.locate(copy)), major, place / self.name)
+            (place / self.name).unlink()
+            copying = time.perf_counter() - start
+            with self._watching(copy, room) as watch:
+                yield Scratch(copy, size, copying, room, watch.over)
+
+    @contextmanager
+    def _aside_database(self, env: Environment) -> Iterator[Environment]:
+        """The environment as one whose database is an empty one, for the time of a block."""
+        server, prefix = self.server(env), self._golden.scratch_prefix
+        with (
+            self._admin(server) as connection,
+            postgres_scratch.database(connection, server, prefix, self.options) as login,
+        ):
+            name = sql.Identifier(login.user)
+            settings: list[sql.Composable] = [_setting(name, *one) for one in self.options.settings.items()]
+            if settings:
+                admin.run(connection, settings)
+            place = Place(self.name, self.kind, login.user, None, server.name)
+            others = (one for one in env.places if one.name != self.name)
+            yield dataclasses.replace(env, places=(*others, place), logins={**env.logins, self.name: login})
+
+    @contextmanager
+    def _watching(self, copy: Environment, room: int) -> Iterator[Watch]:
+        with self._open(copy) as connection:
+            watch = Watch(connection, room)
+            watch.begin(None if self.schema().alembic else self.dialect.record)
+            yield watch
+
+    def _shape(self, env: Environment) -> tuple[str | None, Mapping[str, str]]:
+        with self._open(env) as connection:
+            return server_migrator.version(self.dialect, connection, self.schema()), shape(connection)
+
+    def _declared_shape(self, env: Environment, version: str | None) -> Mapping[str, str]:
+        server = self.server(env)
+        with self._admin(server) as connection:
+            if version == self.newest:
+                return self._golden.ready(connection, server)
+            return self._golden.shape_of(connection, server, partial(self._fill_to, version=version), f"at {version}")
+
+    def _mend(self, env: Environment, version: str | None) -> tuple[str, ...]:
+        with self._aside_database(env) as copy, self._open(copy) as golden, self._open(env) as connection:
+            self._fill_to(golden, version)
+            return postgres_diff.statements(golden, connection)
+
     # --- templates ---
 
     def _prepare(self) -> str | None:
@@ -482,10 +553,12 @@ class Postgres(PostgresKind):
 
     def _tidy(self) -> list[str]:
         def tidy(connection: Admin, server: Server) -> list[str]:
-            gone = [*self._golden.tidy(connection), *self._tidy_loads(connection)]
+            scratches = postgres_scratch.tidy(connection, self._golden.scratch_prefix)
+            gone = [*self._golden.tidy(connection), *self._tidy_loads(connection), *scratches]
             return [f"{server.name}/{name}" for name in gone]
 
-        return [name for removed in self._on_each(tidy) for name in removed]
+        removed = [name for names in self._on_each(tidy, every=True) for name in names]
+        return [*removed, *scratch.clear(self.setting.data)]
 
     def _tidy_loads(self, connection: Admin) -> list[str]:
         """Remove what killed loads left behind."""

@@ -39,12 +39,12 @@ class PostgresKind(server_database.ServerDatabase):
                 self.setting.servers.silent(server.name)
             raise
 
-    def _on_each(self, action: Callable[[Admin, Server], T]) -> list[T]:
-        """Do something on each server that takes new tenants; those that are down wait for another time."""
+    def _on_each(self, action: Callable[[Admin, Server], T], *, every: bool = False) -> list[T]:
+        """Do something on each server that takes new tenants, or on all; those that are down wait for another time."""
         done: list[T] = []
         silent: ServerUnavailable | None = None
         for server in self.setting.servers.of(self.server_kind):
-            if server.admin and server.state is ServerState.OPEN:
+            if server.admin and (every or server.state is ServerState.OPEN):
                 try:
                     with self._admin(server) as connection:
                         done.append(action(connection, server))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
 from typing import Final
 
 from psycopg import sql
@@ -12,13 +11,13 @@ from psycopg import sql
 from tenantry.resources.history import BOOKKEEPING
 from tenantry.resources.postgres_dialect import Connection
 
-_OURS: Final = r"""
+OURS: Final = r"""
 n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
 AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.objid = {oid} AND e.classid = '{catalog}'::regclass AND e.deptype = 'e')
 """
 """Neither PostgreSQL's own nor an extension's."""
 
-_NAME: Final = "CASE n.nspname WHEN 'public' THEN '' ELSE n.nspname || '.' END || {}"
+NAME: Final = "CASE n.nspname WHEN 'public' THEN '' ELSE n.nspname || '.' END || {}"
 
 _RELATIONS: Final = """
 SELECT CASE c.relkind WHEN 'S' THEN 'sequence ' WHEN 'v' THEN 'view ' WHEN 'm' THEN 'materialized view '
@@ -85,7 +84,7 @@ def _query() -> str:
         (_REST, "n.nspname", "n.oid", "pg_namespace"),
     )
     made = [
-        text.format(name=_NAME.format(column), ours=_OURS.format(oid=oid, catalog=catalog))
+        text.format(name=NAME.format(column), ours=OURS.format(oid=oid, catalog=catalog))
         for text, column, oid, catalog in parts
     ]
     return " UNION ALL ".join(made)
@@ -116,12 +115,3 @@ _CASTS: Final = re.compile(r"::(?:character varying|character|bpchar|text)(?:\(\
 def _hash(text: str | None) -> str:
     """A hash without casts between texts and without brackets: the server sets others when a copy is loaded."""
     return hashlib.sha256(_CASTS.sub("", text or "").encode()).hexdigest()[:10]
-
-
-def differences(declared: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
-    """What is missing, not declared, or different, by name."""
-    return [
-        *(f"{name} is missing" for name in sorted(declared.keys() - found.keys())),
-        *(f"{name} is not declared" for name in sorted(found.keys() - declared.keys())),
-        *(f"{name} differs" for name in sorted(declared.keys() & found.keys()) if declared[name] != found[name]),
-    ]

@@ -49,6 +49,7 @@ class Golden:
         whose = digest(setting.platform or str(setting.data), setting.blueprint, resource)
         self._prefix = f"tenantry_t_{whose}_"
         self.load_prefix = f"tenantry_l_{whose}_"  # of databases that a copy is loaded into
+        self.scratch_prefix = f"tenantry_x_{whose}_"  # of databases for the time of one call
         self._known: dict[tuple[str, str], Mapping[str, str]] = {}
 
     @property

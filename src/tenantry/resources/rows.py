@@ -24,12 +24,13 @@ from tenantry.resources import postgres_template as template
 from tenantry.resources.postgres_admin import Admin, Found
 from tenantry.resources.postgres_dialect import Connection
 from tenantry.resources.postgres_kind import PostgresKind
-from tenantry.resources.postgres_shape import differences, shape
+from tenantry.resources.postgres_shape import shape
 from tenantry.resources.postgres_template import Golden
 from tenantry.resources.rows_attack import Attacker
 from tenantry.resources.rows_dialect import Shared
 from tenantry.resources.server_database import Pool
 from tenantry.resources.servers import PASSWORD_BYTES
+from tenantry.resources.shapes import differences
 
 APPLICATION: Final = "_app"
 """How the role ends that applications log in as, behind the database's name."""

@@ -83,7 +83,7 @@ class Relation:
     invoker: bool  # a view that reads as whoever asks
     rows: bool  # holds rows, or may; only told where there is no column `tenant_id`
     rules: tuple[str, ...]
-    triggers: tuple[str, ...]
+    sets: bool  # its definition, a default, a check, a trigger or a policy changes the tenant
     tenant: Column | None
     policies: tuple[Policy, ...]
     grants: tuple[Grant, ...]  # its columns' among them
@@ -271,7 +271,14 @@ SELECT c.oid::int8, n.nspname AS schema, c.relname AS name, c.relkind::text AS k
     WHERE o.option_name = 'security_invoker'), false) AS invoker,
   pg_relation_size(CASE WHEN c.relkind = 'r' THEN c.oid END) > 0 AS rows,
   ARRAY(SELECT r.rulename::text FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type <> '1' ORDER BY 1) AS rules,
-  ARRAY(SELECT t.tgname::text FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal ORDER BY 1) AS triggers,
+  concat_ws(' ', CASE WHEN c.relkind IN ('v', 'm') THEN pg_get_viewdef(c.oid) END,
+    (SELECT string_agg(pg_get_expr(d.adbin, d.adrelid), ' ') FROM pg_attrdef d WHERE d.adrelid = c.oid),
+    (SELECT string_agg(pg_get_constraintdef(k.oid), ' ') FROM pg_constraint k
+      WHERE k.conrelid = c.oid AND k.contype = 'c'),
+    (SELECT string_agg(pg_get_triggerdef(t.oid), ' ') FROM pg_trigger t
+      WHERE t.tgrelid = c.oid AND NOT t.tgisinternal),
+    (SELECT string_agg(concat_ws(' ', pg_get_expr(p.polqual, c.oid), pg_get_expr(p.polwithcheck, c.oid)), ' ')
+      FROM pg_policy p WHERE p.polrelid = c.oid)) ~* %(sets)s AS sets,
   (SELECT jsonb_build_object('type', format_type(a.atttypid, a.atttypmod), 'not_null', a.attnotnull,
       'default', pg_get_expr(d.adbin, d.adrelid), 'made', a.attidentity <> '' OR a.attgenerated <> '',
       'used', EXISTS (SELECT FROM pg_depend u WHERE u.refobjid = c.oid AND u.refclassid = 'pg_class'::regclass
@@ -334,8 +341,9 @@ JOIN pg_namespace n ON n.oid = t.relnamespace JOIN pg_am m ON m.oid = c.relam
 WHERE t.relkind IN ('r', 'p') AND t.relpersistence <> 't' AND <outside> ORDER BY n.nspname, t.relname, c.relname"""
 
 _SETS: Final = (
-    r"(set_config\s*\(|\mset\s+(local\s+|session\s+)?|\mreset\s+)[^;]*tenantry\.tenant|row\s+level\s+security"
+    r"""(set_config\s*\(|\mset\s+(local\s+|session\s+)?|\mreset\s+)[^;]*tenantry"?\."?tenant|row\s+level\s+security"""
 )
+"""A statement or a call that changes the tenant, or whether policies hold."""
 
 _FUNCTIONS: Final = r"""
 SELECT p.oid::regprocedure::text AS signature, p.proowner::regrole::text AS owner, p.prosecdef AS definer,
@@ -415,7 +423,7 @@ def inspect(connection: Anything) -> Found:
         connection.execute(sql.SQL("SET LOCAL search_path TO pg_catalog; SET LOCAL {} TO DEFAULT").format(_SETTING))
         (whole,) = _rows(connection, _DATABASE)
         whole["database_grants"] = _grants(whole["database_grants"])
-        relations = [_relation(connection, row) for row in _rows(connection, _RELATIONS)]
+        relations = [_relation(connection, row) for row in _rows(connection, _RELATIONS, {"sets": _SETS})]
         names = {"dangerous": _DANGEROUS, "objects": _OBJECTS}
         return Found(
             **whole,

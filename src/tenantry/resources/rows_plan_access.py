@@ -187,6 +187,9 @@ def _shape(case: Case, relation: Relation) -> Iterator[Weakness]:
     """What no policy can be put on, and what reads with another's eyes."""
     if relation.extension:
         return
+    if relation.sets:
+        what = f"an expression of {relation.shown} changes {SETTING}: what is read after it is another tenant's"
+        yield Weakness("table.setting", what, "Look at its definition, defaults, checks, triggers and policies.")
     if relation.kind == "v" and not relation.invoker:
         what = f"the view {relation.shown} reads with the rights of {relation.owner}, not of who asks"
         statement = sql.SQL("ALTER VIEW {} SET (security_invoker = true)").format(relation.identifier)

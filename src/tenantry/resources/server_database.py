@@ -141,7 +141,7 @@ class ServerDatabase(servers.OnServer, Resource):
         return [Finding(self.name, False, stopped.what, remedy)]
 
     def _drift(self, env: Environment, connection: Any) -> list[Finding]:
-        remedy = "Write the difference as a migration, or undo it by hand."
+        remedy = "`tenantry migrate drift --sql` shows what undoes it; or write it as a migration."
         found = self._differences(env, connection)
         return [Finding(self.name, False, f"the schema has drifted: {what}", remedy) for what in found]
 

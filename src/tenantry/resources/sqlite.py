@@ -9,10 +9,12 @@ import secrets
 import shutil
 import sqlite3
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, ClassVar, Final
+from typing import IO, Any, ClassVar, Final
 from urllib.parse import quote
 
 from pydantic import BaseModel
@@ -20,13 +22,15 @@ from pydantic import BaseModel
 from tenantry import paths
 from tenantry.errors import PathEscape
 from tenantry.model import Attempt, Environment, Finding, Usage, check_path
-from tenantry.resources import database, migrator
+from tenantry.resources import Setting, database, migrator, scratch, sqlite_scratch
 from tenantry.resources.files import Filed, Inside
 from tenantry.resources.migrator import Connection
+from tenantry.resources.scratch import Scratch
 
 BESIDE: Final = ("-wal", "-shm", "-journal")
 """What SQLite may leave beside a database. It goes first: a new database would take an old log for its own."""
 
+DUMP: Final = ".dump"
 TEMPLATES: Final = "templates"
 TRIES: Final = 5
 
@@ -66,6 +70,10 @@ class Sqlite(Filed, database.Database):
     takes_file = True
     Options: ClassVar[type[BaseModel]] = Options
 
+    def __init__(self, name: str, options: Any, setting: Setting) -> None:
+        super().__init__(name, options, setting)
+        self._rooms: dict[str, int] = {}  # by the home of a scratch copy: the bytes that it may come to
+
     def _location(self) -> str:
         return self.options.file or f"{self.name}.sqlite"
 
@@ -77,6 +85,8 @@ class Sqlite(Filed, database.Database):
         if not stat.S_ISREG(status.st_mode):
             raise PathEscape(path=self.locate(env))
         with opened(self.path(env)) as connection:
+            if env.home in self._rooms:
+                sqlite_scratch.bound(connection, self._rooms[env.home])
             yield connection
 
     # --- the golden template ---
@@ -136,7 +146,7 @@ class Sqlite(Filed, database.Database):
         return self.newest
 
     def _tidy(self) -> list[str]:
-        return [*self._tidy_templates(), *super()._tidy()]
+        return [*self._tidy_templates(), *scratch.clear(self.setting.data), *super()._tidy()]
 
     def _tidy_templates(self) -> list[str]:
         """Templates of older blueprints, and halves of one: while we hold the folder, nobody makes any."""
@@ -222,6 +232,30 @@ class Sqlite(Filed, database.Database):
         except sqlite3.DatabaseError:
             return False
         return True
+
+    # --- rehearsals ---
+
+    def _weigh(self, env: Environment) -> int:
+        root, path = self.spot(env)
+        sizes = (paths.status_beneath(root, path + ending) for ending in ("", "-wal"))
+        return sum(status.st_size for status in sizes if status is not None)
+
+    @contextmanager
+    def _copied(self, env: Environment, room: int) -> Iterator[Scratch]:
+        with scratch.folder(self.setting.data) as home:
+            copy = replace(env, home=home)
+            start, size = time.perf_counter(), self._weigh(env)
+            dumped, path = self.setting.data / home / DUMP, self.path(copy)
+            self._dump(env, dumped)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            (dumped / self.name).rename(path)
+            self._rooms[home] = room
+            try:
+                with self._open(copy) as connection:
+                    connection.execute("PRAGMA journal_mode = WAL")
+                yield Scratch(copy, size, time.perf_counter() - start, room, sqlite_scratch.watch)
+            finally:
+                del self._rooms[home]
 
     # --- a file that is there already ---
 
