@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from application import TOML, Application
 from servers import Postgres
+
+HOWTO = Path(__file__).parents[2] / "docs" / "howto"
 
 MODELS = """
     import tenantry
@@ -176,3 +179,65 @@ def test_on_a_server(application: Application, postgres: Postgres) -> None:
     done = application.pytest(NOTES_SERVER=postgres.administrator())
     assert done.code == 0, done.text
     assert "7 passed" in done.text
+
+
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def test_the_page_on_sqlalchemy(application: Application) -> None:
+    """The code of docs/howto/sqlalchemy.md serves two tenants, and refuses an engine of its own."""
+    application.write("schema/0001_notes.sql", "CREATE TABLE note (text TEXT NOT NULL);\n")
+    application.write("app.py", "\n".join(BLOCK.findall((HOWTO / "sqlalchemy.md").read_text("utf-8"))))
+    application.write(
+        "test_app.py",
+        """
+        import pytest
+        from app import add, runtime
+        from sqlalchemy import create_engine
+        from tenantry.integrations.sqlalchemy import RawEngine
+
+        def test_page(tenants, as_tenant):
+            for environment in tenants:
+                with as_tenant(environment):
+                    assert add("one") == ["one"]
+                    assert add("two") == ["one", "two"]
+                    with runtime.connection() as connection:
+                        path = connection.exec_driver_sql("PRAGMA database_list").first()[2]
+            with pytest.raises(RawEngine), create_engine(f"sqlite:///{path}").connect():
+                pass
+        """,
+    )
+    done = application.pytest()
+    assert done.code == 0, done.text
+
+
+def test_the_page_on_tests(application: Application) -> None:
+    """The tests of docs/howto/test-your-application.md pass, as one tenant and as two."""
+    page = (HOWTO / "test-your-application.md").read_text("utf-8")
+    application.write("test_page.py", "\n".join(BLOCK.findall(page)))
+    application.write(
+        "conftest.py",
+        """
+        import httpx
+        import pytest
+        import tenantry
+        from fastapi import FastAPI
+
+        app = FastAPI()
+
+        @app.get("/notes")
+        async def notes():
+            return []
+
+        app.add_middleware(tenantry.TenantMiddleware, runtime=tenantry.connect("tenantry.toml"))
+
+        @pytest.fixture
+        async def client():
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(app)) as client:
+                yield client
+        """,
+    )
+    for arguments in ((), ("--tenantry-interleave",)):
+        done = application.pytest(*arguments)
+        assert done.code == 0, done.text
+        assert "2 passed" in done.text

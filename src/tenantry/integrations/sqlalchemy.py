@@ -95,12 +95,13 @@ def refuse_raw_engines(runtime: Runtime | None = None, allow: Collection[str] = 
     """From now on, refuse every engine of this process that opens a tenant's database past Tenantry.
 
     `RawEngine` is raised as such an engine connects. `allow` holds names of databases, or paths of files, that may be
-    opened all the same. Databases that are no tenant's are never refused.
+    opened all the same. Databases that are no tenant's are never refused. Raises `RuntimeMissing`.
     """
+    known = runtime or connected()
 
     @event.listens_for(Engine, "do_connect")
     def refuse(dialect: Any, record: object, arguments: Any, options: dict[str, Any]) -> None:
-        found = _tenants(runtime or connected(), dialect.name, arguments, options)
+        found = _tenants(known, dialect.name, arguments, options)
         if found is not None and found not in allow:
             raise RawEngine(database=found)
 
