@@ -72,13 +72,16 @@ def connect(config: Config | Path | str | None = None) -> Runtime:
         config = read_config(Path(config or os.environ.get("TENANTRY_CONFIG", FILE)))
     if _elsewhere is not None:
         config = _elsewhere.adapt(config)
-    vault = Vault(*secret_keys(config.root))
-    source = RegistrySource(config.control_url, vault, config.data if config.wants_embedded else None)
-    keys = partial(open_key, vault)
-    runtime = Runtime(settings(config), source, keys, partial(placement.unseal, vault)).install()
+    runtime = runtime_of(config, Vault(*secret_keys(config.root)), settings(config)).install()
     if _elsewhere is not None:
         _elsewhere.connected(runtime)
     return runtime
+
+
+def runtime_of(config: Config, vault: Vault, known: Settings) -> Runtime:
+    """A runtime of a platform that is not the one of this process."""
+    source = RegistrySource(config.control_url, vault, config.data if config.wants_embedded else None)
+    return Runtime(known, source, partial(open_key, vault), partial(placement.unseal, vault))
 
 
 def open_key(vault: Vault, environment: Environment) -> bytes:
