@@ -12,6 +12,8 @@ from sqlalchemy import make_url
 from application import TOML, Application
 from servers import Postgres
 
+ROOT = Path(__file__).parents[2]
+
 SETTINGS = """
     SECRET_KEY = "of all tenants"
     ALLOWED_HOSTS = ["*"]
@@ -271,5 +273,36 @@ def test_a_project_on_a_server(tmp_path: Path, postgres: Postgres, postgres_url:
     )
     schema(made, "--database", "platform")
     done = made.pytest(NOTES_SERVER=postgres.administrator())
+    assert done.code == 0, done.text
+    assert "6 passed" in done.text
+
+
+def test_a_project_migrated_by_its_own_program(tmp_path: Path) -> None:
+    """As a command, Django's own `migrate` makes the template, and the permissions that SQL files would leave out."""
+    made = project(tmp_path / "project", "sqlite3")
+    toml = (ROOT / "docs/howto/django.md").read_text("utf-8").partition("db = {")[2].partition("\n")[0]
+    command = toml.replace('"python ', f'"{sys.executable} ')
+    made.write("tenantry.toml", TOML.replace('{kind = "sqlite", schema = "schema/"}', "{" + command))
+    made.append(
+        "project/settings.py",
+        """
+        import os
+        if "TENANTRY_DATABASE_FILE" in os.environ:
+            name = os.environ["TENANTRY_DATABASE_FILE"]
+            DATABASES["default"] = {"ENGINE": "django.db.backends.sqlite3", "NAME": name}
+        """,
+    )
+    made.append(
+        "test_app.py",
+        """
+        def test_permissions(tenants, as_tenant):
+            from django.contrib.auth.models import Permission
+
+            for environment in tenants:
+                with as_tenant(environment):
+                    assert Permission.objects.filter(codename="add_note").exists()
+        """,
+    )
+    done = made.pytest("-k", "not takes_the_migrations")
     assert done.code == 0, done.text
     assert "6 passed" in done.text

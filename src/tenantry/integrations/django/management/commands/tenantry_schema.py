@@ -70,7 +70,8 @@ class Command(BaseCommand):
 def _scratch(database: str | None) -> BaseDatabaseWrapper:
     """What writes the SQL: it may ask for the version of the database and for quotes, and changes nothing."""
     if database is not None:
-        return connections[database]
+        found = connections[database]
+        return type(found)(found.settings_dict, TENANT)  # under the tenants' alias: routers are asked for that one
     if connections[TENANT].vendor != "sqlite":
         raise CommandError(f"Name an ordinary {connections[TENANT].vendor} database of DATABASES with --database.")
     return Sqlite({**connections[TENANT].settings_dict, "NAME": ":memory:", "OPTIONS": {}}, TENANT)
