@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tenantry.context import tenant_context
 from tenantry.errors import ResourceError, TenantryError
-from tenantry.model import Environment
+from tenantry.model import Environment, Place
 from tenantry.runtime import Runtime
 from tenantry.runtime import storage as files
 
@@ -74,18 +74,19 @@ def look(runtime: Runtime, environment: Environment) -> Snapshot:
             if place.kind in files.KINDS:
                 spots[place.name, "files"] = Counter(_files(runtime.storage(place.name)))
             else:
-                spots.update(_tables(runtime, place.name))
+                spots.update(_tables(runtime, place))
     return Snapshot(environment.tenant.slug, spots)
 
 
-def _tables(runtime: Runtime, resource: str) -> Iterator[tuple[Spot, Counter[str]]]:
+def _tables(runtime: Runtime, place: Place) -> Iterator[tuple[Spot, Counter[str]]]:
     from sqlalchemy import inspect
 
     try:
-        opened = runtime.connection(resource)
+        opened = runtime.connection(place.name)
         with opened as connection:
             for table in inspect(connection).get_table_names():
-                yield (resource, table), Counter(_rows(connection, table))
+                if table.startswith(place.prefix):  # of a database that tenants share, its own
+                    yield (place.name, table), Counter(_rows(connection, table))
     except ResourceError:  # no database
         return
 
