@@ -20,6 +20,7 @@ from tenantry.runtime import rows
 from tenantry.runtime.breaker import Breaker
 from tenantry.runtime.budget import Budget, Group, Loop, Share, Slot
 from tenantry.runtime.guard import guard
+from tenantry.runtime.prefixes import put_in
 from tenantry.runtime.settings import Logins, SharedTables
 from tenantry.runtime.wire import CONNECT_SECONDS, Wire
 
@@ -336,6 +337,8 @@ def connect(
         raise
     link.whose = None if shared is None else whose
     guard(engine, lambda: link.share.environment)  # type: ignore[attr-defined]
+    if place.prefix:
+        put_in(engine, place.prefix)
     _translate(engine, lambda: broken(host))
     return link
 
