@@ -153,9 +153,11 @@ def end(process: subprocess.Popen[str]) -> None:
             raise
 
 
-async def until(what: Callable[[], Awaitable[Any]], why: str = "what a test waits for") -> Any:
+async def until(
+    what: Callable[[], Awaitable[Any]], why: str = "what a test waits for", patience: float = PATIENCE
+) -> Any:
     """Ask again and again until the answer is true."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while True:
         answer = await what()
         if answer:

@@ -49,10 +49,13 @@ def connect(config: Config | Path | str | None = None) -> Runtime:
     """
     if not isinstance(config, Config):
         config = read_config(Path(config or os.environ.get("TENANTRY_CONFIG", FILE)))
-    vault = Vault(*secret_keys(config.root))
+    return runtime_of(config, Vault(*secret_keys(config.root)), settings(config)).install()
+
+
+def runtime_of(config: Config, vault: Vault, known: Settings) -> Runtime:
+    """A runtime of a platform that is not the one of this process."""
     source = RegistrySource(config.control_url, vault, config.data if config.wants_embedded else None)
-    keys = partial(open_key, vault)
-    return Runtime(settings(config), source, keys, partial(placement.unseal, vault)).install()
+    return Runtime(known, source, partial(open_key, vault), partial(placement.unseal, vault))
 
 
 def open_key(vault: Vault, environment: Environment) -> bytes:

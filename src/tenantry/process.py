@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
+import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
@@ -14,6 +17,12 @@ from tenantry.errors import ProcessFailed
 
 TAIL: Final = 2000
 """How much of a program's last words an error repeats, in characters."""
+
+KEPT: Final = 64 << 10
+"""Octets of a watched program's output that are kept."""
+
+LEFT_SECONDS: Final = 1.0
+"""How long the rest of a watched program's output is waited for."""
 
 Argv = Sequence[str | Path]
 Process = subprocess.Popen[bytes]
@@ -57,6 +66,41 @@ async def run(argv: Argv, given: Given = Given()) -> bytes:
 def run_now(argv: Argv, given: Given = Given()) -> bytes:
     """The same for code without an event loop."""
     return _finish(_open(argv, given), argv, given)
+
+
+def watch(argv: Argv, given: Given = Given()) -> bytes:
+    """Run a program with all that it starts as one group, and keep the last `KEPT` octets of what it says.
+
+    Raises `ProcessFailed` as `run` does, with its last words of either stream. Whatever is left of the group when the
+    program ends, or its time is over, is killed.
+    """
+    process = _popen(
+        argv, given, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    assert process.stdout is not None
+    kept = bytearray()
+    reader = threading.Thread(target=_keep, args=(process.stdout, kept), daemon=True)
+    reader.start()
+    status: int | str
+    try:
+        status = process.wait(given.timeout)
+    except subprocess.TimeoutExpired:
+        status = f"no answer in {given.timeout:g} s"
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        reader.join(LEFT_SECONDS)  # what left the group may hold the stream open for ever
+    if status:
+        raise ProcessFailed(program=_name(argv), status=status, output=kept.decode(errors="replace").strip()[-TAIL:])
+    return bytes(kept)
+
+
+def _keep(stream: IO[bytes], kept: bytearray) -> None:
+    with stream:
+        while found := os.read(stream.fileno(), 65536):
+            kept += found
+            del kept[:-KEPT]
 
 
 def start(argv: Argv, log: IO[bytes], given: Given = Given()) -> Process:

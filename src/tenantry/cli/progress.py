@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tenantry.platform.operations import OperationDetails
     from tenantry.registry.journal import Item, Operation, Step
 
-FLEET = frozenset({"import", "migrate", "rehearse", "rotate"})
+FLEET = frozenset({"import", "migrate", "rehearse", "rotate", "verify"})
 """Verbs that work on many tenants."""
 
 SPEAK = 5.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal
 
@@ -112,6 +113,19 @@ def _domain(value: str) -> str:
 
 
 Domain = Annotated[str, AfterValidator(_domain)]
+
+
+def _schedule(value: str) -> str:
+    from cronsim import CronSim, CronSimError
+
+    try:
+        CronSim(value, datetime.now(UTC))
+    except CronSimError as error:
+        raise ValueError(f"it is no cron expression such as '0 4 * * 0' ({error})") from error
+    return value
+
+
+Schedule = Annotated[str, AfterValidator(_schedule)]
 
 
 # --- sections -----------------------------------------------------------------------------------------------------
@@ -231,6 +245,12 @@ class Migrate(Frozen):
     retries: int = Field(default=5, ge=0, le=100)  # after a lock that was not had in time, a deadlock or the like
 
 
+class Verify(Frozen):
+    schedule: Schedule | None = None  # cron, in UTC: when a worker verifies the isolation
+    sample: str = Field(default="10%", pattern=r"^\s*(\d+(\.\d+)?\s*%|[1-9]\d*)\s*$")  # of the tenants, each time
+    app: str | None = None  # "package.module:application" with the middleware in it, attacked in place of a plain one
+
+
 class Runtime(Frozen):
     open_databases: int = Field(default=200, ge=1)  # tenant databases kept open by one process
     session: Seconds = 14 * 86400.0  # how long a sign-in holds
@@ -251,6 +271,7 @@ class Config(Frozen):
     worker: Worker = Worker()
     migrate: Migrate = Migrate()
     runtime: Runtime = Runtime()
+    verify: Verify = Verify()
     root: Path = Field(default=Path(), exclude=True)  # the directory of tenantry.toml
 
     @property

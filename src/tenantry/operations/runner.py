@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from tenantry.errors import Cancelled, Fenced, Handover, Paused, RegistryUnavailable, TenantryError
-from tenantry.operations import adopt, bulk, change, create, destroy, drop, migrate, rehearse, rollback, rotate
+from tenantry.operations import adopt, bulk, change, create, destroy, drop, migrate, rehearse, rollback, rotate, verify
 from tenantry.operations.fleet import ItemsFailed, Stopwatch
 from tenantry.operations.toolbox import Toolbox
 from tenantry.operations.verb import Verb, Work
@@ -42,6 +42,7 @@ VERBS: Final[Mapping[str, Verb]] = {
         bulk.Import(),
         rotate.Rotate(),
         adopt.Adopt(),
+        verify.Verify(),
     )
 }
 
@@ -260,5 +261,7 @@ def _tell(operation_id: str, cause: BaseException | None) -> None:
         log.error("operation %s was interrupted", operation_id, exc_info=cause)
 
 
-FLEET: Final = frozenset({migrate.Migrate.name, bulk.Import.name, rehearse.Rehearse.name, rotate.Rotate.name})
+FLEET: Final = frozenset(
+    {migrate.Migrate.name, bulk.Import.name, rehearse.Rehearse.name, rotate.Rotate.name, verify.Verify.name}
+)
 """Verbs that count tenants, not steps."""

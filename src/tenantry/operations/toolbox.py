@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tenantry import credentials, paths
 from tenantry.config import Config
@@ -27,6 +27,9 @@ from tenantry.operations import placement
 from tenantry.operations.blueprints import Blueprints
 from tenantry.registry import Registry, Transaction, servers, tenants
 
+if TYPE_CHECKING:
+    from tenantry.operations.verify import Outdoors
+
 VALUE = "value:"
 """Fields of sealed values begin so."""
 
@@ -40,6 +43,7 @@ class Toolbox(Blueprints):
     def __init__(self, config: Config, registry: Registry) -> None:
         super().__init__(config, registry.identity)
         self.registry = registry
+        self.outdoors: Callable[[], Outdoors] | None = None  # given by those who know the runtime
 
     # --- environments -------------------------------------------------------------------------------------------
 

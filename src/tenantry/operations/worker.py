@@ -14,6 +14,7 @@ from typing import Final
 
 from tenantry.errors import RegistryUnavailable, TenantryError
 from tenantry.model import new_id
+from tenantry.operations import verify
 from tenantry.operations.engine import Engine
 from tenantry.operations.runner import Runner
 from tenantry.operations.toolbox import Toolbox
@@ -35,6 +36,9 @@ FRESH: Final = 60.0
 
 STALLED: Final = 0.75
 """The share of `worker.dead_after` after which a worker that could not say it lives stops judging others by that."""
+
+SCHEDULE_LOOK: Final = 5.0
+"""Seconds between two looks at what is to be done on a schedule."""
 
 TURN: Final = 0.02
 
@@ -67,6 +71,7 @@ class Worker:
         self._fair_after = 0.0
         self._untidy = asyncio.Event()
         self._untidy.set()
+        self._began = now()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set."""
@@ -75,6 +80,7 @@ class Worker:
                 asyncio.create_task(_ever(self._resume_orphans, ORPHAN_POLL)),
                 asyncio.create_task(_ever(self._tidy, 0)),
                 asyncio.create_task(_ever(self._refill, 0)),
+                asyncio.create_task(_ever(self._verify_when_due, SCHEDULE_LOOK)),
             ]
             try:
                 await self._take_queued(stop)
@@ -237,6 +243,13 @@ class Worker:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(REFILL_EVERY):
                 await self.runner.made.wait()
+
+    async def _verify_when_due(self) -> None:
+        """Enter a verification when its schedule says so; of several workers the first one does."""
+        settings = self.tools.config.verify
+        if settings.schedule is not None:
+            async with self.registry.write(verify.SCHEDULE) as tx:
+                await verify.submit_due(tx, settings.schedule, settings.sample, self._began)
 
     def _resources(self) -> list[Resource]:
         return [resource for resources in self.tools.resources.values() for resource in resources]

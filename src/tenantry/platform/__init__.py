@@ -13,7 +13,7 @@ import getpass
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tenantry import embedded
 from tenantry.config import FILE, Config, secret_keys
@@ -27,8 +27,12 @@ from tenantry.platform.operations import Operations
 from tenantry.platform.rehearse import Rehearsals
 from tenantry.platform.servers import Servers
 from tenantry.platform.tenants import Credentials, Hostnames, PlannedStep, Source, TenantDetails, Tenants
+from tenantry.platform.verify import Verification
 from tenantry.registry import AuditReport, Entry, Registry, Vault, journal, tenants
 from tenantry.registry.database import file_of
+
+if TYPE_CHECKING:
+    from tenantry.operations.verify import Outdoors
 
 __all__ = ["Credentials", "PlannedStep", "Platform", "Source", "TenantDetails"]
 
@@ -40,11 +44,13 @@ class Platform:
         self.config = config
         self.registry = registry
         self.tools = Toolbox(config, registry)
+        self.tools.outdoors = lambda: _outdoors(config, registry.vault)
         self.operations = Operations(self.tools)
         self.tenants = Tenants(self.tools)
         self.hostnames = Hostnames(self.tools)
         self.servers = Servers(self.tools)
         self.migrations = Migrations(self.tools)
+        self.verification = Verification(self.tools)
         self.rehearsals = Rehearsals(self.tools)
         self.drifts = Drifts(self.tools)
         self.audit = Audit(registry)
@@ -96,7 +102,22 @@ class Platform:
             "queued": len(queued),
             "running": len(running),
             "audit_entries": newest[0].seq if newest else 0,
+            "verified": _verified(await self.verification.last()),
         }
+
+
+def _outdoors(config: Config, vault: Vault) -> Outdoors:
+    from tenantry.platform.attacks import outdoors  # a runtime takes a while to import, and only verifying needs it
+
+    return outdoors(config, vault)
+
+
+def _verified(last: journal.Operation | None) -> dict[str, Any] | None:
+    """The newest verification that is over, in short."""
+    if last is None:
+        return None
+    counts = {key: value for key, value in (last.result or {}).items() if key != "failed"}
+    return {"operation": last.id, "ended": last.ended, "state": last.state.value, **counts}
 
 
 class Audit:

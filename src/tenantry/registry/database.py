@@ -240,7 +240,7 @@ class Database:
     @contextlib.asynccontextmanager
     async def _connection(self) -> AsyncIterator[AsyncConnection]:
         try:
-            connection = await self.engine.connect()
+            connection = await self._opened()
         except (OperationalError, PoolTimeout, OSError) as error:
             raise RegistryUnavailable(reason=_reason(error)) from error
         try:
@@ -252,6 +252,18 @@ class Database:
         finally:
             # A cancelled task must still give its connection back before it goes.
             await asyncio.shield(connection.close())
+
+    async def _opened(self) -> AsyncConnection:
+        """A connection; on SQLite none is left half made, and so open for ever, where the task is cancelled."""
+        if not self.is_sqlite:
+            return await self.engine.connect()
+        opening = asyncio.create_task(self.engine.connect().start())
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            with contextlib.suppress(Exception):
+                await (await opening).close()
+            raise
 
     async def scrub(self) -> None:
         """Let removed rows go from the disk too: SQLite keeps them in its file until its log is worked into it.

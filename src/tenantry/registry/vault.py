@@ -12,7 +12,8 @@ import hmac
 import os
 from typing import Final
 
-from cryptography.exceptions import InvalidTag
+from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from tenantry.errors import SealBroken, SecretKeyError
@@ -99,6 +100,23 @@ class Vault:
         """A secret of the platform itself. Raises `SealBroken`."""
         return _open(self._keys, f"{PLATFORM}/{field}", sealed).decode()
 
+    def public_keys(self) -> tuple[str, ...]:
+        """The public keys, in hex, by which reports of this platform are known; the current one first."""
+        return tuple(_signer(key).public_key().public_bytes_raw().hex() for key in self._keys)
+
+    def sign_report(self, content: bytes) -> str:
+        """The Ed25519 signature (RFC 8032) of a report, in hex, by a key made of the current platform key."""
+        return _signer(self._keys[0]).sign(content).hex()
+
+    @staticmethod
+    def verify_report(public: str, content: bytes, signature: str) -> bool:
+        """Whether a signature is that of this content by this public key; both in hex."""
+        try:
+            Ed25519PublicKey.from_public_bytes(bytes.fromhex(public)).verify(bytes.fromhex(signature), content)
+        except (InvalidSignature, ValueError):
+            return False
+        return True
+
     def sign_head(self, content: str) -> str:
         """HMAC-SHA-256 of the audit log's head under the current platform key."""
         return _sign(self._keys[0], content)
@@ -106,6 +124,10 @@ class Vault:
     def verify_head(self, content: str, seal: str) -> bool:
         """Whether the head was sealed by one of the keys."""
         return any(hmac.compare_digest(_sign(key, content), seal) for key in self._keys)
+
+
+def _signer(key: bytes) -> Ed25519PrivateKey:
+    return Ed25519PrivateKey.from_private_bytes(hmac.new(key, b"tenantry/report\0", hashlib.sha256).digest())
 
 
 def _sign(key: bytes, content: str) -> str:

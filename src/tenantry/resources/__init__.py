@@ -140,6 +140,11 @@ class Resource(ABC):
         """Put a canary, a text found nowhere else, among the environment's data, in place of one that is there."""
         await self._call(env, "plant", self._plant, canary)
 
+    @property
+    def plants(self) -> bool:
+        """Whether canaries can be planted in this kind, which then is searched for its own one as well."""
+        return type(self)._plant is not Resource._plant
+
     async def seek(self, env: Environment, trace: str) -> list[str]:
         """The canaries that begin with `trace` and are seen from this environment, its own too."""
         return list(await self._call(env, "seek", self._seek, trace))

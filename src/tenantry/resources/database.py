@@ -7,6 +7,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from pydantic import BaseModel, Field
@@ -14,8 +15,9 @@ from pydantic import BaseModel, Field
 from tenantry.config import Frozen
 from tenantry.credentials import USER_TABLE
 from tenantry.model import Environment, Finding, Migrated, new_id
-from tenantry.resources import Resource, Setting, history, limits, migrator, sqlite_diff
+from tenantry.resources import Setting, command, history, limits, migrator, sqlite_diff
 from tenantry.resources.canary import TABLE, plant, seek, uproot
+from tenantry.resources.command import Place, Programmed, Records
 from tenantry.resources.migrator import Connection
 from tenantry.resources.schema import EMPTY, Schema, checksum, fingerprint, read, split
 from tenantry.resources.shapes import differences
@@ -34,12 +36,12 @@ PAGES: Final = 2048
 class Options(Frozen):
     """What the SQLite kinds take."""
 
-    directory: str | None = Field(default=None, alias="schema")  # `schema` itself is a name of pydantic's
+    directory: str | command.Options | None = Field(default=None, alias="schema")  # `schema` is a name of pydantic's
     seed: str | None = None
     migrate: limits.Options = limits.Options()
 
 
-class Database(Resource):
+class Database(Programmed):
     """An SQLite database at the newest schema of its blueprint, wherever it is kept."""
 
     Options: ClassVar[type[BaseModel]] = Options
@@ -49,7 +51,7 @@ class Database(Resource):
 
     def __init__(self, name: str, options: Any, setting: Setting) -> None:
         super().__init__(name, options, setting)
-        self._directory = self._declared("schema", options.directory, directory=True) if options.directory else None
+        self._directory = self._declare()
         self._seed = self._declared("seed", options.seed) if options.seed else None
         self._limits = setting.limits.on(options.migrate)
 
@@ -65,6 +67,8 @@ class Database(Resource):
 
     def schema(self) -> Schema:
         """The migrations as the files are now. Raises `MigrationInvalid`."""
+        if self._program is not None:
+            return Schema(self.setting.root, (), self._program.fingerprint(), program=self._program)
         return read(self._directory) if self._directory else EMPTY
 
     def versions(self) -> tuple[str, ...]:
@@ -84,10 +88,7 @@ class Database(Resource):
     def _fill(self, connection: Connection) -> None:
         """Make an empty database what every new tenant gets."""
         self._add_users(connection)
-        schema = self.schema()
-        order = history.versions(schema)
-        if order:
-            migrator.migrate(connection, schema, order[-1], self._limits)
+        self._bring(connection, None, self.newest)
         if self._seed:
             statements = split(self._seed.read_text("utf-8"), self._seed.name)
             migrator.execute(connection, statements, self._seed.name)
@@ -100,7 +101,7 @@ class Database(Resource):
         """Bring a database that was there already to what a new one would be, its data kept."""
         with self._open(env) as connection:
             self._add_users(connection)
-            migrator.migrate(connection, self.schema(), self.newest, self._limits)
+            self._bring(connection, env, self.newest)
 
     def _version(self, env: Environment) -> str | None:
         with self._open(env) as connection:
@@ -108,7 +109,22 @@ class Database(Resource):
 
     def _migrate(self, env: Environment, to: str | None) -> Migrated:
         with self._open(env) as connection:
-            return migrator.migrate(connection, self.schema(), to, self._limits)
+            return self._bring(connection, env, to)
+
+    def _bring(self, connection: Connection, env: Environment | None, to: str | None) -> Migrated:
+        """Bring a database, or the template of one, to a version."""
+        schema = self.schema()
+        if self._program is None:
+            return migrator.migrate(connection, schema, to, self._limits)
+        file = connection.execute("SELECT file FROM pragma_database_list WHERE name = 'main'").fetchone()[0]
+        if not file:
+            raise self._error(env, "a program cannot migrate a database in memory")
+        records = Records(
+            version=lambda: migrator.version(connection, schema),
+            add=lambda one: migrator.enter(connection, one),
+            remove=lambda one: migrator.leave(connection, one),
+        )
+        return self._command(env, Place("sqlite", Path(file)), records, to)
 
     # --- drift ---
 

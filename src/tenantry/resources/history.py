@@ -41,6 +41,8 @@ def short(statement: str) -> str:
 
 def versions(schema: Schema) -> tuple[str, ...]:
     """The versions of a schema, oldest first. Raises `MigrationInvalid`."""
+    if schema.program is not None:
+        return (schema.program.newest(),)
     if schema.alembic:
         return _revisions(schema)
     return tuple(migration.version for migration in schema.migrations)
@@ -51,6 +53,13 @@ def posts(schema: Schema) -> frozenset[str]:
     if schema.alembic:
         return _revisions_after(schema)
     return frozenset(migration.version for migration in schema.migrations if migration.header.phase == "post")
+
+
+def refuse_program(schema: Schema, path: str) -> None:
+    """Raise `MigrationInvalid` for a schema that is not made of files."""
+    if schema.program is not None:
+        reason = "its schema is a program's, so that nothing here knows what a version of it is made of"
+        raise MigrationInvalid(path=path, reason=reason, remedy="Use the program's own means.")
 
 
 def applied(records: Sequence[tuple[str, str]], schema: Schema) -> int:
@@ -74,6 +83,8 @@ def applied(records: Sequence[tuple[str, str]], schema: Schema) -> int:
 
 def newest(records: Sequence[tuple[str, str]], schema: Schema) -> str | None:
     """The newest version that records (version, checksum) name. Raises `MigrationInvalid` as `applied` does."""
+    if schema.program is not None:
+        return records[-1][0] if records else None
     count = applied(records, schema)
     return records[count - 1][0] if count else None
 

@@ -120,6 +120,7 @@ def migrate(connection: Connection, schema: Schema, to: str | None, limits: Limi
     Raises `MigrationError`; then the database is as the last whole migration left it.
     """
     start = time.perf_counter()
+    history.refuse_program(schema, str(to))
     before = version(connection, schema)
     order = history.versions(schema)
     position, target = history.position(order, before), history.position(order, to)
@@ -171,6 +172,18 @@ def _up(connection: Connection, migration: Migration) -> None:
 def _down(connection: Connection, migration: Migration) -> None:
     _run(connection, migration, "downgrade", migration.down or ())
     connection.execute("DELETE FROM tenantry_schema WHERE version = ?", (migration.version,))
+
+
+def enter(connection: Connection, migration: Migration) -> None:
+    """Record a migration that ran elsewhere."""
+    with _transaction(connection, migration.version):
+        _up(connection, migration)
+
+
+def leave(connection: Connection, migration: Migration) -> None:
+    """Take the record of a migration away that was taken back elsewhere."""
+    with _transaction(connection, migration.version):
+        _down(connection, migration)
 
 
 def _run(connection: Connection, migration: Migration, name: str, body: tuple[str, ...]) -> None:

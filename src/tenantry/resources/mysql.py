@@ -109,6 +109,7 @@ class Mysql(server_database.ServerDatabase):
     server_kind = "mysql"
     Options: ClassVar[type[BaseModel]] = Options
     dialect = MYSQL
+    takes_program = True
     making = "1"
     name_limit = 64
     user_limit = 32  # MySQL's; MariaDB takes 80
@@ -184,7 +185,7 @@ class Mysql(server_database.ServerDatabase):
     def _migrate(self, env: Environment, to: str | None) -> Migrated:
         """One process at a time: without transactions around them, two would run the same statements."""
         with self._open(env) as connection, locked(connection, _lock(self.server(env), self.locate(env))):
-            return server_migrator.migrate(MYSQL, connection, self.schema(), to, self._limits)
+            return self._bring(connection, env, to)
 
     def _enrol(self, env: Environment, login: str, password_hash: str, role: str) -> None:
         with self._open(env) as connection:
@@ -292,6 +293,8 @@ class Mysql(server_database.ServerDatabase):
         self._let_in(admin, name, self._login(env))
         with self._open(env, multi=True) as connection:
             mysql_script.run(connection, golden.script)
+            if self._program is not None:
+                self._bring(connection, env, self.newest)
         mysql_book.ready(admin, name)
 
     def _claim(self, admin: Connection, env: Environment, part: Part | None) -> None:

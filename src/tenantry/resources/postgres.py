@@ -92,6 +92,7 @@ class Postgres(PostgresKind):
     kind = "postgres"
     Options: ClassVar[type[BaseModel]] = Options
     dialect = POSTGRES
+    takes_program = True
     making = "1"
     name_limit = 63  # NAMEDATALEN - 1, postgresql.org/docs/current/sql-syntax-lexical.html
     user_limit = 63
@@ -184,6 +185,8 @@ class Postgres(PostgresKind):
             if not whole:
                 if there.database is not None or not self._claim(connection, env, there):
                     self._make(connection, env, there)
+                if self._program is not None:
+                    self._renew(env)
                 return
             admin.run(connection, [*self._admitting(connection, env, there), *self._opening(env)])
             self._renew(env)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Final
@@ -22,8 +23,6 @@ REFUSED: Final = frozenset({"42501", "28000", "28P01", "0LP01", "58P01", "0A000"
 """What a refusal looks like: no privilege, no login, no grant, no such extension, and our own division by zero."""
 
 TRACE: Final = "tenantry_attack"
-LOCK: Final = 0x7E4A77AC
-"""An advisory lock that nobody else takes."""
 
 SERVER: Final = (
     ("read a file of the server", sql.SQL("SELECT pg_read_file('PG_VERSION')")),
@@ -33,7 +32,7 @@ SERVER: Final = (
     ("run a program", sql.SQL("CREATE TEMP TABLE t (x text); COPY t FROM PROGRAM 'id'; SELECT x FROM t")),
     ("import a large object from a file", sql.SQL("SELECT lo_import('/etc/hostname')")),
     ("export a large object to a file", sql.SQL("SELECT lo_export(lo_from_bytea(0, 'x'), '/dev/null')")),
-    ("read the passwords", sql.SQL("SELECT rolpassword FROM pg_authid LIMIT 1")),
+    ("read the passwords", sql.SQL("SELECT count(rolpassword) FROM pg_authid")),
     ("make a role", sql.SQL("CREATE ROLE tenantry_attack")),
 )
 """What leads around every database of the server."""
@@ -59,7 +58,7 @@ MORE: Final = (
     ),
     (
         "read others' queries",
-        "SELECT string_agg(left(query, 40), '; ') FROM pg_stat_activity "
+        "SELECT count(*) || ' statements, of ' || min(usename) FROM pg_stat_activity "
         "WHERE usename <> session_user AND query NOT IN ('', '<insufficient privilege>')",
     ),
 )
@@ -188,18 +187,16 @@ class Attacker:
             return
         try:
             ask = sql.SQL("SELECT pg_terminate_backend({})").format(theirs.info.backend_pid)
-            theirs.execute(sql.SQL("LISTEN {}").format(sql.Identifier(TRACE)))
-            connection.execute("SELECT pg_advisory_lock(%s)", [LOCK])
-            held = theirs.execute("SELECT pg_try_advisory_lock(%s)", [LOCK]).fetchone() != (True,)
-            connection.execute("SELECT pg_advisory_unlock(%s)", [LOCK])
-            connection.execute(sql.SQL("NOTIFY {}").format(sql.Identifier(TRACE)))
-            heard = any(note.channel == TRACE for note in theirs.notifies(timeout=0))
-            yield (
-                Breach(self._name, lock, "a lock of the same number is the same lock")
-                if held
-                else Attempt(self._name, lock)
-            )
-            yield Breach(self._name, notify, "a notification was heard there") if heard else Attempt(self._name, notify)
+            number, channel = secrets.randbits(62), f"{TRACE}_{secrets.token_hex(8)}"  # others attack meanwhile
+            theirs.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+            connection.execute("SELECT pg_advisory_lock(%s)", [number])
+            held = theirs.execute("SELECT pg_try_advisory_lock(%s)", [number]).fetchone() != (True,)
+            connection.execute("SELECT pg_advisory_unlock(%s)", [number])
+            connection.execute(sql.SQL("NOTIFY {}").format(sql.Identifier(channel)))
+            heard = any(note.channel == channel for note in theirs.notifies(timeout=0))
+            same = "a lock of the same number is the same lock"
+            yield Breach(self._name, lock, same) if held else Attempt(self._name, lock)
+            yield Breach(self._name, notify, "one was heard there") if heard else Attempt(self._name, notify)
             yield self._step(connection, end, ask)
         finally:
             with suppress(psycopg.Error):

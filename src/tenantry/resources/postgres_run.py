@@ -29,6 +29,10 @@ CREATE TABLE IF NOT EXISTS {record} (
 """`done` is NULL for a migration that is whole; what the others mean is told in `postgres_steps`."""
 
 
+WATCHFUL: Final = "WHERE version() ~ 'linux'"
+"""Where a server can see while a statement runs that its client died: that lets go of a killed migration's locks."""
+
+
 class Connection(psycopg.Connection[tuple[Any, ...]]):
     """A connection that SQLAlchemy may use inside our transaction, without ending it."""
 
@@ -63,7 +67,9 @@ def limiting(connection: Connection, scope: str = "") -> list[str]:
     if limits is None:
         return []
     given = {"lock_timeout": limits.lock, "statement_timeout": limits.statement}
-    return [f"SET {scope}{name} = {min(round(1000 * seconds), 2**31 - 1) or 1}" for name, seconds in given.items()]
+    words = [f"SET {scope}{name} = {min(round(1000 * seconds), 2**31 - 1) or 1}" for name, seconds in given.items()]
+    local = "true" if scope else "false"
+    return [*words, f"SELECT set_config('client_connection_check_interval', '1s', {local}) {WATCHFUL}"]
 
 
 @contextmanager
@@ -75,7 +81,7 @@ def limited(connection: Connection) -> Iterator[None]:
         yield
     finally:
         with suppress(psycopg.Error):
-            connection.execute("RESET lock_timeout; RESET statement_timeout")
+            connection.execute("RESET ALL")
 
 
 def run(connection: Connection, name: str, before: Sequence[str], body: Sequence[str], after: Sequence[str]) -> None:

@@ -10,12 +10,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import Field, ValidationError
 
 from tenantry.config import Frozen, Seconds
 from tenantry.errors import MigrationInvalid
+
+if TYPE_CHECKING:
+    from tenantry.resources.command import Program
 
 MIGRATIONS: Final = 9999
 """The most migrations of one schema: their numbers have four digits."""
@@ -86,6 +89,7 @@ class Schema:
     migrations: tuple[Migration, ...]
     fingerprint: str  # changes with any file's name or content
     alembic: bool = False
+    program: Program | None = None  # that migrates in place of files
 
     def between(self, applied: int, target: int) -> tuple[Migration, ...]:
         """What leads from the first `applied` migrations to the first `target`: upwards, or back in reverse order."""

@@ -12,7 +12,8 @@ from tenantry.config import Frozen, Seconds
 from tenantry.credentials import USER_TABLE
 from tenantry.errors import ResourceError
 from tenantry.model import Environment, Finding, Login, Migrated
-from tenantry.resources import Resource, Setting, history, limits, server_migrator, servers
+from tenantry.resources import Setting, command, history, limits, server_migrator, servers
+from tenantry.resources.command import Place, Programmed, Records
 from tenantry.resources.schema import EMPTY, Schema, checksum, fingerprint, read
 from tenantry.resources.server_migrator import Dialect
 
@@ -28,13 +29,13 @@ class Pool(Frozen):
 class Options(servers.Options):
     """What every kind of database on a server takes."""
 
-    directory: str | None = Field(default=None, alias="schema")  # `schema` itself is a name of pydantic's
+    directory: str | command.Options | None = Field(default=None, alias="schema")  # `schema` is a name of pydantic's
     seed: str | None = None
     migrate: limits.Options = limits.Options()
     pool: Pool = Pool()
 
 
-class ServerDatabase(servers.OnServer, Resource):
+class ServerDatabase(servers.OnServer, Programmed):
     """A database on a server, at the newest schema of its blueprint."""
 
     Options: ClassVar[type[BaseModel]] = Options
@@ -45,7 +46,7 @@ class ServerDatabase(servers.OnServer, Resource):
 
     def __init__(self, name: str, options: Any, setting: Setting) -> None:
         super().__init__(name, options, setting)
-        self._directory = self._declared("schema", options.directory, directory=True) if options.directory else None
+        self._directory = self._declare()
         self._seed = self._declared("seed", options.seed) if options.seed else None
         self._limits = setting.limits.on(options.migrate)
 
@@ -63,6 +64,8 @@ class ServerDatabase(servers.OnServer, Resource):
 
     def schema(self) -> Schema:
         """The migrations as the files are now. Raises `MigrationInvalid`."""
+        if self._program is not None:
+            return Schema(self.setting.root, (), self._program.fingerprint(), program=self._program)
         return read(self._directory, self.dialect.split) if self._directory else EMPTY
 
     def versions(self) -> tuple[str, ...]:
@@ -92,7 +95,8 @@ class ServerDatabase(servers.OnServer, Resource):
 
     def _fill_to(self, connection: Any, version: str | None) -> None:
         self._add_users(connection)
-        server_migrator.migrate(self.dialect, connection, self.schema(), version, self._limits)
+        if self._program is None:
+            server_migrator.migrate(self.dialect, connection, self.schema(), version, self._limits)
 
     def _add_users(self, connection: Any) -> None:
         if self.setting.users:
@@ -102,7 +106,7 @@ class ServerDatabase(servers.OnServer, Resource):
         """Bring a database that was there already to what a new one would be, its data kept."""
         with self._open(env) as connection:
             self._add_users(connection)
-            server_migrator.migrate(self.dialect, connection, self.schema(), self.newest, self._limits)
+            self._bring(connection, env, self.newest)
 
     def _version(self, env: Environment) -> str | None:
         with self._open(env) as connection:
@@ -110,7 +114,20 @@ class ServerDatabase(servers.OnServer, Resource):
 
     def _migrate(self, env: Environment, to: str | None) -> Migrated:
         with self._open(env) as connection:
-            return server_migrator.migrate(self.dialect, connection, self.schema(), to, self._limits)
+            return self._bring(connection, env, to)
+
+    def _bring(self, connection: Any, env: Environment, to: str | None) -> Migrated:
+        """Bring an environment's database to a version."""
+        schema = self.schema()
+        if self._program is None:
+            return server_migrator.migrate(self.dialect, connection, schema, to, self._limits)
+        place = Place(self.kind, None, self.server(env).address, self.locate(env), self._login(env))
+        records = Records(
+            version=lambda: server_migrator.version(self.dialect, connection, schema),
+            add=lambda one: self.dialect.step(connection, one, True),
+            remove=lambda one: self.dialect.step(connection, one, False),
+        )
+        return self._command(env, place, records, to)
 
     def _confirm(self, connection: Any, version: str | None) -> None:
         """Raise `MigrationInvalid` where a database that is to be adopted records another version than is said."""
@@ -127,7 +144,7 @@ class ServerDatabase(servers.OnServer, Resource):
             if version != self.newest:
                 what = f"schema {version or 'none'} is behind {self.newest}"
                 faults.append(Finding(self.name, False, what, "Run `tenantry migrate run`."))
-            else:
+            elif self._program is None:  # what a program makes in each database is not known beforehand
                 faults += self._drift(env, connection)
         told = f"{self.kind} {self.locate(env)} on {self.server(env).name}, schema {version or 'none'}"
         return faults or [Finding(self.name, True, told)]

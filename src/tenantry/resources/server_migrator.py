@@ -102,6 +102,7 @@ def migrate(dialect: Dialect, connection: Any, schema: Schema, to: str | None, l
     Raises `MigrationError`; then the database is as the last whole migration left it.
     """
     start = time.perf_counter()
+    history.refuse_program(schema, str(to))
     before = version(dialect, connection, schema)
     order = history.versions(schema)
     position, target = history.position(order, before), history.position(order, to)

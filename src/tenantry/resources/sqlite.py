@@ -68,6 +68,7 @@ class Sqlite(Filed, database.Database):
 
     kind = "sqlite"
     takes_file = True
+    takes_program = True
     Options: ClassVar[type[BaseModel]] = Options
 
     def __init__(self, name: str, options: Any, setting: Setting) -> None:

@@ -1,0 +1,262 @@
+"""Migrations killed (SIGKILL) around every step and inside statements, on every kind with a schema: nothing stays half.
+
+A kind joins by one `Kind` in `KINDS`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ground as g
+from ground import Ground
+from kills import CLAIMED, END, Moment, inside, note, outcomes, populate, run, steps, whole
+from shelves import MariaShelves, Shelves
+from tenantry.platform import Platform
+from tenantry.registry.journal import Operation, State
+
+TENANTS = 3  # of each operation: a canary and two of the first wave
+SLOW_SECONDS = 600  # a statement that a test ends by killing; nobody waits for it
+
+PLAIN = """
+CREATE TABLE more_{n} (id INTEGER PRIMARY KEY);
+INSERT INTO more_{n} VALUES (1);
+INSERT INTO page VALUES ({n}, 'once');
+-- down
+DROP TABLE more_{n};
+DELETE FROM page WHERE id = {n};
+"""
+TEMPO = "CREATE TABLE tempo (n INTEGER NOT NULL);\n"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind with a schema, and where inside its migrations workers are killed."""
+
+    name: str
+    open: Callable[[pytest.FixtureRequest, Path], Ground]
+    look: Callable[[Ground, Platform, str, str], Any]  # one statement on a tenant's database; a coroutine
+    moments: list[Moment]
+    slow: str  # a statement that changes every page, and takes as many seconds as `tempo` holds
+    busy: str | None  # counts slow statements that run; None: nobody but SQLite can write then
+    text: str = PLAIN
+
+
+def at(owner: str, name: str) -> list[Moment]:
+    """Before and after a function, in the canary."""
+    return [inside("canary", owner, name, when) for when in ("before", "after")]
+
+
+# --- the kinds ----------------------------------------------------------------------------------------------------
+
+
+async def on_file(ground: Ground, _: Platform, slug: str, statement: str) -> list[Any]:
+    return ground.sql(slug, statement)
+
+
+async def on_postgres(ground: Ground, platform: Platform, slug: str, statement: str) -> list[Any]:
+    assert isinstance(ground, Shelves)
+    return ground.query("pg1", statement, f"{ground.prefix}_{slug}")
+
+
+async def on_maria(ground: Ground, platform: Platform, slug: str, statement: str) -> list[Any]:
+    assert isinstance(ground, MariaShelves)
+    name = f"{ground.prefix}_{slug}"
+    return ground.server.run(f"USE `{name}`", statement)
+
+
+def shelved(request: pytest.FixtureRequest, root: Path) -> Ground:
+    return Shelves(root, request.getfixturevalue("postgres"))
+
+
+def on_shelves_of_maria(request: pytest.FixtureRequest, root: Path) -> Ground:
+    return MariaShelves(root, request.getfixturevalue("mariadb_server"))
+
+
+DIALECT, STEPS = "tenantry.resources.postgres_dialect", "tenantry.resources.postgres_steps.Steps"
+SLOW_POSTGRES = "UPDATE page SET title = title || '!' FROM (SELECT pg_sleep((SELECT max(n) FROM tempo))) AS slow"
+
+SQLITE = Kind(
+    "sqlite",
+    lambda _, root: Ground(root),
+    on_file,
+    [*at("tenantry.resources.migrator", "_up"), *at("tenantry.resources.migrator", "_check_references")],
+    "UPDATE page SET title = title || '!' WHERE (WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n "
+    "WHERE i < (SELECT max(n) FROM tempo) * 1000000) SELECT count(*) FROM n) > 0",
+    None,
+)
+POSTGRES = Kind(
+    "postgres",
+    shelved,
+    on_postgres,
+    at(DIALECT, "run"),
+    SLOW_POSTGRES,
+    "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'",
+)
+OFF = Kind(
+    "postgres, no transaction",
+    shelved,
+    on_postgres,
+    [*at(STEPS, "_begin"), *at(STEPS, "_one"), *at(STEPS, "_finish")],
+    "-- tenantry: transaction=off\n"
+    "CREATE FUNCTION slowly(text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS "
+    "$$ BEGIN PERFORM pg_sleep((SELECT max(n) FROM tempo)); RETURN $1; END $$;\n"
+    f"{SLOW_POSTGRES.replace('FROM (SELECT pg_sleep((SELECT max(n) FROM tempo))) AS slow', '')};\n"
+    "CREATE INDEX CONCURRENTLY page_slowly ON page (slowly(title))",
+    "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'",
+    "-- tenantry: transaction=off\n"
+    + PLAIN.replace("INSERT INTO page", "CREATE INDEX CONCURRENTLY more_{n}_id ON more_{n} (id);\nINSERT INTO page", 1),
+)
+MARIA = Kind(
+    "mysql",
+    on_shelves_of_maria,
+    on_maria,
+    [
+        inside("canary", "tenantry.resources.mysql_dialect", "_begin"),
+        *at("tenantry.resources.mysql_dialect", "_run"),
+        *at("tenantry.resources.mysql_dialect", "_write"),
+    ],
+    "UPDATE page SET title = concat(title, '!') WHERE sleep((SELECT max(n) FROM tempo) / 60) = 0",
+    "SELECT id FROM information_schema.processlist WHERE db = database() AND state = 'User sleep'",
+)
+KINDS = [SQLITE, POSTGRES, OFF, MARIA]
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: kind.name.replace(", ", "-"))
+def kind(request: pytest.FixtureRequest) -> Kind:
+    """Each kind in turn."""
+    found: Kind = request.param
+    return found
+
+
+@pytest.fixture
+def ground(request: pytest.FixtureRequest, kind: Kind, tmp_path: Path) -> Iterator[Ground]:
+    """A platform with databases of the kind."""
+    made = kind.open(request, tmp_path / "platform")
+    made.migration("0001_pages.sql", f"{TEMPO}{g.FIRST}")
+    yield made
+    if isinstance(made, Shelves):
+        made.clear()
+
+
+# --- what is killed -----------------------------------------------------------------------------------------------
+
+
+async def renew(platform: Platform) -> None:
+    """Make the golden template, so that what is hooked is called for tenants first."""
+    async with platform.registry.read() as tx:
+        await platform.tools.learn_servers(tx)
+    for resources in platform.tools.resources.values():
+        for resource in resources:
+            await resource.prepare()
+
+
+@pytest.fixture
+def submit(kind: Kind) -> Any:
+    """Makes tenants, a new migration, and an operation for three tenants each."""
+
+    async def submitting(ground: Ground, platform: Platform, names: list[str]) -> list[Operation]:
+        slugs = {name: [f"{name}-{i}" for i in range(TENANTS)] for name in names}
+        await populate(ground, platform, [slug for some in slugs.values() for slug in some])
+        number = len(list((ground.root / "schema").iterdir())) + 1
+        ground.migration(f"{number:04}_more.sql", kind.text.format(n=number))
+        await renew(platform)
+        return [await platform.migrations.run(slugs=some) for some in slugs.values()]
+
+    return submitting
+
+
+async def test_killed_around_every_step(
+    kind: Kind, ground: Ground, submit: Any, tmp_path: Path, record_property: Any
+) -> None:
+    """A migration whose worker is killed anywhere brings each tenant to the new schema, each statement once."""
+    moments = [CLAIMED, *steps("template", "canary", "wave 1"), *kind.moments, *END]
+    async with ground.open() as platform:
+        cases = await run(ground, platform, moments, submit)
+        note(record_property, f"migrate, {kind.name}", cases, tmp_path)
+        assert outcomes(cases) == {"done"}
+        await whole(platform, cases)
+        for case in cases:
+            items = await platform.operations.items(case.operation.id)
+            assert len(items) == TENANTS
+            for item in items:
+                number = int(item.arguments["to"][:4])
+                assert await version_of(platform, item.subject) >= number
+                rows = await kind.look(ground, platform, item.subject, f"SELECT * FROM more_{number}")
+                assert [int(row[0]) for row in rows] == [1]
+        rest = await platform.migrations.run()  # those of the first kills are behind what was written for the last
+        assert (await platform.operations.finish(rest.id)).operation.state is State.DONE
+        assert await g.faults_of(platform) == []
+
+
+async def version_of(platform: Platform, slug: str) -> int:
+    """The number of the schema that the registry has of a tenant's database."""
+    (environment,) = (await platform.tenants.show(slug)).environments
+    (version,) = [place.version for place in environment.places if place.name == "db"]
+    return int(str(version)[:4])
+
+
+# --- in the middle of a statement ---------------------------------------------------------------------------------
+
+
+async def test_killed_inside_a_statement(kind: Kind, ground: Ground, tmp_path: Path, record_property: Any) -> None:
+    """A worker killed while a statement runs leaves a tenant that serves; the next run changes each row once."""
+    async with ground.open() as platform:
+        await populate(ground, platform, ["acme"])
+
+        async def look(statement: str) -> list[Any]:
+            found: list[Any] = await kind.look(ground, platform, "acme", statement)
+            return found
+
+        await look("INSERT INTO page VALUES (1, 'a')")
+        await look(f"INSERT INTO tempo VALUES ({SLOW_SECONDS})")
+        ground.migration("0002_slow.sql", f"{kind.slow};\n")
+        await renew(platform)
+        operation = await platform.migrations.run(slugs=["acme"])
+        with ground.worker() as doomed:
+            await g.until(lambda: running(kind, ground, look), "the slow statement")
+            doomed.send_signal(signal.SIGKILL)
+            doomed.wait()
+        assert [tuple(row) for row in await look("SELECT title FROM page")] in ([("a",)], [("a!",)])
+        assert await version_of(platform, "acme") == 1
+        await g.until(lambda: hurried(look), "the end of what the killed one holds")
+        with ground.worker() as fresh:
+            await g.lives(platform, fresh)
+            ended = await g.ended(platform, operation)
+        assert ended.operation.state is State.DONE, ended
+        assert [tuple(row) for row in await look("SELECT title FROM page")] == [("a!",)]
+        assert await version_of(platform, "acme") == 2
+        assert await g.faults_of(platform) == []
+
+
+async def running(kind: Kind, ground: Ground, look: Any) -> bool:
+    """Whether the slow statement runs just now."""
+    if kind.busy is not None:
+        return bool(await look(kind.busy))
+    with contextlib.suppress(Exception):
+        return await asyncio.to_thread(_is_locked, ground.database("acme"))
+    return False
+
+
+def _is_locked(path: Path) -> bool:
+    import sqlite3
+
+    with contextlib.closing(sqlite3.connect(path, timeout=0)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return True
+    return False
+
+
+async def hurried(look: Any) -> bool:
+    """Let the slow statement be quick from now on."""
+    await look("UPDATE tempo SET n = 0")
+    return True
