@@ -84,8 +84,12 @@ class World:
         """A migration file in the schema directory."""
         path = self.root / "schema" / name
         path.parent.mkdir(exist_ok=True)
-        path.write_text(text)
+        path.write_text(self.named(text))
         return path
+
+    def named(self, text: str) -> str:
+        """A script as files of this kind have it."""
+        return text
 
     def files(self) -> set[str]:
         """All there is of tenants: files below their directory, or what a server has of them."""
@@ -272,6 +276,12 @@ DROP FUNCTION trim_title();
     def damage(self, resource: Resource, env: Environment) -> None:
         self.query(resource, env, "ALTER TABLE page ALTER COLUMN title TYPE varchar(99)")
 
+    def roles(self) -> set[str]:
+        """The roles of the platform."""
+        with psycopg.connect(self.server.url()) as connection:
+            rows = connection.execute("SELECT rolname FROM pg_roles WHERE starts_with(rolname, %s)", (self.prefix,))
+            return {str(row[0]) for row in rows}
+
     def clear(self) -> None:
         """Remove all that was made on the server."""
         postgres_admin.forget()
@@ -281,8 +291,7 @@ DROP FUNCTION trim_title();
                 sql.SQL("ALTER DATABASE {} IS_TEMPLATE false").format(database),
                 sql.SQL("DROP DATABASE {} WITH (FORCE)").format(database),
             )
-        left = sorted((name.removeprefix("role ") for name in self.files()), reverse=True)
-        for role in [*left, str(make_url(self.admin).username)]:
+        for role in [*sorted(self.roles(), reverse=True), str(make_url(self.admin).username)]:
             self.server.run(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
 
 
@@ -352,23 +361,6 @@ class RowsWorld(PostgresWorld):
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         return f"pg/{name}"
 
-    def roles(self) -> set[str]:
-        """The roles of the platform."""
-        with psycopg.connect(self.server.url()) as connection:
-            rows = connection.execute("SELECT rolname FROM pg_roles WHERE starts_with(rolname, %s)", (self.prefix,))
-            return {str(row[0]) for row in rows}
-
-    def clear(self) -> None:
-        postgres_admin.forget()
-        for name in self.databases():
-            database = sql.Identifier(name)
-            self.server.run(
-                sql.SQL("ALTER DATABASE {} IS_TEMPLATE false").format(database),
-                sql.SQL("DROP DATABASE {} WITH (FORCE)").format(database),
-            )
-        for role in [*self.roles(), str(make_url(self.admin).username)]:
-            self.server.run(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
-
 
 WORLDS: dict[str, type[World]] = {
     "memory": MemoryWorld,
@@ -389,7 +381,7 @@ def furnish(world: World) -> None:
     """Give a world two migrations, a seed and a template."""
     world.migration("0001_pages.sql", world.first)
     world.migration("0002_bodies.sql", SECOND)
-    (world.root / "seed.sql").write_text(SEED)
+    (world.root / "seed.sql").write_text(world.named(SEED))
     (world.root / "templates").mkdir()
     (world.root / "templates" / "env.json.j2").write_text(
         '{"name": {{ values.site_name | json }}, "host": {{ hostname | json }}, "slug": "{{ slug }}"}\n'

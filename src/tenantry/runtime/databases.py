@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session
 
-KINDS: Final = frozenset({"sqlite", "postgres", "mysql", "rows"})
+KINDS: Final = frozenset({"sqlite", "postgres", "mysql", "rows", "prefix"})
 """The kinds of resources a session can be opened on."""
 
 Origin = tuple[str, int]  # file and line
@@ -62,6 +62,10 @@ class Databases:
         if place.server is None:
             return self.files.connection_sync(environment, place)
         return self.pools.connection(environment, place, origin)
+
+    def prefix(self, resource: str | None) -> str:
+        """How the names of the current tenant's tables begin."""
+        return self._place(resource)[1].prefix
 
     def _place(self, resource: str | None) -> tuple[Environment, Place]:
         """The current environment as it is now, and the place of its database."""

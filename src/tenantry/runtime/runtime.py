@@ -334,6 +334,14 @@ def tenant_session(resource: str | None = None) -> TenantSession:
     return TenantSession(runtime.databases, resource, (frame.f_code.co_filename, frame.f_lineno))
 
 
+def table_prefix(resource: str | None = None) -> str:
+    """How the current tenant's tables begin; empty where it has a database of its own. Raises as `tenant_session` does.
+
+    Statements and models in its sessions write it as `{prefix}`; this is for what goes past SQLAlchemy.
+    """
+    return connected().databases.prefix(resource)
+
+
 def tenant_storage(resource: str = "media") -> Storage:
     """The files of the current tenant. Raises `NoTenant`."""
     return connected().storage(resource)
