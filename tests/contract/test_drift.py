@@ -9,13 +9,12 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from psycopg import sql
 
 from mysql_world import MysqlWorld
 from tenantry.model import Environment
 from tenantry.resources import Resource
 from tenantry.resources.shapes import differences
-from worlds import PostgresWorld, RowsWorld, SqliteWorld, World, furnish
+from worlds import PostgresWorld, SqliteWorld, World, furnish
 
 POSTGRES = """
 CREATE TYPE mood AS ENUM ('calm', 'cross');
@@ -272,34 +271,3 @@ async def test_drift_on_sqlite(tmp_path: Path) -> None:
     world = SqliteWorld("sqlite", tmp_path, {"schema": "schema", "seed": "seed.sql"})
     furnish(world)
     await proven(world, SQLITE, ON_SQLITE)
-
-
-ON_SHARED = {
-    "policy": "DROP POLICY {policy} ON page",
-    "row level security": "ALTER TABLE page NO FORCE ROW LEVEL SECURITY",
-    "column": "ALTER TABLE page ADD COLUMN more text",
-    "index": "CREATE INDEX more ON page (title)",
-    "view": "CREATE VIEW more AS SELECT 1 AS one",
-}
-
-
-@pytest.mark.postgres
-async def test_drift_of_shared_tables(rows_world: RowsWorld) -> None:
-    """What was changed in tables that tenants share, their policies too, is found and undone by the SQL shown."""
-    world = rows_world
-    case = resource, env = world.resource(), world.environment()
-    await resource.create(env)
-    assert await drift(case) == []
-    (answer,) = await resource.shapes([env])
-    assert isinstance(answer, tuple), answer
-    policy = next(name for name in answer[1] if name.startswith("policy page ")).split(" ")[2]
-    database = str(world.options["database"])
-    for what, change in ON_SHARED.items():
-        world.query(resource, env, change.format(policy=policy))
-        assert await drift(case) != [], what
-        said = await resource.mend(env, resource.newest)
-        with psycopg.connect(world.server.url(database), autocommit=True) as session:
-            session.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(f"{database}_owner")))
-            for statement in said:
-                session.execute(statement.encode())
-        assert await drift(case) == [], (what, said)

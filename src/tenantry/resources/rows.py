@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final
 
@@ -199,8 +200,8 @@ class Rows(PostgresKind):
             raise NameTaken(kind="database", name=found.name, server=server.name)
         return found
 
-    def _make_roles(self, connection: Admin, server: Server, login: Login | None) -> None:
-        """The owner, and the application's role; with a login this one may log in."""
+    def _make_roles(self, connection: Admin, server: Server, login: Login, *, anew: bool = False) -> None:
+        """The owner, and the application's role, which gets its password where it has none, or `anew`."""
         there = admin.roles(connection, self.owner, self.role)
         steps: list[sql.Composable] = []
         for name in (self.owner, self.role):
@@ -210,7 +211,7 @@ class Rows(PostgresKind):
                 steps.append(sql.SQL("COMMENT ON ROLE {} IS {}").format(role, self._mine))
             elif there[name].comment != self._mine:
                 raise NameTaken(kind="role", name=name, server=server.name)
-        if login is not None and not (login.user in there and there[login.user].open):
+        if anew or not (login.user in there and there[login.user].open):
             password = admin.verifier(connection, login.user, login.password)
             steps.append(sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(login.user), password))
         if steps:
@@ -275,9 +276,13 @@ class Rows(PostgresKind):
         if not self._is_current(env):
             self._ready(env, self.newest)
         with self._inside(env) as inner, rows_tables.working_for(inner, env.key):
-            if rows_tables.mark(inner, env.key, env.tenant.slug) and self._seed:
+            fresh = rows_tables.mark(inner, env.key, env.tenant.slug)
+            if fresh and self._seed:
                 statements = self.dialect.split(self._seed.read_text("utf-8"), self._seed.name)
                 self.dialect.sow(inner, statements, self._seed.name)
+        if not fresh:  # somebody repairs it: perhaps its applications are not let in
+            with self._alone(self.server(env)) as connection:
+                self._make_roles(connection, self.server(env), self._login(env), anew=True)
 
     def _is_current(self, env: Environment) -> bool:
         """Whether what all share is there, at the newest schema."""
@@ -338,9 +343,39 @@ class Rows(PostgresKind):
             declared = self._golden.ready(administrator, server)
         return differences(declared, shape(connection))
 
+    def _shape(self, env: Environment) -> tuple[str | None, Mapping[str, str]]:
+        with self._open(env) as inner:
+            return server_migrator.version(self.dialect, inner, self.schema()), shape(inner)
+
+    def _declared_shape(self, env: Environment, version: str | None) -> Mapping[str, str]:
+        server = self.server(env)
+        with self._admin(server) as connection:
+            if version == self.newest:
+                return self._golden.ready(connection, server)
+            return self._golden.shape_of(connection, server, self._at(version), f"at {version}")
+
+    def _mend(self, env: Environment, version: str | None) -> tuple[str, ...]:
+        server = self.server(env)
+        with (
+            self._admin(server) as connection,
+            self._golden.aside(connection, server, self._at(version), f"for {version}") as golden,
+            self._inside(env) as inner,
+        ):
+            return postgres_diff.statements(golden, inner)
+
+    def _at(self, version: str | None) -> template.Fill:
+        return partial(self._lay_out_to, version=version)
+
     def _unsafe(self, env: Environment, connection: Connection) -> list[Finding]:
-        found = rows_plan.weaknesses(connection, self.role, self.options.shared)
-        return [Finding(self.name, False, one.what, one.remedy) for one in found]
+        weak = rows_plan.weaknesses(connection, self.role, self.options.shared)
+        found = [Finding(self.name, False, one.what, one.remedy) for one in weak]
+        try:
+            with self._application(env):
+                return found
+        except psycopg.OperationalError as error:
+            what = f"the server refuses the login of applications: {admin.refusal(str(error)) or error}"
+            remedy = f"`tenantry tenant check {env.tenant.slug} --repair` gives it back."
+            return [*found, Finding(self.name, False, what, remedy)]
 
     @contextmanager
     def _application(self, env: Environment) -> Iterator[Connection]:
@@ -367,7 +402,7 @@ class Rows(PostgresKind):
         with self._application(env) as connection, rows_tables.working_for(connection, env.key):
             connection.execute(_UPROOT)
 
-    # --- rehearsals and drift ---
+    # --- rehearsals ---
 
     @property
     def can_rehearse(self) -> bool:
@@ -405,22 +440,6 @@ class Rows(PostgresKind):
                 copy = scratch.Scratch(env, self._weigh(env), time.perf_counter() - start, room, watch.over)
                 steps = scratch.path(self.versions(), before, to)
                 return scratch.through(copy, before, to, steps, lambda _, version: self._lay_out_to(inner, version))
-
-    def _shape(self, env: Environment) -> tuple[str | None, Mapping[str, str]]:
-        with self._open(env) as inner:
-            return server_migrator.version(self.dialect, inner, self.schema()), shape(inner)
-
-    def _declared_shape(self, env: Environment, version: str | None) -> Mapping[str, str]:
-        server = self.server(env)
-        if version != self.newest:
-            with self._laid_out(server, version) as inner:
-                return shape(inner)
-        with self._admin(server) as connection:
-            return self._golden.ready(connection, server)
-
-    def _mend(self, env: Environment, version: str | None) -> tuple[str, ...]:
-        with self._laid_out(self.server(env), version) as golden, self._open(env) as inner:
-            return postgres_diff.statements(golden, inner)
 
     # --- templates ---
 
