@@ -194,6 +194,11 @@ class Link(Slot):
         """Whose it is."""
         return cast("Tenancy", self.share)
 
+    @property
+    def driver(self) -> Any:
+        """The driver's own connection, for frameworks that speak to no other. It is given back as unsound."""
+        return self._raw
+
     def fits(self, place: Place | None) -> bool:
         """Whether it leads to a place, by the login of now."""
         server = self.tenancy.host.server
