@@ -35,9 +35,21 @@ def drawing(colours: Sequence[str]) -> bytes:
         for x in range(WIDTH):
             inside = (x - 225) ** 2 + (y - 75) ** 2 < 2500
             share = 255 if inside else 200 if x / 3 + 90 > 260 - y else y * 150 // HEIGHT
-            lines += bytes(((r * (255 - share) + r2 * share) // 255, (g * (255 - share) + g2 * share) // 255, (b * (255 - share) + b2 * share) // 255))
-    parts = ((b"IHDR", struct.pack(">IIBBBBB", WIDTH, HEIGHT, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(lines)), (b"IEND", b""))
-    chunks = (struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts)
+            lines += bytes(
+                (
+                    (r * (255 - share) + r2 * share) // 255,
+                    (g * (255 - share) + g2 * share) // 255,
+                    (b * (255 - share) + b2 * share) // 255,
+                )
+            )
+    parts = (
+        (b"IHDR", struct.pack(">IIBBBBB", WIDTH, HEIGHT, 8, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(lines)),
+        (b"IEND", b""),
+    )
+    chunks = (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts
+    )
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
