@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.engine import make_url
 
 import ground as g
 from mariadb import MariaDB
@@ -60,10 +61,10 @@ def canaries(ground: g.Ground) -> list[str]:
 # --- no breach ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["files", "postgres", "mysql"])
+@pytest.mark.parametrize("kind", ["files", "postgres", "mysql", "rows"])
 async def test_tenants_that_are_kept_apart(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """On every kind, nothing gets through, everything could be tried, and nothing is left behind or has drifted."""
-    platform_of = {"files": _files, "postgres": _postgres, "mysql": _mysql}[kind]
+    platform_of = {"files": _files, "postgres": _postgres, "mysql": _mysql, "rows": _rows}[kind]
     ground = platform_of(tmp_path / "platform", request)
     async with ground.open() as platform:
         await populated(platform, "acme", "umbrella", "initech")
@@ -88,6 +89,27 @@ def _postgres(root: Path, request: pytest.FixtureRequest) -> g.Ground:
     made = Shelves(root, server)
     request.addfinalizer(made.clear)
     return made
+
+
+def _rows(root: Path, request: pytest.FixtureRequest) -> g.Ground:
+    made = _postgres(root, request)
+    assert isinstance(made, Shelves)
+    own, shared = (
+        f'kind = "postgres", name = "{made.prefix}_{{slug}}"',
+        f'kind = "rows", database = "{made.prefix}_all"',
+    )
+    assert own in made.config.read_text()
+    made.config.write_text(made.config.read_text().replace(own, shared))
+    request.addfinalizer(lambda: _drop_templates(made))  # which grant to the role that is dropped after them
+    return made
+
+
+def _drop_templates(made: Shelves) -> None:
+    admin = str(make_url(made.admins["pg1"]).username)
+    query = f"SELECT datname FROM pg_database WHERE pg_get_userbyid(datdba) = '{admin}' AND datname LIKE 'tenantry%'"
+    for (name,) in made.query("pg1", query):
+        made.query("pg1", f'ALTER DATABASE "{name}" IS_TEMPLATE false')
+        made.query("pg1", f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 def _mysql(root: Path, request: pytest.FixtureRequest) -> g.Ground:

@@ -49,6 +49,7 @@ SCHEDULE: Final = "schedule"
 
 CANARY: Final = "canary"
 TRACE: Final = "tenantry-canary-"
+SESSIONS: Final = "sessions"
 
 Chosen: TypeAlias = tuple[str, str]
 """A tenant's id and the id of one of its environments."""
@@ -491,10 +492,14 @@ class _Run:
             return
         for name, seen in (await self.outside.seek(env, self.trace)).items():
             where = f"{name} by the application's session"
+            own = {canary for canary, (owner, planted) in owners.items() if (owner.id, planted) == (env.id, name)}
             strays = [canary for canary in seen if owners.get(canary, (env, ""))[0].id != env.id]
             self._strays(env, where, strays, owners, tallies)
-            if seen and not strays:
-                tallies[env.id].add([Attempt("sessions", CANARY)], "")
+            if not own <= set(seen):
+                reason = f"its own canary in {name} was not found by the application's session"
+                tallies[env.id].add([Untried(SESSIONS, CANARY, reason)], "")
+            elif not strays:
+                tallies[env.id].add([Attempt(SESSIONS, CANARY)], "")
 
     @staticmethod
     def _strays(
