@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,15 +17,13 @@ import psycopg
 from psycopg import sql
 from sqlalchemy.engine import make_url
 
+from bench.peer import Peer
 from bench.report import Report
+from bench.server import DURABLE, servers
 from tenantry.config import ResourceSpec
 from tenantry.model import Environment, Place, Server, Status, Tenant, new_id
 from tenantry.resources import Resource, Servers, Setting, build, postgres_admin
 from tenantry.resources.postgres import Postgres as Kind
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-
-import servers
 
 TABLES = 40
 ROUNDS = 20
@@ -37,9 +32,6 @@ BULK = 24
 TURNS = 3
 SPARES = 10
 PEERS = 5
-
-DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on", "shared_buffers": "128MB"}
-"""A server as people run it; the tests' own is quicker."""
 
 TABLE = """
 CREATE TABLE thing_{number} (
@@ -50,49 +42,6 @@ CREATE TABLE thing_{number} (
   made timestamptz NOT NULL
 );
 CREATE INDEX thing_{number}_by_name ON thing_{number} (name);
-"""
-
-DJANGO = """
-import json, sys, time
-from pathlib import Path
-import django
-from django.conf import settings
-url = json.loads(sys.argv[1])
-settings.configure(
-    DATABASES={"default": {"ENGINE": "django_tenants.postgresql_backend", **url}},
-    DATABASE_ROUTERS=("django_tenants.routers.TenantSyncRouter",),
-    INSTALLED_APPS=["django_tenants", "django.contrib.contenttypes", "peer_shared", "peer_tables"],
-    SHARED_APPS=["django_tenants", "django.contrib.contenttypes", "peer_shared"], TENANT_APPS=["peer_tables"],
-    TENANT_MODEL="peer_shared.Client", TENANT_DOMAIN_MODEL="peer_shared.Domain",
-    DEFAULT_AUTO_FIELD="django.db.models.BigAutoField", USE_TZ=True,
-)
-sys.path.insert(0, str(Path.cwd()))
-django.setup()
-from django.core.management import call_command
-call_command("makemigrations", "peer_shared", "peer_tables", verbosity=0)
-call_command("migrate_schemas", "--shared", verbosity=0)
-from peer_shared.models import Client
-times = []
-for number in range(int(sys.argv[2])):
-    start = time.perf_counter()
-    Client(schema_name=f"peer_{number}", name="Peer").save(verbosity=0)
-    times.append(time.perf_counter() - start)
-print(json.dumps(times))
-"""
-SHARED = """
-from django.db import models
-from django_tenants.models import DomainMixin, TenantMixin
-class Client(TenantMixin):
-    name = models.CharField(max_length=100)
-class Domain(DomainMixin):
-    pass
-"""
-MODEL = """
-class Thing{number}(models.Model):
-    name = models.CharField(max_length=200, db_index=True)
-    amount = models.IntegerField()
-    note = models.TextField(null=True)
-    made = models.DateTimeField()
 """
 
 
@@ -245,21 +194,9 @@ async def once(part: Kind, slug: str) -> float:
 
 def peer(server: servers.Postgres) -> float:
     """Milliseconds that django-tenants takes for a tenant with the same tables on the same server."""
-    with tempfile.TemporaryDirectory() as folder, psycopg.connect(server.url(), autocommit=True) as connection:
-        connection.execute("CREATE DATABASE peer")
-        for app, text in (
-            ("peer_shared", SHARED),
-            ("peer_tables", "from django.db import models\n" + "".join(MODEL.format(number=n) for n in range(TABLES))),
-        ):
-            (Path(folder) / app / "migrations").mkdir(parents=True)
-            (Path(folder) / app / "__init__.py").touch()
-            (Path(folder) / app / "migrations" / "__init__.py").touch()
-            (Path(folder) / app / "models.py").write_text(text)
-        parts = {"NAME": "peer", "USER": "postgres", "PASSWORD": server.password, "HOST": "127.0.0.1"}
-        command = [sys.executable, "-c", DJANGO, json.dumps(parts | {"PORT": str(server.port)}), str(PEERS + 1)]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-    return 1000 * statistics.median(json.loads(done.stdout.splitlines()[-1])[1:])
+    with tempfile.TemporaryDirectory() as folder:
+        times = Peer(server, Path(folder), TABLES).create(PEERS + 1)
+    return 1000 * statistics.median(times[1:])
 
 
 async def measure(report: Report, server: servers.Postgres, root: Path) -> None:

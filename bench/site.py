@@ -60,10 +60,10 @@ class Site:
         (root / "answer.py").write_text(APPLICATION)
         (root / "schema/0001_start.sql").write_text("".join(TABLE.format(number=n) for n in range(TABLES)))
 
-    def list_of(self, count: int) -> Path:
-        """A CSV file that names this many tenants."""
+    def list_of(self, count: int, first: int = 0) -> Path:
+        """A CSV file that names this many tenants, but for the first so many."""
         path = self.root / f"{count}.csv"
-        path.write_text("slug,name\n" + "".join(f"tenant-{n:06},Tenant {n}\n" for n in range(count)))
+        path.write_text("slug,name\n" + "".join(f"tenant-{n:06},Tenant {n}\n" for n in range(first, count)))
         return path
 
     def command(self, *arguments: str) -> float:

@@ -51,6 +51,7 @@ class Fleet:
         self.roles: list[tuple[servers.Postgres, str]] = []
         self.on_maria: list[tuple[MariaDB, str]] = []
         self.settings: dict[str, Any] = {}
+        self.resource: Rows | None = None  # of the newest tables that tenants share
 
     # --- what is there ---
 
@@ -101,7 +102,7 @@ class Fleet:
         made = []
         for slug in slugs:
             tenant = Tenant(new_id(), slug, slug.title(), "lab", None, Status.ACTIVE)
-            place = Place("db", "rows", resource.options.database, "0001_notes", name)
+            place = Place("db", "rows", resource.options.database, resource.newest, name)
             bare = Environment(new_id(), "production", tenant, f"tenants/{slug}", (place,), (f"{slug}.example.com",))
             resource._create(dataclasses.replace(bare, logins={"db": login}))
             made.append(self.put(bare))
@@ -121,6 +122,7 @@ class Fleet:
         made = build("db", ResourceSpec.model_validate(spec), setting)
         assert isinstance(made, Rows)
         self.settings = {"shared": {("lab", "db"): SharedTables(made.weaknesses, pooler)}}
+        self.resource = made
         return made
 
     def maria(self, name: str, server: MariaDB, slugs: Sequence[str], connections: int = 50) -> list[Environment]:

@@ -272,6 +272,12 @@ DROP FUNCTION trim_title();
     def damage(self, resource: Resource, env: Environment) -> None:
         self.query(resource, env, "ALTER TABLE page ALTER COLUMN title TYPE varchar(99)")
 
+    def roles(self) -> set[str]:
+        """The roles of the platform."""
+        with psycopg.connect(self.server.url()) as connection:
+            rows = connection.execute("SELECT rolname FROM pg_roles WHERE starts_with(rolname, %s)", (self.prefix,))
+            return {str(row[0]) for row in rows}
+
     def clear(self) -> None:
         """Remove all that was made on the server."""
         postgres_admin.forget()
@@ -281,8 +287,7 @@ DROP FUNCTION trim_title();
                 sql.SQL("ALTER DATABASE {} IS_TEMPLATE false").format(database),
                 sql.SQL("DROP DATABASE {} WITH (FORCE)").format(database),
             )
-        left = sorted((name.removeprefix("role ") for name in self.files()), reverse=True)
-        for role in [*left, str(make_url(self.admin).username)]:
+        for role in [*sorted(self.roles(), reverse=True), str(make_url(self.admin).username)]:
             self.server.run(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
 
 
@@ -351,23 +356,6 @@ class RowsWorld(PostgresWorld):
         with psycopg.connect(self.admin, autocommit=True) as connection:
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         return f"pg/{name}"
-
-    def roles(self) -> set[str]:
-        """The roles of the platform."""
-        with psycopg.connect(self.server.url()) as connection:
-            rows = connection.execute("SELECT rolname FROM pg_roles WHERE starts_with(rolname, %s)", (self.prefix,))
-            return {str(row[0]) for row in rows}
-
-    def clear(self) -> None:
-        postgres_admin.forget()
-        for name in self.databases():
-            database = sql.Identifier(name)
-            self.server.run(
-                sql.SQL("ALTER DATABASE {} IS_TEMPLATE false").format(database),
-                sql.SQL("DROP DATABASE {} WITH (FORCE)").format(database),
-            )
-        for role in [*self.roles(), str(make_url(self.admin).username)]:
-            self.server.run(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
 
 
 WORLDS: dict[str, type[World]] = {

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -435,6 +440,42 @@ def test_a_server_that_starts_every_connection_with_a_tenant_is_named(empty: She
     url = empty.server.url(empty.database)
     with psycopg.connect(url, options=f"-c tenantry.tenant={ONE}") as connection:
         assert "setting.preset" in [one.name for one in weaknesses(connection, empty.role, ())]
+
+
+def test_the_command_prints_plan_and_weaknesses(empty: Shelf) -> None:
+    """`schema plan` prints a script that makes it safe, `schema check` what is weak; neither changes anything."""
+    address = f"postgresql://{empty.owner}@127.0.0.1:{empty.server.port}/{empty.database}"
+
+    def run(verb: str, *options: str, url: str = address) -> subprocess.CompletedProcess[str]:
+        command = [str(Path(sys.executable).with_name("tenantry")), "schema", verb, url, "--role", empty.role, *options]
+        environ = os.environ | {"PGPASSWORD": empty.password}
+        return subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+
+    empty.run("CREATE TABLE land (code text); CREATE TABLE town (id int PRIMARY KEY)")
+    empty.connection.commit()
+    try:
+        weak = run("check", "--shared", "land", "--json")
+        assert (weak.returncode, "table.row_security" in weak.stdout) == (3, True), weak.stderr
+        script = run("plan", "--shared", "land")
+        assert script.returncode == 0, script.stderr
+        assert '"town"' in script.stdout
+        assert 'POLICY "tenantry_tenant" ON "public"."land"' not in script.stdout
+        empty.run(script.stdout)
+        empty.connection.commit()
+        assert run("check", "--shared", "land").stdout == "Nothing: tenants can share it.\n"
+        empty.run("CREATE MATERIALIZED VIEW copy AS SELECT 1")
+        empty.connection.commit()
+        refused = run("plan", "--shared", "land", "--json")
+        assert refused.returncode == 3
+        assert json.loads(refused.stdout)["refused"][0]["name"] == "view.materialized"
+        nowhere = run("plan", url="postgresql://nobody:secret@127.0.0.1:1/nowhere")
+        assert nowhere.stderr.startswith("error[server.unavailable]: The server '127.0.0.1:1/nowhere'")
+        assert "secret" not in nowhere.stderr
+    finally:
+        empty.connection.rollback()
+        empty.run("DROP TABLE land, town; DROP MATERIALIZED VIEW IF EXISTS copy")
+        empty.run(f"GRANT TEMPORARY ON DATABASE {empty.database} TO PUBLIC")
+        empty.connection.commit()
 
 
 # --- holes --------------------------------------------------------------------------------------------------------

@@ -31,12 +31,6 @@ UNDONE = [
     *steps("config", "media", "db", call="undo"),
     *END,
 ]
-MIGRATE = [
-    CLAIMED,
-    *steps("template", "canary", "wave 1"),
-    ("canary", "after migrate_many", {"where": "after migrate_many"}),
-    *END,
-]
 RENAME = [
     CLAIMED,
     *steps("record", "config"),
@@ -72,13 +66,6 @@ async def edit(ground: Ground, platform: Platform, names: list[str]) -> list[Ope
 async def edit_undone(ground: Ground, platform: Platform, names: list[str]) -> list[Operation]:
     await populate(ground, platform, names)
     return [await platform.tenants.edit(name, settings={"share": 0, "smtp_password": "wrong"}) for name in names]
-
-
-async def migrate(ground: Ground, platform: Platform, names: list[str]) -> list[Operation]:
-    await populate(ground, platform, [f"{name}-{i}" for name in names for i in range(3)])
-    number = len(list((ground.root / "schema").iterdir())) + 1
-    ground.migration(f"{number:04}_more.sql", f"CREATE TABLE more_{number} (id INTEGER PRIMARY KEY);")
-    return [await platform.migrations.run(slugs=[f"{name}-{i}" for i in range(3)]) for name in names]
 
 
 async def import_(ground: Ground, platform: Platform, names: list[str]) -> list[Operation]:
@@ -177,25 +164,6 @@ async def test_destroy(ground: Ground, tmp_path: Path, record_property: Any) -> 
                     await platform.tenants.show(slug)
                 await platform.operations.finish((await platform.tenants.create(slug)).id)
         assert len(await platform.tenants.list()) == len(cases)
-        assert await g.faults(ground, platform) == []
-
-
-async def test_migrate(ground: Ground, tmp_path: Path, record_property: Any) -> None:
-    """A migration whose worker is killed anywhere brings each tenant to the newest schema."""
-    async with ground.open() as platform:
-        cases = await run(ground, platform, MIGRATE, migrate)
-        note(record_property, "migrate", cases, tmp_path)
-        assert outcomes(cases) == {"done"}
-        await whole(platform, cases)
-        for case in cases:
-            items = await platform.operations.items(case.operation.id)
-            assert len(items) == 3
-            for item in items:
-                (environment,) = (await platform.tenants.show(item.subject)).environments
-                assert [place.version for place in environment.places if place.name == "db"] == [item.arguments["to"]]
-                ground.sql(item.subject, f"SELECT * FROM more_{item.arguments['to'][3]}")
-        rest = await platform.migrations.run()  # those of the first kills are behind what was written for the last
-        await platform.operations.finish(rest.id)
         assert await g.faults(ground, platform) == []
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ import ground as g
 from ground import Ground
 from kills import CLAIMED, END, Moment, inside, note, outcomes, populate, run, steps, whole
 from shelves import MariaShelves, Shelves
+from tenantry.operations import migrate
 from tenantry.platform import Platform
 from tenantry.registry.journal import Operation, State
 
@@ -146,6 +148,16 @@ def ground(request: pytest.FixtureRequest, kind: Kind, tmp_path: Path) -> Iterat
         made.clear()
 
 
+@pytest.fixture(autouse=True)
+def several(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs over different tenants may be queued together here, so that as many workers are killed at once."""
+
+    async def allow(_: Any) -> None:
+        """A platform lets one run be under way at a time; the rest of it does not rely on that."""
+
+    monkeypatch.setattr(migrate, "refuse_second", allow)
+
+
 # --- what is killed -----------------------------------------------------------------------------------------------
 
 
@@ -260,3 +272,46 @@ async def hurried(look: Any) -> bool:
     """Let the slow statement be quick from now on."""
     await look("UPDATE tempo SET n = 0")
     return True
+
+
+# --- around a program ---------------------------------------------------------------------------------------------
+
+PROGRAM = """
+import contextlib, os, sqlite3
+
+with contextlib.closing(sqlite3.connect(os.environ["TENANTRY_DATABASE_FILE"])) as connection, connection:
+    connection.execute("CREATE TABLE IF NOT EXISTS step (version TEXT PRIMARY KEY)")
+    connection.execute("INSERT OR IGNORE INTO step VALUES (?)", (os.environ["TENANTRY_TO"],))
+"""
+COMMAND = "tenantry.resources.command.Program"
+AROUND_PROGRAM = [
+    CLAIMED,
+    *at(COMMAND, "run"),
+    *at("tenantry.resources.migrator", "enter"),
+    *steps("canary")[1:],
+    END[1],
+]
+
+
+async def programmed(ground: Ground, platform: Platform, names: list[str]) -> list[Operation]:
+    await populate(ground, platform, names)
+    (ground.root / "VERSION").write_text(f"{len(names)}.1")
+    await renew(platform)
+    return [await platform.migrations.run(slugs=[name]) for name in names]
+
+
+async def test_killed_around_a_program(tmp_path: Path, record_property: Any) -> None:
+    """An application's own program is run until its version is recorded; one that had run is run again."""
+    declared = f'schema = {{{{command = "{sys.executable} upgrade.py", version = "cat VERSION", files = ["VERSION"]}}}}'
+    ground = Ground(tmp_path / "platform", g.TOML.replace('schema = "schema/"', declared))
+    (ground.root / "upgrade.py").write_text(PROGRAM)
+    (ground.root / "VERSION").write_text("1")
+    async with ground.open() as platform:
+        cases = await run(ground, platform, AROUND_PROGRAM, programmed)
+        note(record_property, "migrate, a program", cases, tmp_path)
+        assert outcomes(cases) == {"done"}
+        await whole(platform, cases)
+        for case in cases:
+            (item,) = await platform.operations.items(case.operation.id)
+            assert ground.sql(item.subject, "SELECT version FROM step ORDER BY version")[-1] == (item.arguments["to"],)
+        assert await g.faults(ground, platform) == []

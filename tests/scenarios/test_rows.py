@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -13,6 +14,9 @@ from sqlalchemy import text
 
 import servers
 from fleets import Fleet, PoolLimits
+from kills import populate
+from shelves import RowsShelves
+from tenantry import connect
 from tenantry.context import tenant_context, without_tenant
 from tenantry.credentials import Role
 from tenantry.errors import (
@@ -24,6 +28,7 @@ from tenantry.errors import (
     SignInRefused,
 )
 from tenantry.model import Environment
+from tenantry.registry.journal import State
 from tenantry.runtime import Runtime, tenant_session
 
 ADD = text("INSERT INTO note (text) VALUES (:text)")
@@ -234,3 +239,52 @@ async def test_accounts_of_each_tenant(fleet: Fleet, started: Start, postgres: s
         assert len(await runtime.accounts.list()) == 1
         with pytest.raises(SignInRefused):
             await runtime.accounts.authenticate("ann@example.com", "password-of-other")
+
+
+# --- a platform ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shelves(tmp_path: Path, postgres: servers.Postgres) -> Iterator[RowsShelves]:
+    """A platform whose tenants share tables."""
+    made = RowsShelves(tmp_path / "platform", postgres)
+    yield made
+    made.clear()
+
+
+async def test_a_platform_of_shared_tables(
+    shelves: RowsShelves, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Two hundred tenants are imported, used by an application, checked, suspended and destroyed in one database."""
+    monkeypatch.setattr("tenantry.runtime.runtime._installed", None)
+    for line in (shelves.root / ".env").read_text().splitlines():
+        name, _, value = line.partition("=")
+        monkeypatch.setenv(name, value.strip("'"))
+    slugs = [f"t{number:03}" for number in range(200)]
+    async with shelves.open() as platform:
+        await populate(shelves, platform, slugs)
+        assert [len(keys) for name, keys in shelves.tenants().items() if name == "page"] == [200]
+        runtime = connect(shelves.config)
+        await runtime.start()
+        try:
+            for slug in ("t007", "t008"):
+                (environment,) = (await platform.tenants.show(slug)).environments
+                with tenant_context(environment):
+                    async with tenant_session() as session:
+                        assert (await session.execute(text("SELECT title FROM page"))).scalar_one() == "Welcome"
+                        assert (await session.execute(text("SELECT count(*) FROM tenantry_user"))).scalar_one() == 1
+        finally:
+            await runtime.stop()
+        assert [finding.what for finding in await platform.tenants.check("t007") if not finding.ok] == []
+        (shelves.root / "schema" / "0002_more.sql").write_text("ALTER TABLE page ADD COLUMN more int;")
+        for operation in (
+            await platform.tenants.suspend("t008"),
+            await platform.tenants.destroy("t009"),
+        ):
+            if operation is not None:
+                assert (await platform.operations.finish(operation.id)).operation.state is State.DONE
+    async with shelves.open() as platform:
+        done = await platform.operations.finish((await platform.migrations.run()).id)
+        assert done.operation.state is State.DONE
+        assert [len(keys) for name, keys in shelves.tenants().items() if name == "page"] == [199]
+        assert [finding.what for finding in await platform.tenants.check("t007") if not finding.ok] == []

@@ -28,6 +28,7 @@ COMMANDS: Final = (
     ("server", "server:app", _DAY, "The servers that tenants' databases lie on."),
     ("operation", "operation:app", _DAY, "What is being done, was done and failed."),
     ("migrate", "migrate:app", _DAY, "Bring the tenants' databases to the newest schema."),
+    ("schema", "schema:app", _DAY, "What a PostgreSQL schema needs before tenants can share its tables."),
     ("verify", "verify:verify", _DAY, "Attack the isolation of tenants, and prove reports of it."),
     ("audit", "audit:app", _DAY, "Who did what, and the proof that nobody changed it."),
     ("status", "status:status", _DAY, "How the platform is: tenants, operations, workers, limits."),

@@ -223,7 +223,8 @@ class _Lane:
     async def _claim(self) -> _Claim | None:
         """The next items, whose tenants are held from now on; None where there are no more, or they are to wait."""
         async with self._claiming:
-            await self.course.pace.wait(self._heed)
+            while self.course.halt is None and not await self.course.pace.came():
+                await self.course.work.check()
             while self.course.halt is None:
                 claim = await self._next()
                 if claim is None or claim.items:
@@ -232,10 +233,6 @@ class _Lane:
                     return claim
                 await asyncio.sleep(BUSY_PAUSE)
             return None
-
-    async def _heed(self) -> None:
-        if self.course.halt is None:
-            await self.course.work.check()
 
     async def _next(self) -> _Claim | None:
         """Items whose tenants are free; no item where those that are left are held by others, None where none is left.
@@ -314,11 +311,12 @@ class _Pace:
         self._start = time.monotonic()
         self.given = 0
 
-    async def wait(self, heed: Callable[[], Awaitable[None]]) -> None:
-        """Wait until another batch may begin; `heed` raises where it is never to."""
-        while self._rate and (ahead := self._start + self.given / self._rate - time.monotonic()) > 0:
+    async def came(self) -> bool:
+        """Whether another batch may begin, after a nap where it is not time yet."""
+        ahead = self._start + self.given / self._rate - time.monotonic() if self._rate else 0.0
+        if ahead > 0:
             await asyncio.sleep(min(ahead, NAP))
-            await heed()
+        return ahead <= NAP
 
 
 class Stopwatch:

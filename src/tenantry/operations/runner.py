@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -87,6 +88,12 @@ class Runner:
         self._taken.pop(operation_id, None)
         if not self.running:
             self._idle.set()
+
+    async def rest(self, seconds: float) -> None:
+        """Wait until nothing is under way here, for so long at most."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
 
     async def idle(self) -> None:
         """Leave each operation at the end of its step or batch, and wait until nothing is under way here."""

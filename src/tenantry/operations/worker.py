@@ -102,7 +102,7 @@ class Worker:
                 if current.state is journal.State.QUEUED:
                     mine = await self._take_one(operation_id) or mine
                 await self._resume_orphans(operation_id)
-                await asyncio.sleep(0.01 if mine else ORPHAN_POLL)
+                await (self.runner.rest if mine else asyncio.sleep)(ORPHAN_POLL)
 
     @staticmethod
     def one_is_here() -> bool:

@@ -14,6 +14,7 @@ from tenantry.operations.due import Due, Fleet, Pinned, Wanted
 from tenantry.operations.report import Report, report, write
 from tenantry.operations.toolbox import Toolbox
 from tenantry.registry import Transaction, journal, schemas, tenants
+from tenantry.registry.journal import State
 from tenantry.resources import Phase
 
 ALL_AT_ONCE: Final = ("100%",)
@@ -64,7 +65,7 @@ class Migrations:
         blueprint: str | None = None,
         slugs: Sequence[str] = (),
     ) -> journal.Operation:
-        """Queue a migration of everything that is not at its schema: a canary first, then waves.
+        """Queue a migration of everything that is not at its schema: a canary first, then waves. Done if nothing is.
 
         `waves` are rising percentages of what follows the canary. `parallel` tenants at a time are migrated on each
         server, `rate` tenants ("20/s") at most in all. `stop_after` is a number of failures ("3") or a share of the
@@ -91,12 +92,14 @@ class Migrations:
     async def _submit(
         self, tx: Transaction, cut: Sequence[tuple[str, Sequence[Due]]], arguments: dict[str, Any]
     ) -> journal.Operation:
-        steps, items = migrate.plan(cut)
+        steps, items = migrate.plan(cut) if cut else ([], [])
         operation_id = new_id()
         parts = sorted({(one.blueprint, one.resource) for _, some in cut for one in some})
         await journal.submit(
             tx, operation_id, "migrate", steps, arguments={**arguments, "resources": parts}, items=items
         )
+        if not items:  # so that a deployment which changes no schema waits for no worker
+            await journal.set_state(tx, operation_id, State.DONE, result={"migrated": 0, "failed": 0})
         tx.audit("platform.migrate", "platform", operation=operation_id, tenants=len(items), to=arguments["to"])
         return await journal.get(tx, operation_id)
 

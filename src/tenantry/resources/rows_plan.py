@@ -25,7 +25,7 @@ from tenantry.resources.rows_plan_access import access
 from tenantry.resources.rows_plan_case import TITLES, Case, Step, Weakness
 from tenantry.resources.rows_plan_tables import tables
 
-__all__ = ["SETTING", "TENANT", "Found", "Plan", "Step", "Weakness", "apply", "inspect", "plan", "weaknesses"]
+__all__ = ["SETTING", "TENANT", "Anything", "Found", "Plan", "Weakness", "apply", "inspect", "plan", "weaknesses"]
 
 SHOWN: Final = 5
 """How many weaknesses an error names."""

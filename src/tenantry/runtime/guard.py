@@ -17,11 +17,12 @@ def guard(engine: Engine, whose: Callable[[], Environment]) -> None:
     """Refuse every statement outside the context of the environment that an engine works for."""
     from sqlalchemy import event
 
-    @event.listens_for(engine, "before_cursor_execute")
-    def same_tenant(*_: Any) -> None:
+    @event.listens_for(engine, "before_cursor_execute", retval=True)
+    def same_tenant(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> tuple[str, Any]:
         now = _current.get()
         environment = whose()
         if now is None:
             raise NoTenant
         if now.id != environment.id:
             raise ForeignTenant(owner=environment.tenant.slug, current=now.tenant.slug)
+        return statement, parameters

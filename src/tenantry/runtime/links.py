@@ -216,6 +216,11 @@ class Link(Slot):
         """Have it told when the session is dropped without being closed."""
         self._watch = weakref.ref(session, dropped)
 
+    def over(self, session: Session) -> bool:
+        """Whether a session has ended all it began, so that nothing is to be awaited when it leaves."""
+        plain = getattr(self._raw, "autocommit", True) is False  # setting that back would be awaited
+        return plain and not session.in_transaction() and self.tenancy.host.wire.settled(self._raw)
+
     def leave(self, session: Session | None = None) -> bool:
         """End the use; True where the connection is as good as new. In an event loop it is run in a greenlet."""
         self._watch = None
@@ -330,7 +335,7 @@ def connect(
         connection.invalidate()
         raise
     link.whose = None if shared is None else whose
-    guard(engine, lambda: link.tenancy.environment)
+    guard(engine, lambda: link.share.environment)  # type: ignore[attr-defined]
     _translate(engine, lambda: broken(host))
     return link
 

@@ -592,7 +592,10 @@ class ServerSession:
         from sqlalchemy.util import greenlet_spawn
 
         assert self._link
-        await greenlet_spawn(self._pools.leave, self._link, self._session)
+        if self._link.over(self._session):
+            self._pools.leave(self._link, self._session)
+        else:
+            await greenlet_spawn(self._pools.leave, self._link, self._session)
 
     def __enter__(self) -> Session:
         from sqlalchemy.orm import Session

@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final
 
 from tenantry.errors import AutocommitRefused, SharedTablesWeak
@@ -24,8 +24,17 @@ if TYPE_CHECKING:
 SETTING: Final = "tenantry.tenant"
 """What the policies of shared tables compare a row's `tenant_id` with."""
 
+REMEMBERED: Final = 10_000
+"""Tenants whose first statement is kept at hand."""
+
 AGAIN: Final = 1.0
 """Seconds for which weak tables are refused without looking at them anew."""
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _beginning(key: str) -> bytes:
+    # Only the simple protocol takes several statements, and it binds nothing: so nothing but a UUID is let in.
+    return f"SELECT set_config('{SETTING}', '{uuid.UUID(key)}', true)".encode()
 
 
 class Whose:
@@ -38,49 +47,50 @@ class Whose:
 
     def set(self, key: str) -> None:
         """Work for the tenant whose rows carry this key."""
-        # Only the simple protocol takes several statements, and it binds nothing: so nothing but a UUID is let in.
-        self.begin = f"SELECT set_config('{SETTING}', '{uuid.UUID(key)}', true)".encode()
+        self.begin = _beginning(key)
 
     def clear(self) -> None:
         """Work for nobody."""
         self.begin = b""
 
 
-class _Shared:
-    """What a psycopg connection does otherwise where tenants share it."""
-
-    whose: Whose = Whose()
-    resets: bool = True
-
-    def _start_query(self: Any) -> Any:
-        """Begin a transaction, where none is under way, as the tenant's own; RESET undoes what another one set."""
-        from psycopg import errors, generators
-        from psycopg.pq import ExecStatus, TransactionStatus
-
-        begin = self.whose.begin
-        if begin and self.autocommit:
-            raise AutocommitRefused
-        if not begin or self.pgconn.transaction_status != TransactionStatus.IDLE:
-            yield from super()._start_query()  # type: ignore[misc]
-        elif self._pipeline:
-            yield from super()._start_query()  # type: ignore[misc]
-            yield from self._exec_command(begin)
-        else:
-            self._check_connection_ok()
-            reset = b"RESET ALL; " if self.resets else b""
-            self.pgconn.send_query(reset + self._get_tx_start_command() + b"; " + begin)
-            *_, last = yield from generators.execute(self.pgconn)
-            if last.status != ExecStatus.TUPLES_OK:
-                raise errors.error_from_result(last, self.pgconn._encoding)
-
-
 @cache
 def _classes() -> tuple[Any, Any]:
-    """Connections for threads, and for event loops."""
+    """Connections for threads, and for event loops; psycopg is imported where somebody needs it."""
     import psycopg
+    from psycopg import generators
+    from psycopg.pq import ExecStatus, TransactionStatus
 
-    threads = type("SharedConnection", (_Shared, psycopg.Connection), {})
-    return threads, type("SharedAsyncConnection", (_Shared, psycopg.AsyncConnection), {})
+    idle, good = TransactionStatus.IDLE, ExecStatus.TUPLES_OK
+
+    class Shared:
+        """What a connection does otherwise where tenants share it."""
+
+        whose: Whose = Whose()
+        resets: bool = True
+
+        def _start_query(self: Any) -> Any:
+            """Begin a transaction, where none is under way, as the tenant's own; RESET undoes what another one set."""
+            begin = self.whose.begin
+            if begin and self._autocommit:
+                raise AutocommitRefused
+            if self.pgconn.transaction_status != idle:
+                return
+            if not begin:
+                yield from super()._start_query()  # type: ignore[misc]
+            elif self._pipeline:
+                yield from super()._start_query()  # type: ignore[misc]
+                yield from self._exec_command(begin)
+            else:
+                self._check_connection_ok()
+                reset = b"RESET ALL; " if self.resets else b""
+                self.pgconn.send_query(reset + self._get_tx_start_command() + b"; " + begin)
+                *_, last = yield from generators.execute(self.pgconn)
+                if last.status != good:
+                    raise psycopg.errors.error_from_result(last, self.pgconn._encoding)
+
+    threads = type("SharedConnection", (Shared, psycopg.Connection), {})
+    return threads, type("SharedAsyncConnection", (Shared, psycopg.AsyncConnection), {})
 
 
 def address(server: Server, shared: SharedTables) -> Server:

@@ -1,0 +1,129 @@
+"""Workers killed (SIGKILL) while they work on tables that tenants share: no row stays that nobody knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ground as g
+import servers
+from kills import (
+    CLAIMED,
+    END,
+    Moment,
+    create,
+    create_undone,
+    destroy,
+    inside,
+    note,
+    outcomes,
+    populate,
+    run,
+    steps,
+    whole,
+)
+from shelves import RowsShelves
+from tenantry.platform import Platform
+
+ROWS = "tenantry.resources.rows.Rows"
+TABLES = "tenantry.resources.rows_tables"
+COPY = "tenantry.resources.rows_copy"
+DIALECT = "tenantry.resources.rows_dialect.Shared"
+
+FIRST = [
+    inside("db", ROWS, "_make_roles"),
+    inside("db", ROWS, "_lay_down", "before"),
+    inside("db", ROWS, "_lay_down"),
+    inside("db", DIALECT, "_secure", "before"),
+    inside("db", DIALECT, "_secure"),
+    inside("db", ROWS, "_found"),
+    inside("db", ROWS, "_ready"),
+]
+"""While the first tenant's create makes what all will share: one at a time, for the others would wait."""
+
+CREATE = [
+    CLAIMED,
+    *steps("db"),
+    inside("db", TABLES, "mark", "before"),
+    inside("db", TABLES, "mark"),
+    inside("db", DIALECT, "sow"),
+    inside("admin", "tenantry.operations.toolbox.Toolbox", "enrol_admins"),
+    END[0],
+]
+UNDONE = [steps("config")[2], *steps("db", call="undo"), inside("undo db", COPY, "unmark", "before"), END[0]]
+DESTROY = [
+    CLAIMED,
+    *steps("withdraw")[1:2],
+    *steps("db"),
+    inside("db", COPY, "_remove", "before"),
+    inside("db", COPY, "_remove"),
+    inside("db", COPY, "unmark", "before"),
+    inside("db", COPY, "unmark"),
+    *steps("forget")[1:2],
+    END[0],
+]
+
+
+@pytest.fixture
+def shelves(tmp_path: Path, postgres: servers.Postgres) -> Iterator[RowsShelves]:
+    """A platform with one server."""
+    made = RowsShelves(tmp_path / "platform", postgres)
+    yield made
+    made.clear()
+
+
+async def orphans(shelves: RowsShelves, platform: Platform) -> list[str]:
+    """What is in the tables and in the registry that should not be, or is not and should be."""
+    found = await g.faults_of(platform)
+    known = {(await platform.tenants.show(row.slug)).row.id for row in await platform.tenants.list(limit=1000)}
+    for table, keys in shelves.tenants().items():
+        found += [f"{table} has rows of {key}" for key in keys - known]
+        if table in ("page", "tenantry_tenant", "tenantry_user"):
+            found += [f"{table} has no row of {key}" for key in known - keys]
+    pages = shelves.query("pg1", "SELECT tenant_id FROM page", shelves.database) if shelves.tenants() else []
+    return found if len(pages) == len(set(pages)) else [*found, "a seed was sown twice"]
+
+
+@pytest.mark.parametrize("moment", FIRST, ids=lambda moment: moment[1].replace(" ", "-"))
+async def test_the_first_tenant(shelves: RowsShelves, moment: Moment, tmp_path: Path, record_property: Any) -> None:
+    """A worker that is killed while it makes the database that all share leaves a half that the next one ends."""
+    async with shelves.open() as platform:
+        cases = await run(shelves, platform, [moment], create)
+        note(record_property, "create, first", cases, tmp_path)
+        assert outcomes(cases) == {"done"}
+        assert await orphans(shelves, platform) == []
+
+
+async def test_create(shelves: RowsShelves, tmp_path: Path, record_property: Any) -> None:
+    """A create whose worker is killed anywhere is ended by another, with each row once."""
+    async with shelves.open() as platform:
+        await populate(shelves, platform, ["first"])
+        cases = await run(shelves, platform, CREATE, create)
+        note(record_property, "create in rows", cases, tmp_path)
+        assert outcomes(cases) == {"done"}
+        await whole(platform, cases)
+        assert await orphans(shelves, platform) == []
+
+
+async def test_create_undone(shelves: RowsShelves, tmp_path: Path, record_property: Any) -> None:
+    """A create that fails, and whose worker is killed while it undoes, leaves no row."""
+    async with shelves.open() as platform:
+        await populate(shelves, platform, ["first"])
+        cases = await run(shelves, platform, UNDONE, create_undone)
+        note(record_property, "create in rows, undone", cases, tmp_path)
+        assert outcomes(cases) == {"failed"}
+        assert await orphans(shelves, platform) == []
+
+
+async def test_destroy(shelves: RowsShelves, tmp_path: Path, record_property: Any) -> None:
+    """A destroy whose worker is killed anywhere leaves no row of its tenant, and all of the others'."""
+    async with shelves.open() as platform:
+        await populate(shelves, platform, ["first"])
+        cases = await run(shelves, platform, DESTROY, destroy)
+        note(record_property, "destroy in rows", cases, tmp_path)
+        assert outcomes(cases) == {"done"}
+        assert await orphans(shelves, platform) == []
+        assert len(shelves.tenants()["page"]) == 1
