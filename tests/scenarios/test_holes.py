@@ -14,7 +14,7 @@ import pytest
 import ground as g
 from mariadb import MariaDB
 from servers import Postgres
-from shelves import MariaShelves, Shelves
+from shelves import MariaShelves, RowsShelves, Shelves
 from tenantry.platform import Platform
 from tenantry.registry import tables
 from tenantry.registry.journal import State
@@ -386,6 +386,39 @@ async def test_a_hole_in_postgresql_is_found(shelves: Shelves, statement: str, a
     assert report["state"] == "failed"
 
 
+# --- shared tables ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shared(tmp_path: Path, postgres: Postgres) -> Iterator[RowsShelves]:
+    """A platform with one PostgreSQL server, whose tenants share tables."""
+    made = RowsShelves(tmp_path / "platform", postgres)
+    yield made
+    made.clear()
+
+
+def rows_holes() -> list[Any]:
+    def hole(statement: str, attack: str, what: str) -> Any:
+        return pytest.param(statement, f"db: {attack}", id=what)
+
+    return [
+        hole("ALTER TABLE tenantry_trace DISABLE ROW LEVEL SECURITY", "canary", "a shared table without its policies"),
+        hole('ALTER ROLE "{database}_app" BYPASSRLS', "more than a login", "a shared login past all policies"),
+        hole('GRANT CREATE ON SCHEMA public TO "{database}_app"', "make a table", "a shared login that makes tables"),
+    ]
+
+
+@pytest.mark.parametrize(("statement", "attack"), rows_holes())
+async def test_a_hole_in_shared_tables_is_found(shared: RowsShelves, statement: str, attack: str) -> None:
+    """What weakens the policies of shared tables, or the login that enters them, is found, and named."""
+    async with shared.open() as platform:
+        await populated(platform)
+        shared.query("pg1", statement.format(database=shared.database), shared.database)
+        report = await verified(platform)
+    assert attack in found(report)
+    assert report["state"] == "failed"
+
+
 # --- MariaDB ------------------------------------------------------------------------------------------------------
 
 
@@ -434,5 +467,5 @@ async def test_a_hole_in_mariadb_is_found(maria: MariaShelves, statement: str, a
 
 def test_there_are_enough_holes() -> None:
     """At least twenty different holes are opened."""
-    every = [*file_holes(), *app_holes(), *postgres_holes(), *maria_holes()]
+    every = [*file_holes(), *app_holes(), *postgres_holes(), *rows_holes(), *maria_holes()]
     assert len({parameters.id for parameters in every}) >= 20

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy.engine import make_url
 
 import ground as g
 from mariadb import MariaDB
 from servers import Postgres
-from shelves import MariaShelves, Shelves
+from shelves import MariaShelves, RowsShelves, Shelves
 from tenantry.errors import ConfigError, TenantNotFound
 from tenantry.operations import verify
 from tenantry.platform import Platform
@@ -92,24 +91,9 @@ def _postgres(root: Path, request: pytest.FixtureRequest) -> g.Ground:
 
 
 def _rows(root: Path, request: pytest.FixtureRequest) -> g.Ground:
-    made = _postgres(root, request)
-    assert isinstance(made, Shelves)
-    own, shared = (
-        f'kind = "postgres", name = "{made.prefix}_{{slug}}"',
-        f'kind = "rows", database = "{made.prefix}_all"',
-    )
-    assert own in made.config.read_text()
-    made.config.write_text(made.config.read_text().replace(own, shared))
-    request.addfinalizer(lambda: _drop_templates(made))  # which grant to the role that is dropped after them
+    made = RowsShelves(root, request.getfixturevalue("postgres"))
+    request.addfinalizer(made.clear)
     return made
-
-
-def _drop_templates(made: Shelves) -> None:
-    admin = str(make_url(made.admins["pg1"]).username)
-    query = f"SELECT datname FROM pg_database WHERE pg_get_userbyid(datdba) = '{admin}' AND datname LIKE 'tenantry%'"
-    for (name,) in made.query("pg1", query):
-        made.query("pg1", f'ALTER DATABASE "{name}" IS_TEMPLATE false')
-        made.query("pg1", f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 def _mysql(root: Path, request: pytest.FixtureRequest) -> g.Ground:
@@ -175,6 +159,18 @@ def test_attackers_are_chosen_near_and_by_lot() -> None:
         assert any(other.servers == peer.servers for other in others)
     alone = verify.Peer("a", "a", "a", "production", "own", frozenset())
     assert verify.Lots([alone], random.Random(1)).of(alone) == []
+
+
+def test_the_command_refuses_what_makes_no_sense(ground: g.Ground) -> None:
+    """Tenants beside a sample, a report that cannot be written or is not waited for, an unknown tenant."""
+    for code, *arguments in (
+        (2, "acme", "--sample", "2"),
+        (2, "--report", str(ground.root / "nowhere" / "verify.json")),
+        (2, "--report", str(ground.root)),
+        (2, "--report", str(ground.root / "verify.json"), "--no-wait"),
+        (4, "nobody"),
+    ):
+        assert run(ground, "verify", *arguments)[0] == code, arguments
 
 
 async def test_a_tenant_alone_counts_as_not_verified(ground: g.Ground) -> None:
