@@ -60,7 +60,7 @@ class Comparison:
         place = environment.place(resource.name)
         if place is None:
             return False
-        key = (resource.setting.blueprint, resource.name, str(place.server), place.database)
+        key = (resource.setting.blueprint, resource.name, str(place.server), place.location)
         if resource.shared and key in self._seen:
             return False
         self._seen.add(key)

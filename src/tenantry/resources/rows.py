@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final
 
@@ -18,7 +19,16 @@ from tenantry.config import Frozen
 from tenantry.credentials import USER_TABLE
 from tenantry.errors import NameTaken
 from tenantry.model import Attempt, Environment, Finding, Login, Migrated, Server, Usage, new_id
-from tenantry.resources import Setting, history, limits, rows_copy, rows_plan, rows_tables, server_migrator
+from tenantry.resources import (
+    Setting,
+    history,
+    limits,
+    postgres_diff,
+    rows_copy,
+    rows_plan,
+    rows_tables,
+    server_migrator,
+)
 from tenantry.resources import postgres_admin as admin
 from tenantry.resources import postgres_template as template
 from tenantry.resources.postgres_admin import Admin, Found
@@ -187,8 +197,8 @@ class Rows(PostgresKind):
             raise NameTaken(kind="database", name=found.name, server=server.name)
         return found
 
-    def _make_roles(self, connection: Admin, server: Server, login: Login | None) -> None:
-        """The owner, and the application's role; with a login this one may log in."""
+    def _make_roles(self, connection: Admin, server: Server, login: Login, *, anew: bool = False) -> None:
+        """The owner, and the application's role, which gets its password where it has none, or `anew`."""
         there = admin.roles(connection, self.owner, self.role)
         steps: list[sql.Composable] = []
         for name in (self.owner, self.role):
@@ -198,7 +208,7 @@ class Rows(PostgresKind):
                 steps.append(sql.SQL("COMMENT ON ROLE {} IS {}").format(role, self._mine))
             elif there[name].comment != self._mine:
                 raise NameTaken(kind="role", name=name, server=server.name)
-        if login is not None and not (login.user in there and there[login.user].open):
+        if anew or not (login.user in there and there[login.user].open):
             password = admin.verifier(connection, login.user, login.password)
             steps.append(sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(login.user), password))
         if steps:
@@ -231,8 +241,11 @@ class Rows(PostgresKind):
 
     def _lay_out(self, connection: Connection) -> None:
         """Make an empty database what the shared one is to be, without any tenant."""
+        self._lay_out_to(connection, self.newest)
+
+    def _lay_out_to(self, connection: Connection, version: str | None) -> None:
         self._found(connection)
-        server_migrator.migrate(self.dialect, connection, self.schema(), self.newest, self._limits)
+        server_migrator.migrate(self.dialect, connection, self.schema(), version, self._limits)
 
     def weaknesses(self, connection: psycopg.Connection[Any], role: str) -> list[str]:
         """What does not keep tenants apart in a database, as an application's role finds it."""
@@ -260,9 +273,13 @@ class Rows(PostgresKind):
         if not self._is_current(env):
             self._ready(env, self.newest)
         with self._inside(env) as inner, rows_tables.working_for(inner, env.key):
-            if rows_tables.mark(inner, env.key, env.tenant.slug) and self._seed:
+            fresh = rows_tables.mark(inner, env.key, env.tenant.slug)
+            if fresh and self._seed:
                 statements = self.dialect.split(self._seed.read_text("utf-8"), self._seed.name)
                 self.dialect.sow(inner, statements, self._seed.name)
+        if not fresh:  # somebody repairs it: perhaps its applications are not let in
+            with self._alone(self.server(env)) as connection:
+                self._make_roles(connection, self.server(env), self._login(env), anew=True)
 
     def _is_current(self, env: Environment) -> bool:
         """Whether what all share is there, at the newest schema."""
@@ -323,9 +340,39 @@ class Rows(PostgresKind):
             declared = self._golden.ready(administrator, server)
         return differences(declared, shape(connection))
 
+    def _shape(self, env: Environment) -> tuple[str | None, Mapping[str, str]]:
+        with self._open(env) as inner:
+            return server_migrator.version(self.dialect, inner, self.schema()), shape(inner)
+
+    def _declared_shape(self, env: Environment, version: str | None) -> Mapping[str, str]:
+        server = self.server(env)
+        with self._admin(server) as connection:
+            if version == self.newest:
+                return self._golden.ready(connection, server)
+            return self._golden.shape_of(connection, server, self._at(version), f"at {version}")
+
+    def _mend(self, env: Environment, version: str | None) -> tuple[str, ...]:
+        server = self.server(env)
+        with (
+            self._admin(server) as connection,
+            self._golden.aside(connection, server, self._at(version), f"for {version}") as golden,
+            self._inside(env) as inner,
+        ):
+            return postgres_diff.statements(golden, inner)
+
+    def _at(self, version: str | None) -> template.Fill:
+        return partial(self._lay_out_to, version=version)
+
     def _unsafe(self, env: Environment, connection: Connection) -> list[Finding]:
-        found = rows_plan.weaknesses(connection, self.role, self.options.shared)
-        return [Finding(self.name, False, one.what, one.remedy) for one in found]
+        weak = rows_plan.weaknesses(connection, self.role, self.options.shared)
+        found = [Finding(self.name, False, one.what, one.remedy) for one in weak]
+        try:
+            with self._application(env):
+                return found
+        except psycopg.OperationalError as error:
+            what = f"the server refuses the login of applications: {admin.refusal(str(error)) or error}"
+            remedy = f"`tenantry tenant check {env.tenant.slug} --repair` gives it back."
+            return [*found, Finding(self.name, False, what, remedy)]
 
     @contextmanager
     def _application(self, env: Environment) -> Iterator[Connection]:
