@@ -248,17 +248,6 @@ from tenantry.runtime.resolver import Resolver
 Resolver._serve = lambda self, resolution: resolution
 app = inner
 """
-ONE_DATABASE = """
-from tenantry.runtime.databases import Databases
-place = Databases._place
-def first(self, resource):
-    environment = next(iter(runtime.resolver.table.environments()))
-    return environment, place(self, resource)[1]
-Databases._place = first
-import tenantry.runtime.files
-tenantry.runtime.files.guard = lambda engine, environment: None
-app = inner
-"""
 
 
 def app_holes() -> list[Any]:
@@ -280,7 +269,6 @@ def app_holes() -> list[Any]:
         hole(UNGUARDED_ENGINES, "sessions: engine of another tenant on db", "an engine that goes anywhere"),
         hole(DEFAULT_TENANT, "sessions: session without a tenant on db", "a default tenant"),
         hole(STORAGE_OF_ANYBODY, "files: storage carried to another tenant on media", "storage that goes anywhere"),
-        hole(ONE_DATABASE, "db: canary", "one database for the sessions of all tenants"),
     ]
 
 

@@ -118,7 +118,7 @@ class Visitor:
             return found
         for name in self._databases(mine):
             place = mine.place(name)
-            table = TABLES.get(place.kind, canary.TABLE) if place else canary.TABLE
+            table = TABLES.get(place.kind, f"{place.prefix}{canary.TABLE}") if place else canary.TABLE
             with tenant_context(env):
                 try:
                     found[name] = [one for one in await self._canaries(name, table) if one.startswith(trace)]
