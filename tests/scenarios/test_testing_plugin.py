@@ -253,10 +253,19 @@ def test_a_test_that_fails_fails_once(application: Application) -> None:
 
         def test_passes(tenant):
             pass
+
+        @pytest.fixture(scope="module")
+        def lasting():
+            yield
+            raise ValueError("broken end")
+
+        def test_fails_last(tenant, lasting):
+            assert 3 == 4
         """,
     )
     done = application.pytest("--tenantry-interleave")
-    assert "1 failed, 1 passed, 1 skipped, 1 error" in done.text, done.text
+    assert "2 failed, 1 passed, 1 skipped, 2 errors" in done.text, done.text
+    assert "INTERNALERROR" not in done.text
     assert "It failed as the first tenant" in done.text
 
 

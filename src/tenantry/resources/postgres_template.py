@@ -27,7 +27,7 @@ TRIES: Final = 5
 BUSY_SECONDS: Final = 10.0
 """How long to wait for a database that somebody is connected to."""
 
-Fill = Callable[[Connection], None]
+Fill = Callable[[Connection], object]
 
 
 def digest(*parts: str) -> str:

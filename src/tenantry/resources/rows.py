@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -18,15 +19,17 @@ from sqlalchemy.exc import ArgumentError
 from tenantry.config import Frozen
 from tenantry.credentials import USER_TABLE
 from tenantry.errors import NameTaken
-from tenantry.model import Attempt, Environment, Finding, Login, Migrated, Server, Usage, new_id
+from tenantry.model import Attempt, Environment, Finding, Login, Migrated, Rehearsed, Server, Usage, new_id
 from tenantry.resources import (
     Setting,
     history,
     limits,
     postgres_diff,
+    postgres_scratch,
     rows_copy,
     rows_plan,
     rows_tables,
+    scratch,
     server_migrator,
 )
 from tenantry.resources import postgres_admin as admin
@@ -243,9 +246,9 @@ class Rows(PostgresKind):
         """Make an empty database what the shared one is to be, without any tenant."""
         self._lay_out_to(connection, self.newest)
 
-    def _lay_out_to(self, connection: Connection, version: str | None) -> None:
+    def _lay_out_to(self, connection: Connection, version: str | None) -> Migrated:
         self._found(connection)
-        server_migrator.migrate(self.dialect, connection, self.schema(), version, self._limits)
+        return server_migrator.migrate(self.dialect, connection, self.schema(), version, self._limits)
 
     def weaknesses(self, connection: psycopg.Connection[Any], role: str) -> list[str]:
         """What does not keep tenants apart in a database, as an application's role finds it."""
@@ -399,6 +402,45 @@ class Rows(PostgresKind):
         with self._application(env) as connection, rows_tables.working_for(connection, env.key):
             connection.execute(_UPROOT)
 
+    # --- rehearsals ---
+
+    @property
+    def can_rehearse(self) -> bool:
+        """It can: on the tables as the migrations make them, with the rows of one tenant."""
+        return True
+
+    def _weigh(self, env: Environment) -> int:
+        return self._measure(env).bytes
+
+    @contextmanager
+    def _laid_out(self, server: Server, version: str | None) -> Iterator[Connection]:
+        """A database of its own with the tables as they are to be at a version, for the time of a block."""
+        with (
+            self._admin(server) as connection,
+            postgres_scratch.database(connection, server, self._golden.scratch_prefix, self.options) as login,
+            Connection.connect(
+                admin.conninfo(server.address, dbname=login.user, user=login.user, password=login.password),
+                autocommit=True,
+            ) as inner,
+        ):
+            self._lay_out_to(inner, version)
+            yield inner
+
+    def _rehearse(self, env: Environment, to: str | None, room: int) -> Rehearsed:
+        """On a copy of the tables with one tenant's rows: the others' cannot be seen, by anybody."""
+        before, start = self._version(env), time.perf_counter()
+        with self._laid_out(self.server(env), before) as inner, scratch.folder(self.setting.data) as folder:
+            place = self.setting.data / folder
+            self._dump(env, place)
+            with rows_copy.opened(place / self.name) as archive:
+                rows_copy.load(inner, self.options.shared, env.key, env.tenant.slug, archive)
+            with Connection.connect(inner.info.dsn, password=inner.info.password, autocommit=True) as beside:
+                watch = postgres_scratch.Watch(beside, room)
+                watch.begin(None if self.schema().alembic else self.dialect.record)
+                copy = scratch.Scratch(env, self._weigh(env), time.perf_counter() - start, room, watch.over)
+                steps = scratch.path(self.versions(), before, to)
+                return scratch.through(copy, before, to, steps, lambda _, version: self._lay_out_to(inner, version))
+
     # --- templates ---
 
     def _prepare(self) -> str | None:
@@ -413,6 +455,8 @@ class Rows(PostgresKind):
 
     def _tidy(self) -> list[str]:
         def tidy(connection: Admin, server: Server) -> Sequence[str]:
-            return [f"{server.name}/{name}" for name in self._golden.tidy(connection)]
+            scratches = postgres_scratch.tidy(connection, self._golden.scratch_prefix)
+            return [f"{server.name}/{name}" for name in (*self._golden.tidy(connection), *scratches)]
 
-        return [name for removed in self._on_each(tidy) for name in removed]
+        removed = [name for names in self._on_each(tidy, every=True) for name in names]
+        return [*removed, *scratch.clear(self.setting.data)]

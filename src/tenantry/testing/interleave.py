@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 import pytest
-from _pytest.runner import runtestprotocol
+from _pytest.runner import CallInfo, runtestprotocol
 
 from tenantry.model import Environment
 from tenantry.testing.ground import Ground
@@ -70,7 +70,7 @@ class Interleaver:
             if all(report.passed for report in reports):
                 reports = self._take_turn(item, nextitem, Turn(1, second, first))
             else:
-                item.session._setupstate.teardown_exact(nextitem)
+                reports += self._tear_down(item, nextitem)
         finally:
             self.turn = None
             self.ground.remove((*first, *second))
@@ -83,6 +83,12 @@ class Interleaver:
         self.turn = turn
         self._responses.clear()
         return runtestprotocol(item, log=False, nextitem=nextitem)  # type: ignore[arg-type]
+
+    @staticmethod
+    def _tear_down(item: pytest.Item, nextitem: pytest.Item | None) -> list[pytest.TestReport]:
+        """End the fixtures that only a second turn would have needed; a report where that fails."""
+        call = CallInfo.from_call(lambda: item.session._setupstate.teardown_exact(nextitem), "teardown")
+        return [item.ihook.pytest_runtest_makereport(item=item, call=call)] if call.excinfo else []
 
     # --- what crossed -------------------------------------------------------------------------------------------
 
