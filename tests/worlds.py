@@ -84,8 +84,12 @@ class World:
         """A migration file in the schema directory."""
         path = self.root / "schema" / name
         path.parent.mkdir(exist_ok=True)
-        path.write_text(text)
+        path.write_text(self.named(text))
         return path
+
+    def named(self, text: str) -> str:
+        """A script as files of this kind have it."""
+        return text
 
     def files(self) -> set[str]:
         """All there is of tenants: files below their directory, or what a server has of them."""
@@ -377,7 +381,7 @@ def furnish(world: World) -> None:
     """Give a world two migrations, a seed and a template."""
     world.migration("0001_pages.sql", world.first)
     world.migration("0002_bodies.sql", SECOND)
-    (world.root / "seed.sql").write_text(SEED)
+    (world.root / "seed.sql").write_text(world.named(SEED))
     (world.root / "templates").mkdir()
     (world.root / "templates" / "env.json.j2").write_text(
         '{"name": {{ values.site_name | json }}, "host": {{ hostname | json }}, "slug": "{{ slug }}"}\n'

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import unquote, urlsplit
 from urllib.request import urlopen
 
@@ -41,6 +41,27 @@ SETUP_SECONDS: Final = 5.0
 SETUP_STEP: Final = 0.1
 
 
+class Elsewhere(Protocol):
+    """Where platforms are while tests run: away from the real data and the real control database."""
+
+    def adapt(self, config: Config) -> Config:
+        """The configuration to use in place of the one that was read."""
+        ...
+
+    def connected(self, runtime: Runtime) -> None:
+        """Told each runtime that was made."""
+        ...
+
+
+_elsewhere: Elsewhere | None = None
+
+
+def stand_in(elsewhere: Elsewhere | None) -> None:
+    """Let every `connect` of this process lead elsewhere; None ends it. For `tenantry.testing`."""
+    global _elsewhere
+    _elsewhere = elsewhere
+
+
 def connect(config: Config | Path | str | None = None) -> Runtime:
     """The runtime of this process, for the platform that tenantry.toml describes.
 
@@ -49,7 +70,12 @@ def connect(config: Config | Path | str | None = None) -> Runtime:
     """
     if not isinstance(config, Config):
         config = read_config(Path(config or os.environ.get("TENANTRY_CONFIG", FILE)))
-    return runtime_of(config, Vault(*secret_keys(config.root)), settings(config)).install()
+    if _elsewhere is not None:
+        config = _elsewhere.adapt(config)
+    runtime = runtime_of(config, Vault(*secret_keys(config.root)), settings(config)).install()
+    if _elsewhere is not None:
+        _elsewhere.connected(runtime)
+    return runtime
 
 
 def runtime_of(config: Config, vault: Vault, known: Settings) -> Runtime:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
 from mysql_world import MysqlWorld, mysql_platform
+from prefix_world import PrefixWorld, mysql_prefixes, postgres_prefixes
 from registries import KEY
 from tenantry.registry import Registry, Vault
 from worlds import OPTIONS, WORLDS, PostgresWorld, RowsWorld, World, furnish
 
 POSTGRES = ["postgres-15", "postgres-18"]
+PREFIXES = [pytest.param("prefix-postgres", marks=pytest.mark.postgres), "prefix-mysql"]
 ROWS = ["rows-15", "rows-18"]
 Made = TypeVar("Made", bound=PostgresWorld)
 MADE = {"schema": "schema", "seed": "seed.sql"}
@@ -50,7 +53,12 @@ def cut_off(url: str, request: pytest.FixtureRequest) -> Callable[[], None]:
 
 
 @pytest.fixture(
-    params=[*WORLDS, *(pytest.param(kind, marks=pytest.mark.postgres) for kind in (*POSTGRES, *ROWS)), "mysql"]
+    params=[
+        *WORLDS,
+        *(pytest.param(kind, marks=pytest.mark.postgres) for kind in (*POSTGRES, *ROWS)),
+        "mysql",
+        *PREFIXES,
+    ]
 )
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     """A platform for each kind of resource in turn."""
@@ -60,10 +68,26 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
         yield from _on_postgres(request, request.param, tmp_path, RowsWorld, "rows")
     elif request.param == "mysql":
         yield request.getfixturevalue("mysql_world")
+    elif request.param.startswith("prefix-"):
+        with _prefixes(request, request.param, tmp_path) as world:
+            yield world
     else:
         world = WORLDS[request.param](request.param, tmp_path, dict(OPTIONS.get(request.param, MADE)))
         furnish(world)
         yield world
+
+
+@pytest.fixture(params=PREFIXES)
+def prefix_world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[PrefixWorld]:
+    """A platform whose tenants share a database, on a server of each kind."""
+    with _prefixes(request, request.param, tmp_path) as world:
+        yield world
+
+
+def _prefixes(request: pytest.FixtureRequest, kind: str, root: Path) -> AbstractContextManager[PrefixWorld]:
+    if kind == "prefix-mysql":
+        return mysql_prefixes(request.getfixturevalue("mariadb_server"), root)
+    return postgres_prefixes(request.getfixturevalue("postgres"), root)
 
 
 @pytest.fixture(params=POSTGRES)

@@ -351,6 +351,38 @@ def _of_another_blueprint(world: RowsWorld) -> Resource:
     return build("part", spec, replace(world.setting(), blueprint="shop"))
 
 
+async def test_drift_is_told_as_sql(rows_world: RowsWorld) -> None:
+    """What was changed by hand, policies too, is told as the statements that undo it, and these do."""
+    resource, acme = rows_world.resource(), rows_world.environment()
+    await resource.create(acme)
+    for statement in (
+        "ALTER TABLE page NO FORCE ROW LEVEL SECURITY",
+        "DROP POLICY tenantry_tenant ON page",
+        "CREATE INDEX by_hand ON page (title)",
+    ):
+        rows_world.query(resource, acme, statement)
+    (found,) = await resource.shapes([acme])
+    assert isinstance(found, tuple)
+    assert found[0] == "0002_bodies"
+    assert found[1] != await resource.declared(acme, "0002_bodies")
+    assert "body" not in str(await resource.declared(acme, "0001_pages"))
+    for statement in await resource.mend(acme, "0002_bodies"):
+        rows_world.query(resource, acme, statement)
+    assert [finding.what for finding in await resource.check(acme) if not finding.ok] == []
+
+
+async def test_a_lost_login_is_found_and_given_back(rows_world: RowsWorld) -> None:
+    """A password that was changed by hand is a finding, and a create sets it right again."""
+    resource, acme = rows_world.resource(), rows_world.environment()
+    await resource.create(acme)
+    role = sql.Identifier(f"{rows_world.options['database']}_app")
+    rows_world.server.run(sql.SQL("ALTER ROLE {} PASSWORD 'another'").format(role))
+    (fault,) = [finding for finding in await resource.check(acme) if not finding.ok]
+    assert "refuses the login" in fault.what
+    await resource.create(acme)
+    assert [finding.what for finding in await resource.check(acme) if not finding.ok] == []
+
+
 @pytest.mark.parametrize(
     ("weaken", "what"),
     [

@@ -120,13 +120,15 @@ async def test_a_copy_that_outgrows_its_room(world: World) -> None:
     """A migration that fills the copy beyond its room is stopped and told as that; nothing is left."""
     resource, env = await made(world)
     world.use(resource, env, "x")
-    double = "INSERT INTO page (title) SELECT title FROM page;\n"
-    wide = {
-        "sqlite": "UPDATE page SET body = printf('%.8000c', 'x');\n",
-        "mysql": "UPDATE page SET body = repeat('x', 8000);\n",
-        "postgres": "ALTER TABLE page ALTER body SET STORAGE PLAIN;\nUPDATE page SET body = repeat('x', 7000);\n",
+    double = 13 * "INSERT INTO page (title) SELECT title FROM page;\n"
+    grown = {
+        "sqlite": double + "UPDATE page SET body = printf('%.8000c', 'x');\n",
+        "mysql": double + "UPDATE page SET body = repeat('x', 8000);\n",
+        "postgres": f"ALTER TABLE page ALTER body SET STORAGE PLAIN;\n{double}"
+        "UPDATE page SET body = repeat('x', 7000);\n",
+        "rows": "UPDATE page SET body = (SELECT string_agg(md5(i::text), '') FROM generate_series(1, 1000000) i);\n",
     }
-    world.migration("0003_rows.sql", double * 13 + wide[world.kind])
+    world.migration("0003_rows.sql", grown[world.kind])
     resource, there = world.resource(), left(world)
     (size,) = await resource.weigh_many([env])
     assert isinstance(size, int)

@@ -81,7 +81,7 @@ async def orphans(shelves: RowsShelves, platform: Platform) -> list[str]:
     known = {(await platform.tenants.show(row.slug)).row.id for row in await platform.tenants.list(limit=1000)}
     for table, keys in shelves.tenants().items():
         found += [f"{table} has rows of {key}" for key in keys - known]
-        if table in ("page", "tenantry_tenant", "tenantry_user"):
+        if table in ("page", "tenantry_tenants", "tenantry_user"):
             found += [f"{table} has no row of {key}" for key in known - keys]
     pages = shelves.query("pg1", "SELECT tenant_id FROM page", shelves.database) if shelves.tenants() else []
     return found if len(pages) == len(set(pages)) else [*found, "a seed was sown twice"]

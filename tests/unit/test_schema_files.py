@@ -167,6 +167,7 @@ def test_the_first_lines_tell_phase_and_limits(tmp_path: Path) -> None:
         ("0001_a.sql", "-- tenantry: post\n", "says post="),
         ("0001_a.sql", "-- tenantry: lock_timeout=-1s\n", "says lock_timeout=-1s"),
         ("0001_a.sql", "-- tenantry: retries=101\n", "says retries=101"),
+        ("0001_a.sql", "-- tenantry: phase=post\n-- tenantry: phase=pre\n", "say something twice"),
         ("0001_a.sql", "SELECT 1;\n-- tenantry: phase=post\n", "behind its first statement"),
         ("0001_a.py", "# tenantry: transaction=off\ndef upgrade(c): pass", "transaction=off is for SQL files"),
     ],

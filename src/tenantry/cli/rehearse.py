@@ -176,6 +176,8 @@ def _differences(found: Looked, out: Output) -> None:
             out.line(f"  ✗ {what}", "red")
         if len(one.differences) > DIFFERENCES:
             out.line(f"    and {len(one.differences) - DIFFERENCES} more")
+    for resource in found.left_out:
+        out.line(f"{resource}, cannot be compared.", "yellow")
     many = sum(len(one.tenants) for one in found.drift)
     out.line(f"{many} of {found.resources} databases of {found.tenants} tenants differ.", "bold")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -45,20 +45,30 @@ async def create(
         if dry_run:
             planned = await platform.tenants.plan_create(slug, name, blueprint, plan, values, server)
             common.out.table(PLAN, planned)
+            _warn({step.name: step.caveat for step in planned if step.caveat}, common)
             return
         operation = await platform.tenants.create(slug, name, blueprint, plan, values, server)
         if await carry_out(platform, operation, common.out, wait):
             await _welcome(platform, slug, common)
 
 
+def _warn(caveats: Mapping[str, str], common: Common) -> None:
+    """Say what the isolation of each part does not promise; JSON has it among its fields."""
+    for name, caveat in caveats.items() if not common.json else ():
+        common.out.line(f"{name}: {caveat}", "yellow")
+
+
 async def _welcome(platform: Platform, slug: str, common: Common) -> None:
     """The end of a create: where the tenant is, and how its first administrator signs in."""
     hostnames = [row.name for row in await platform.hostnames.list(slug)]
     credentials = await platform.tenants.credentials(slug)
+    caveats = await platform.tenants.caveats(slug)
     if common.json:
         login = {"login": credentials.login, "password": credentials.password} if credentials else None
-        common.out.data({"slug": slug, "hostnames": hostnames, "credentials": login})
+        told = {"caveats": caveats} if caveats else {}
+        common.out.data({"slug": slug, "hostnames": hostnames, "credentials": login, **told})
         return
+    _warn(caveats, common)
     common.out.line(f"{slug} is ready{': ' if hostnames else '.'}{', '.join(hostnames)}", "bold")
     if credentials:
         common.out.line(f"Sign in as {credentials.login} with the password below; it is shown only now.")
@@ -97,7 +107,7 @@ async def credentials(
 async def _database_login(slug: str, resource: str, environment: str | None, common: Common) -> None:
     async with common.platform() as platform:
         found = await platform.tenants.login(slug, resource, environment)
-    names = ("environment", "resource", "server", "database", "user", "password")
+    names = ("environment", "resource", "server", "database", *(["prefix"] if found.prefix else []), "user", "password")
     common.out.record(found, {name: getattr(found, name) for name in names})
 
 

@@ -64,7 +64,7 @@ class Blueprints:
 
     def users_of(self, blueprint: Blueprint) -> str | None:
         """The resource that carries a blueprint's users: its first one that can; None where it wants none."""
-        if blueprint.admin is None:
+        if not blueprint.admin:
             return None
         able = (name for name, spec in blueprint.resources.items() if kinds()[spec.kind].has_users)
         return next(able, None)

@@ -42,12 +42,15 @@ class Comparison:
         self._seen: set[tuple[str, ...]] = set()
         self._slugs: dict[Drift, list[str]] = {}
         self.looked = 0
+        self.left_out: set[str] = set()  # resources of kinds that cannot be compared
 
     async def look(self, environments: Sequence[Environment]) -> None:
         """Take in what these environments have: one query each, and more only for a shape not met before."""
         for blueprint, some in _by_blueprint(environments).items():
             for resource in self._tools.resources.get(blueprint, ()):
-                if resource.has_schema:
+                if resource.has_schema and not resource.can_compare:
+                    self.left_out.add(f"{blueprint}.{resource.name}, a {resource.kind}")
+                elif resource.has_schema:
                     await self._resource(resource, [one for one in some if self._is_new(resource, one)])
 
     def groups(self) -> list[Drift]:
@@ -60,7 +63,7 @@ class Comparison:
         place = environment.place(resource.name)
         if place is None:
             return False
-        key = (resource.setting.blueprint, resource.name, str(place.server), place.database)
+        key = (resource.setting.blueprint, resource.name, str(place.server), place.location)
         if resource.shared and key in self._seen:
             return False
         self._seen.add(key)

@@ -87,12 +87,34 @@ async def declare(registry: Registry, config: Config) -> None:
     """Enter the servers of tenantry.toml into the registry, or what is new of them; their state stays."""
     wanted = declared(config)
     async with registry.read() as tx:
-        if not await _news(tx, wanted):
+        known = await servers.known(tx)
+        changed = [one for one in wanted if one.name in known and _passwords(registry.vault, one, known[one.name])]
+        if not changed and not await _news(tx, wanted):
             return
     async with registry.write() as tx:
+        known = await servers.known(tx)
+        for server in changed:
+            await follow_password(tx, registry.vault, server, known[server.name])
         for server in await _news(tx, wanted):
             await servers.put(tx, server)
             tx.audit("server.declare", server.name, kind=server.kind, address=server.address, capacity=server.capacity)
+
+
+async def follow_password(tx: Transaction, vault: Vault, server: Server, before: Server) -> None:
+    """Keep the new password of a server's own login, where tenants share a database by it."""
+    for database, sealed in _passwords(vault, server, before).items():
+        await servers.put_shared(tx, server.name, database, sealed)
+
+
+def _passwords(vault: Vault, server: Server, before: Server) -> dict[str, bytes]:
+    """By database: the login anew, sealed, where it is the server's own and its password is another one now."""
+    url, found = make_url(server.admin), dict[str, bytes]()
+    for database, sealed in before.shared.items():
+        field = shared_login_field(server.name, database)
+        login = _login(vault.open_platform(field, sealed))
+        if login.user == url.username and login.password != url.password:
+            found[database] = vault.seal_platform(field, json.dumps([url.username, url.password]))
+    return found
 
 
 async def _news(tx: Transaction, wanted: Sequence[Server]) -> list[Server]:

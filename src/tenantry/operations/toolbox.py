@@ -142,7 +142,7 @@ class Toolbox(Blueprints):
         """
         blueprint = environments[0].tenant.blueprint
         resource, admin = self.users_resource(blueprint), self.blueprint(blueprint).admin
-        if resource is None or admin is None:
+        if resource is None or not admin:
             return [], {}
         passwords: dict[str, str] = {}  # stored forms, by tenant
         secrets: dict[str, bytes] = {}

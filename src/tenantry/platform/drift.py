@@ -26,6 +26,7 @@ class Looked:
     tenants: int
     resources: int
     drift: tuple[Drift, ...]
+    left_out: tuple[str, ...] = ()  # resources of kinds that cannot be compared
 
 
 class Drifts:
@@ -60,7 +61,8 @@ class Drifts:
             async with self._registry.read() as tx:
                 environments = await self._tools.all_environments(tx, chosen[start : start + PAGE])
             await comparison.look(environments)
-        return Looked(len(chosen), comparison.looked, tuple(comparison.groups()))
+        left_out = tuple(sorted(comparison.left_out))
+        return Looked(len(chosen), comparison.looked, tuple(comparison.groups()), left_out)
 
     async def _ids(self, slugs: Sequence[str], blueprint: str | None) -> list[str]:
         """The tenants to look at; those being made or destroyed only where they are named."""

@@ -222,6 +222,7 @@ class Servers:
             )
             server = replace(server, state=before.state)
             await servers.put(tx, server, self._seal(server))
+            await placement.follow_password(tx, self._registry.vault, server, before)
             tx.audit("server.set", name, address=server.address, url=bool(url), **_told(server))
             return self._row(server, (await servers.load(tx)).get(name, 0))
 

@@ -56,6 +56,7 @@ class DatabaseLogin:
     database: str
     user: str
     password: str
+    prefix: str = ""  # of its tables, where it shares the database
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class PlannedStep:
     name: str
     kind: str
     detail: str
+    caveat: str = ""  # what the isolation of this part does not promise
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +171,8 @@ class Tenants:
             place, login = chosen.place(resource), chosen.logins[resource]
             assert place is not None
             tx.audit("tenant.database_login", slug, id=row.id, resource=resource, environment=chosen.name)
-        return DatabaseLogin(chosen.name, resource, str(place.server), place.location, login.user, login.password)
+        spot = (str(place.server), place.database, login.user, login.password, place.prefix)
+        return DatabaseLogin(chosen.name, resource, *spot)
 
     async def _parts(self, slug: str) -> tuple[TenantRow, Sequence[Environment]]:
         async with self._registry.read() as tx:
@@ -246,8 +249,21 @@ class Tenants:
             for place in environment.places
         }
         hosts = " ".join(host for environment in environments for host in environment.hostnames)
-        planned = [PlannedStep(name, kind, places.get(name, "")) for name, kind in steps[:-1]]
+        weak = self._caveats(environments[0].tenant.blueprint)
+        planned = [
+            PlannedStep(name, kind, places.get(name, ""), weak.get(name.partition("@")[0], ""))
+            for name, kind in steps[:-1]
+        ]
         return [PlannedStep("reserve", "", slug), *planned, PlannedStep("live", "", hosts)]
+
+    def _caveats(self, blueprint: str) -> dict[str, str]:
+        return {part.name: part.caveat for part in self._tools.resources[blueprint] if part.caveat}
+
+    async def caveats(self, slug: str) -> Mapping[str, str]:
+        """What the isolation of a tenant's parts does not promise, by resource; nothing of those that promise all."""
+        async with self._registry.read() as tx:
+            row = await tenants.find(tx, slug)
+        return self._caveats(row.blueprint)
 
     async def create(
         self,

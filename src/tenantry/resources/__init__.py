@@ -290,6 +290,11 @@ class Resource(ABC):
         """Whether this kind can make scratch copies."""
         return type(self)._copied is not Resource._copied
 
+    @property
+    def can_compare(self) -> bool:
+        """Whether this kind can tell what it is made of."""
+        return type(self)._shape is not Resource._shape
+
     async def weigh_many(self, envs: Sequence[Environment], parallel: int = 2) -> list[int | TenantryError]:
         """How many bytes each takes up, asked in the quickest way; one that cannot be asked has its error there."""
         return await self._many([(env,) for env in envs], "weigh", self._weigh, parallel)

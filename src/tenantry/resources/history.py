@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # both take half a second to import, and plain SQL files need
     import sqlalchemy
     from alembic.script import ScriptDirectory
 
-BOOKKEEPING: Final = frozenset({"tenantry_schema", "alembic_version", "tenantry_canary", "tenantry_tenant"})
+BOOKKEEPING: Final = frozenset({"tenantry_schema", "alembic_version", "tenantry_canary", "tenantry_tenants"})
 """Tables that tell the version, which tenants share the others, or that are there while the isolation is verified."""
 
 OWN_TRANSACTION: Final = "a migration cannot begin, commit or roll back: it runs in one transaction with its record"

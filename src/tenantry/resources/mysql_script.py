@@ -52,13 +52,17 @@ class Item:
     mode: str = ""  # the sql_mode that code was written under
 
 
-def items(connection: Connection, database: str) -> list[Item]:
-    """Everything in the database a connection works in, in an order in which it can be made again."""
-    found = connection.ask("SHOW FULL TABLES")
+def items(connection: Connection, database: str, beginning: str = "") -> list[Item]:
+    """Everything in the database a connection works in, in an order in which it can be made again.
+
+    With a beginning only what is named so: asking for a thousand tables takes a server seconds.
+    """
+    found = [(name, kind) for name, kind in connection.ask("SHOW FULL TABLES") if name.startswith(beginning)]
     tables = sorted(name for name, kind in found if "VIEW" not in kind)
     views = _by_need([_view(connection, name) for name, kind in found if "VIEW" in kind])
     made = [Item("table", name, str(connection.ask(f"SHOW CREATE TABLE {quote(name)}")[0][1])) for name in tables]
-    return [_clean(item, database) for item in (*made, *_routines(connection), *views, *_triggers(connection))]
+    code = (*_routines(connection, beginning), *views, *_triggers(connection, beginning))
+    return [_clean(item, database) for item in (*made, *code)]
 
 
 def _clean(item: Item, database: str) -> Item:
@@ -86,25 +90,29 @@ def _uses(view: Item, name: str) -> bool:
     return quote(name) in view.create
 
 
-def _routines(connection: Connection) -> Iterator[Item]:
+def _routines(connection: Connection, beginning: str) -> Iterator[Item]:
     query = "SELECT routine_type, routine_name FROM information_schema.routines WHERE routine_schema = DATABASE()"
-    for kind, name in sorted(connection.ask(query)):
+    for kind, name in sorted(row for row in connection.ask(query) if row[1].startswith(beginning)):
         _, mode, create, *_ = connection.ask(f"SHOW CREATE {kind} {quote(name)}")[0]
         yield Item(str(kind).lower(), name, str(create), mode)
 
 
-def _triggers(connection: Connection) -> Iterator[Item]:
+def _triggers(connection: Connection, beginning: str) -> Iterator[Item]:
     query = (
         "SELECT trigger_name FROM information_schema.triggers WHERE trigger_schema = DATABASE() "
         "ORDER BY event_object_table, action_timing, event_manipulation, action_order"
     )
-    for (name,) in connection.ask(query):
+    for name in _names(connection, query, beginning):
         _, mode, create, *_ = connection.ask(f"SHOW CREATE TRIGGER {quote(name)}")[0]
         yield Item("trigger", name, str(create), mode)
     query = "SELECT event_name FROM information_schema.events WHERE event_schema = DATABASE() ORDER BY event_name"
-    for (name,) in connection.ask(query):
+    for name in _names(connection, query, beginning):
         _, mode, _zone, create, *_ = connection.ask(f"SHOW CREATE EVENT {quote(name)}")[0]
         yield Item("event", name, str(create), mode)
+
+
+def _names(connection: Connection, query: str, beginning: str) -> list[str]:
+    return [str(name) for (name,) in connection.ask(query) if name.startswith(beginning)]
 
 
 # --- statements ---------------------------------------------------------------------------------------------------
@@ -141,7 +149,7 @@ def _rows(connection: Connection, table: str) -> Iterator[str]:
     with told(connection.server), connection.cursor(SSCursor) as cursor:
         cursor.execute(f"SELECT {names} FROM {quote(table)}")  # noqa: S608 - quoted names
         for row in cursor:
-            some.append(f"({', '.join(map(_literal, row))})")
+            some.append(f"({', '.join(map(literal, row))})")
             size += len(some[-1])
             if size > CHUNK:
                 yield start + ",\n".join(some)
@@ -150,7 +158,8 @@ def _rows(connection: Connection, table: str) -> Iterator[str]:
         yield start + ",\n".join(some)
 
 
-def _literal(value: str | bytes | None) -> str:
+def literal(value: str | bytes | None) -> str:
+    """A value in a statement; bytes in hex."""
     if value is None:
         return "NULL"
     return f"X'{value.hex()}'" if isinstance(value, bytes) else f"'{escape_string(value)}'"
@@ -277,14 +286,18 @@ def _table(item: Item) -> Iterator[tuple[str, str]]:
             yield f"{_PARTS.get(kind, kind.lower())} {name} of {item.name}", text
 
 
-def size(connection: Connection) -> tuple[int, int]:
-    """Bytes and rows of a connection's database, without migration records; rows of large tables are estimated."""
+def size(connection: Connection, beginning: str = "") -> tuple[int, int]:
+    """Bytes and rows of the tables in a connection's database whose names begin so; no rows of migration records.
+
+    Rows of large tables are estimated.
+    """
     query = (
         "SELECT table_name, data_length + index_length, table_rows FROM information_schema.tables "
         "WHERE table_schema = DATABASE() AND table_type IN ('BASE TABLE', 'SYSTEM VERSIONED')"
     )
     found = [(str(name), int(taken), int(rows)) for name, taken, rows in connection.ask(query)]
-    owned = [one for one in found if one[0] not in BOOKKEEPING]
+    found = [one for one in found if one[0].startswith(beginning)]
+    owned = [one for one in found if one[0].removeprefix(beginning) not in BOOKKEEPING]
     counted = [f"(SELECT count(*) FROM {quote(name)})" for name, taken, _ in owned if taken <= COUNTED]  # noqa: S608
     ((rows,),) = connection.ask(f"SELECT {' + '.join(counted) or '0'}")
     estimated = sum(guess for _, taken, guess in owned if taken > COUNTED)

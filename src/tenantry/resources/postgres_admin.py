@@ -41,6 +41,7 @@ Admin = psycopg.Connection[tuple[Any, ...]]
 def conninfo(url: str, **fields: object) -> str:
     """What libpq connects by: a URL, and what is to be otherwise. TLS settings stand in the URL's query."""
     plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    plain = plain.replace(" ", "%20")  # SQLAlchemy leaves them in passwords, where libpq takes none
     defaults = {} if "connect_timeout" in conninfo_to_dict(plain) else {"connect_timeout": CONNECT_SECONDS}
     return make_conninfo(plain, application_name="tenantry", **defaults | fields)  # type: ignore[arg-type]
 

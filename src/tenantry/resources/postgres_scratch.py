@@ -7,7 +7,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Final
 
 import psycopg
@@ -50,16 +49,17 @@ _WORDS: Final = {
 
 _NOTES: Final = """
 CREATE SCHEMA tenantry_rehearsal;
-CREATE TABLE tenantry_rehearsal.held (relation oid, mode text, began timestamptz, ended timestamptz);
 CREATE FUNCTION tenantry_rehearsal.note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-  INSERT INTO tenantry_rehearsal.held SELECT relation, mode, now(), clock_timestamp() FROM pg_catalog.pg_locks
-  WHERE pid = pg_catalog.pg_backend_pid() AND relation IS NOT NULL AND granted;
+  PERFORM pg_catalog.pg_notify('tenantry_rehearsal', pg_catalog.concat_ws(' ', relation, mode,
+    extract(epoch FROM now()), extract(epoch FROM clock_timestamp())))
+  FROM pg_catalog.pg_locks WHERE pid = pg_catalog.pg_backend_pid() AND relation IS NOT NULL AND granted;
   RETURN NULL;
-END $$"""
+END $$;
+LISTEN tenantry_rehearsal"""
 _NOTE: Final = """
 CREATE CONSTRAINT TRIGGER tenantry_rehearsal AFTER INSERT OR UPDATE OR DELETE ON public.{}
 DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION tenantry_rehearsal.note()"""
-"""As a migration's transaction commits, what it holds is written down: nothing is missed, however short it was."""
+"""As a migration's transaction commits, what it holds is told: nothing is missed, however short it was."""
 
 _TABLES: Final = """
 SELECT c.oid::bigint, CASE n.nspname WHEN 'public' THEN '' ELSE n.nspname || '.' END || c.relname,
@@ -68,7 +68,7 @@ FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname !~ '^pg_'
   AND n.nspname NOT IN ('information_schema', 'tenantry_rehearsal')"""
 _LOOK: Final = """
-SELECT clock_timestamp(), ARRAY(
+SELECT extract(epoch FROM clock_timestamp())::float8, ARRAY(
   SELECT l.relation::text || ' ' || l.mode FROM pg_locks l JOIN pg_stat_activity a USING (pid)
   WHERE a.datname = current_database() AND a.backend_type = 'client backend' AND pid <> pg_backend_pid()
     AND l.granted AND l.locktype = 'relation')"""
@@ -137,21 +137,21 @@ def tidy(connection: Admin, prefix: str) -> list[str]:
 
 @dataclass(slots=True)
 class _Span:
-    """When a lock was seen: it was taken after `since`, and let go of before `until`."""
+    """When a lock was held, in the server's seconds: it was taken after `since`, and let go of before `until`."""
 
-    since: datetime
-    until: datetime
+    since: float
+    until: float
 
 
 @dataclass(slots=True)
 class _Looks:
     """What was seen from outside while one migration ran."""
 
-    last: datetime
+    last: float
     spans: dict[tuple[int, str], _Span] = field(default_factory=dict)
     outgrown: bool = False
 
-    def add(self, moment: datetime, held: Sequence[str]) -> None:
+    def add(self, moment: float, held: Sequence[str]) -> None:
         """Take in one look at the locks."""
         for text in held:
             relation, mode = text.split(" ")
@@ -166,9 +166,11 @@ class Watch:
     def __init__(self, connection: Connection, room: int) -> None:
         self._connection = connection
         self._room = room
+        self._told: list[str] = []  # by the database, as transactions committed
+        connection.add_notify_handler(lambda note: self._told.append(note.payload))
 
     def begin(self, record: sql.Composable | None) -> None:
-        """Make the database write down the locks that a migration holds as its record is committed to this table."""
+        """Make the database tell the locks that a migration holds as its record is committed to this table."""
         connection = self._connection
         connection.execute(_NOTES)
         if record is not None:
@@ -201,7 +203,7 @@ class Watch:
         rows = self._connection.execute(_TABLES).fetchall()
         return {oid: (name, file) for oid, name, file in rows if name not in BOOKKEEPING}
 
-    def _look(self) -> tuple[datetime, list[str]]:
+    def _look(self) -> tuple[float, list[str]]:
         row = self._connection.execute(_LOOK).fetchone()
         assert row is not None
         return row[0], row[1]
@@ -224,11 +226,13 @@ class Watch:
 
     def _locks(self, looks: _Looks, tables: dict[int, str]) -> tuple[Held, ...]:
         """The strongest lock on each table that was there before, and how long it was held at most."""
-        query = "DELETE FROM tenantry_rehearsal.held RETURNING relation::bigint, mode, began, ended"
-        for relation, mode, began, ended in self._connection.execute(query).fetchall():
-            known = looks.spans.get((relation, mode))
+        for text in self._told:
+            oid, mode, *moments = text.split(" ")
+            began, ended = map(float, moments)
+            known = looks.spans.get((int(oid), mode))
             since = max(began, known.since if known else min(looks.last, ended))
-            looks.spans[relation, mode] = _Span(since, ended)
+            looks.spans[int(oid), mode] = _Span(since, ended)
+        self._told.clear()
         strongest: dict[int, str] = {}
         for relation, mode in looks.spans:
             if relation in tables and _STRENGTH.get(mode, 0) > _STRENGTH.get(strongest.get(relation, ""), 0):
@@ -241,4 +245,4 @@ class Watch:
 
 
 def _seconds(span: _Span) -> float:
-    return max(0.0, (span.until - span.since).total_seconds())
+    return max(0.0, span.until - span.since)

@@ -99,10 +99,22 @@ def shape(connection: Connection) -> dict[str, str]:
 
     Columns count by name: their order may differ after a way back down.
     """
+    found = definitions(connection)
+    return {name.replace("public.", ""): _hash(text) for name, text in found if not is_bookkeeping(name)}
+
+
+def definitions(connection: Connection, beginning: str = "") -> list[tuple[str, str]]:
+    """The whole of it: each name and definition, in which all is qualified in full; of things whose names begin so."""
+    query = sql.SQL("SELECT name, text FROM ({}) AS found (name, text) WHERE name ~ {}")
     with connection.transaction():
         connection.execute("SET LOCAL search_path TO ''")
-        rows = connection.execute(sql.SQL(_QUERY)).fetchall()
-    return {name.replace("public.", ""): _hash(text) for name, text in rows if not BOOKKEEPING & set(_words(name))}
+        rows = connection.execute(query.format(sql.SQL(_QUERY), sql.Literal(f'[ ."]{beginning}'))).fetchall()
+    return [(str(name), str(text or "")) for name, text in rows]
+
+
+def is_bookkeeping(name: str) -> bool:
+    """Whether something is part of the records of migrations."""
+    return bool(BOOKKEEPING & set(_words(name)))
 
 
 def _words(name: str) -> list[str]:
@@ -112,6 +124,6 @@ def _words(name: str) -> list[str]:
 _CASTS: Final = re.compile(r"::(?:character varying|character|bpchar|text)(?:\(\d+\))?(?:\[\])*|[()\s]")
 
 
-def _hash(text: str | None) -> str:
+def _hash(text: str) -> str:
     """A hash without casts between texts and without brackets: the server sets others when a copy is loaded."""
-    return hashlib.sha256(_CASTS.sub("", text or "").encode()).hexdigest()[:10]
+    return hashlib.sha256(_CASTS.sub("", text).encode()).hexdigest()[:10]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
 
@@ -26,7 +27,7 @@ TRIES: Final = 5
 BUSY_SECONDS: Final = 10.0
 """How long to wait for a database that somebody is connected to."""
 
-Fill = Callable[[Connection], None]
+Fill = Callable[[Connection], object]
 
 
 def digest(*parts: str) -> str:
@@ -93,20 +94,32 @@ class Golden:
         return made
 
     def _build(self, connection: Admin, server: Server, name: str, fill: Fill) -> Mapping[str, str]:
+        with self._filled(connection, server, name, fill) as inner:
+            return shape(inner)
+
+    @contextmanager
+    def _filled(self, connection: Admin, server: Server, name: str, fill: Fill) -> Iterator[Connection]:
         create_empty(connection, name, self._options)
         with admin.connected_to(server, name) as inner:
             inner.execute("SET ROLE pg_database_owner")
             extend(inner, server, self._options.extensions)
             fill(inner)
-            return shape(inner)
+            yield inner
 
     def shape_of(self, connection: Admin, server: Server, fill: Fill, what: str) -> Mapping[str, str]:
         """The shape of a database that is filled in another way: `what` tells it from others."""
+        with self.aside(connection, server, fill, what) as inner:
+            return shape(inner)
+
+    @contextmanager
+    def aside(self, connection: Admin, server: Server, fill: Fill, what: str) -> Iterator[Connection]:
+        """A database that is filled in another way, for the time of a block: `what` tells it from others."""
         name = self._prefix + digest(what)
         with admin.locked(connection, name):
             remove(connection, f"{name}_new")
             try:
-                return self._build(connection, server, f"{name}_new", fill)
+                with self._filled(connection, server, f"{name}_new", fill) as inner:
+                    yield inner
             finally:
                 remove(connection, f"{name}_new")
 

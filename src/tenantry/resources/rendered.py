@@ -212,12 +212,13 @@ class Rendered(Filed):
             place = env.place(name)
             if place is not None and place.server:
                 address = make_url(self.setting.servers.get(place.server).address)
-                url = address.set(username=login.user, password=login.password, database=place.location)
+                url = address.set(username=login.user, password=login.password, database=place.database)
                 found[name] = {
                     "server": place.server,
                     "host": address.host,
                     "port": address.port,
-                    "name": place.location,
+                    "name": place.database,
+                    "prefix": place.prefix,
                     "user": login.user,
                     "password": login.password,
                     "url": url.render_as_string(hide_password=False),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final
 
@@ -17,8 +19,19 @@ from sqlalchemy.exc import ArgumentError
 from tenantry.config import Frozen
 from tenantry.credentials import USER_TABLE
 from tenantry.errors import NameTaken
-from tenantry.model import Attempt, Environment, Finding, Login, Migrated, Server, Usage, new_id
-from tenantry.resources import Setting, history, limits, rows_copy, rows_plan, rows_tables, server_migrator
+from tenantry.model import Attempt, Environment, Finding, Login, Migrated, Rehearsed, Server, Usage, new_id
+from tenantry.resources import (
+    Setting,
+    history,
+    limits,
+    postgres_diff,
+    postgres_scratch,
+    rows_copy,
+    rows_plan,
+    rows_tables,
+    scratch,
+    server_migrator,
+)
 from tenantry.resources import postgres_admin as admin
 from tenantry.resources import postgres_template as template
 from tenantry.resources.postgres_admin import Admin, Found
@@ -187,8 +200,8 @@ class Rows(PostgresKind):
             raise NameTaken(kind="database", name=found.name, server=server.name)
         return found
 
-    def _make_roles(self, connection: Admin, server: Server, login: Login | None) -> None:
-        """The owner, and the application's role; with a login this one may log in."""
+    def _make_roles(self, connection: Admin, server: Server, login: Login, *, anew: bool = False) -> None:
+        """The owner, and the application's role, which gets its password where it has none, or `anew`."""
         there = admin.roles(connection, self.owner, self.role)
         steps: list[sql.Composable] = []
         for name in (self.owner, self.role):
@@ -198,7 +211,7 @@ class Rows(PostgresKind):
                 steps.append(sql.SQL("COMMENT ON ROLE {} IS {}").format(role, self._mine))
             elif there[name].comment != self._mine:
                 raise NameTaken(kind="role", name=name, server=server.name)
-        if login is not None and not (login.user in there and there[login.user].open):
+        if anew or not (login.user in there and there[login.user].open):
             password = admin.verifier(connection, login.user, login.password)
             steps.append(sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(login.user), password))
         if steps:
@@ -231,8 +244,11 @@ class Rows(PostgresKind):
 
     def _lay_out(self, connection: Connection) -> None:
         """Make an empty database what the shared one is to be, without any tenant."""
+        self._lay_out_to(connection, self.newest)
+
+    def _lay_out_to(self, connection: Connection, version: str | None) -> Migrated:
         self._found(connection)
-        server_migrator.migrate(self.dialect, connection, self.schema(), self.newest, self._limits)
+        return server_migrator.migrate(self.dialect, connection, self.schema(), version, self._limits)
 
     def weaknesses(self, connection: psycopg.Connection[Any], role: str) -> list[str]:
         """What does not keep tenants apart in a database, as an application's role finds it."""
@@ -260,9 +276,13 @@ class Rows(PostgresKind):
         if not self._is_current(env):
             self._ready(env, self.newest)
         with self._inside(env) as inner, rows_tables.working_for(inner, env.key):
-            if rows_tables.mark(inner, env.key, env.tenant.slug) and self._seed:
+            fresh = rows_tables.mark(inner, env.key, env.tenant.slug)
+            if fresh and self._seed:
                 statements = self.dialect.split(self._seed.read_text("utf-8"), self._seed.name)
                 self.dialect.sow(inner, statements, self._seed.name)
+        if not fresh:  # somebody repairs it: perhaps its applications are not let in
+            with self._alone(self.server(env)) as connection:
+                self._make_roles(connection, self.server(env), self._login(env), anew=True)
 
     def _is_current(self, env: Environment) -> bool:
         """Whether what all share is there, at the newest schema."""
@@ -323,9 +343,39 @@ class Rows(PostgresKind):
             declared = self._golden.ready(administrator, server)
         return differences(declared, shape(connection))
 
+    def _shape(self, env: Environment) -> tuple[str | None, Mapping[str, str]]:
+        with self._open(env) as inner:
+            return server_migrator.version(self.dialect, inner, self.schema()), shape(inner)
+
+    def _declared_shape(self, env: Environment, version: str | None) -> Mapping[str, str]:
+        server = self.server(env)
+        with self._admin(server) as connection:
+            if version == self.newest:
+                return self._golden.ready(connection, server)
+            return self._golden.shape_of(connection, server, self._at(version), f"at {version}")
+
+    def _mend(self, env: Environment, version: str | None) -> tuple[str, ...]:
+        server = self.server(env)
+        with (
+            self._admin(server) as connection,
+            self._golden.aside(connection, server, self._at(version), f"for {version}") as golden,
+            self._inside(env) as inner,
+        ):
+            return postgres_diff.statements(golden, inner)
+
+    def _at(self, version: str | None) -> template.Fill:
+        return partial(self._lay_out_to, version=version)
+
     def _unsafe(self, env: Environment, connection: Connection) -> list[Finding]:
-        found = rows_plan.weaknesses(connection, self.role, self.options.shared)
-        return [Finding(self.name, False, one.what, one.remedy) for one in found]
+        weak = rows_plan.weaknesses(connection, self.role, self.options.shared)
+        found = [Finding(self.name, False, one.what, one.remedy) for one in weak]
+        try:
+            with self._application(env):
+                return found
+        except psycopg.OperationalError as error:
+            what = f"the server refuses the login of applications: {admin.refusal(str(error)) or error}"
+            remedy = f"`tenantry tenant check {env.tenant.slug} --repair` gives it back."
+            return [*found, Finding(self.name, False, what, remedy)]
 
     @contextmanager
     def _application(self, env: Environment) -> Iterator[Connection]:
@@ -352,6 +402,45 @@ class Rows(PostgresKind):
         with self._application(env) as connection, rows_tables.working_for(connection, env.key):
             connection.execute(_UPROOT)
 
+    # --- rehearsals ---
+
+    @property
+    def can_rehearse(self) -> bool:
+        """It can: on the tables as the migrations make them, with the rows of one tenant."""
+        return True
+
+    def _weigh(self, env: Environment) -> int:
+        return self._measure(env).bytes
+
+    @contextmanager
+    def _laid_out(self, server: Server, version: str | None) -> Iterator[Connection]:
+        """A database of its own with the tables as they are to be at a version, for the time of a block."""
+        with (
+            self._admin(server) as connection,
+            postgres_scratch.database(connection, server, self._golden.scratch_prefix, self.options) as login,
+            Connection.connect(
+                admin.conninfo(server.address, dbname=login.user, user=login.user, password=login.password),
+                autocommit=True,
+            ) as inner,
+        ):
+            self._lay_out_to(inner, version)
+            yield inner
+
+    def _rehearse(self, env: Environment, to: str | None, room: int) -> Rehearsed:
+        """On a copy of the tables with one tenant's rows: the others' cannot be seen, by anybody."""
+        before, start = self._version(env), time.perf_counter()
+        with self._laid_out(self.server(env), before) as inner, scratch.folder(self.setting.data) as folder:
+            place = self.setting.data / folder
+            self._dump(env, place)
+            with rows_copy.opened(place / self.name) as archive:
+                rows_copy.load(inner, self.options.shared, env.key, env.tenant.slug, archive)
+            with Connection.connect(inner.info.dsn, password=inner.info.password, autocommit=True) as beside:
+                watch = postgres_scratch.Watch(beside, room)
+                watch.begin(None if self.schema().alembic else self.dialect.record)
+                copy = scratch.Scratch(env, self._weigh(env), time.perf_counter() - start, room, watch.over)
+                steps = scratch.path(self.versions(), before, to)
+                return scratch.through(copy, before, to, steps, lambda _, version: self._lay_out_to(inner, version))
+
     # --- templates ---
 
     def _prepare(self) -> str | None:
@@ -366,6 +455,8 @@ class Rows(PostgresKind):
 
     def _tidy(self) -> list[str]:
         def tidy(connection: Admin, server: Server) -> Sequence[str]:
-            return [f"{server.name}/{name}" for name in self._golden.tidy(connection)]
+            scratches = postgres_scratch.tidy(connection, self._golden.scratch_prefix)
+            return [f"{server.name}/{name}" for name in (*self._golden.tidy(connection), *scratches)]
 
-        return [name for removed in self._on_each(tidy) for name in removed]
+        removed = [name for names in self._on_each(tidy, every=True) for name in names]
+        return [*removed, *scratch.clear(self.setting.data)]

@@ -12,7 +12,7 @@ from psycopg import sql
 from tenantry.resources.postgres_dialect import Connection
 from tenantry.resources.rows_plan import SETTING, TENANT
 
-MARKER: Final = "tenantry_tenant"
+MARKER: Final = "tenantry_tenants"
 """The table with a row for each tenant that has its rows here."""
 
 MARKER_TABLE: Final = f"""

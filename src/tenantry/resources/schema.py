@@ -183,8 +183,11 @@ def header(text: str, name: str) -> Header:
     words = " ".join(_HEADER.findall(top)).split()
     if not words:
         return PLAIN
+    said = dict(word.partition("=")[::2] for word in words)
+    if len(said) < len(words):
+        raise MigrationInvalid(path=name, reason="its lines '-- tenantry:' say something twice", remedy="Say it once.")
     try:
-        return Header.model_validate(dict(word.partition("=")[::2] for word in words))
+        return Header.model_validate(said)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         known = f"It may say: {', '.join(Header.model_fields)}; such as phase=post."

@@ -44,6 +44,20 @@ def split(dialect: str, sql: str, name: str) -> tuple[str, ...]:
     return tuple(sql[part[0].start : part[-1].end + 1] for part in _parts(tokens) if _allowed(part, name))
 
 
+def trees(dialect: str, sql: str) -> list[Any]:
+    """What a statement says, as sqlglot's trees; None in the place of one that only its server understands."""
+    reader, _ = _dialect(dialect)
+    with _loading:
+        from sqlglot import exp
+        from sqlglot.errors import SqlglotError
+
+    try:
+        found = reader.parse(sql)
+    except SqlglotError:
+        return [None]
+    return [None if isinstance(tree, exp.Command) else tree for tree in found]
+
+
 def needless(name: str, why: str) -> MigrationInvalid:
     """The refusal of `transaction=off` where a database has no use for it."""
     remedy = "Take it out of the file's first lines; it is for PostgreSQL's CREATE INDEX CONCURRENTLY and the like."

@@ -1,7 +1,14 @@
 """What an application uses: the tenant of each request, its database, files, cache, values and users."""
 
 from tenantry.runtime.asgi import TenantMiddleware
-from tenantry.runtime.runtime import Runtime, tenant_cache, tenant_session, tenant_storage, tenant_values
+from tenantry.runtime.runtime import (
+    Runtime,
+    table_prefix,
+    tenant_cache,
+    tenant_session,
+    tenant_storage,
+    tenant_values,
+)
 from tenantry.runtime.settings import Settings, Source
 from tenantry.runtime.wsgi import WsgiTenantMiddleware
 
@@ -11,6 +18,7 @@ __all__ = [
     "Source",
     "TenantMiddleware",
     "WsgiTenantMiddleware",
+    "table_prefix",
     "tenant_cache",
     "tenant_session",
     "tenant_storage",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import unicodedata
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ from tenantry.runtime.settings import Settings
 
 if TYPE_CHECKING:
     from argon2 import PasswordHasher
-    from sqlalchemy import Row
+    from sqlalchemy import Row, TextClause
     from sqlalchemy.ext.asyncio import AsyncSession
 
 LOGIN_LENGTH: Final = 254
@@ -30,12 +30,12 @@ LOGIN_LENGTH: Final = 254
 PASSWORD_LENGTH: Final = (8, 1024)
 """The shortest and the longest password in characters (NIST SP 800-63B section 5.1.1.2)."""
 
-_ADMINS: Final = "SELECT id FROM tenantry_user WHERE role = 'admin' AND active = 1 ORDER BY id"
+_ADMINS: Final = "SELECT id FROM {prefix}tenantry_user WHERE role = 'admin' AND active = 1 ORDER BY id"
 
 _ALWAYS: Final = "1 = 1"
 
 _SPARE: Final = f"""role <> 'admin' OR active = 0 OR EXISTS (
-    SELECT 1 FROM ({_ADMINS} LIMIT 2) AS other WHERE other.id <> tenantry_user.id
+    SELECT 1 FROM ({_ADMINS} LIMIT 2) AS other WHERE other.id <> {{prefix}}tenantry_user.id
 )"""  # noqa: S608 -- constants; MySQL reads the table it changes only by way of a derived one that a LIMIT keeps apart
 """Whether the tenant still has an active admin without this one: of any two admins, one is another."""
 
@@ -77,16 +77,15 @@ class Accounts:
     async def list(self) -> list[User]:
         """All users, by login."""
         async with self._session() as session:
-            return [_user(row) for row in await _rows(session, "ORDER BY login")]
+            return [_user(row) for row in await self._rows(session, "ORDER BY login")]
 
     async def get(self, user: str) -> User:
         """The user of an id. Raises `AccountError`."""
         async with self._session() as session:
-            return _one(await _rows(session, "WHERE id = :id", id=user))
+            return _one(await self._rows(session, "WHERE id = :id", id=user))
 
     async def create(self, login: str, password: str, *, name: str = "", role: Role = Role.USER) -> User:
         """Add a user. Raises `AccountError` for a login that is taken and for values that keep no rule."""
-        from sqlalchemy import text
         from sqlalchemy.exc import IntegrityError
 
         login = _login(login)
@@ -95,12 +94,12 @@ class Accounts:
         user = User(new_id(), login, name.strip(), Role(role), True, 0, created)
         values = {"id": user.id, "login": login, "name": user.name, "role": user.role.value, "password": hashed}
         statement = (
-            "INSERT INTO tenantry_user (id, login, name, role, password, created) "
+            "INSERT INTO {prefix}tenantry_user (id, login, name, role, password, created) "
             "VALUES (:id, :login, :name, :role, :password, :created)"
         )
         async with self._session() as session:
             try:
-                await session.execute(text(statement), values | {"created": created.isoformat()})
+                await session.execute(self._text(statement), values | {"created": created.isoformat()})
                 await session.commit()
             except IntegrityError as error:
                 raise AccountError(f"The login '{login}' is taken.", remedy="Choose another one.") from error
@@ -110,7 +109,7 @@ class Accounts:
         """The active user of a login and password. Raises `SignInRefused`, after the same time in every case."""
         key = derive_key(self._keys(current_environment()), "password")
         async with self._session() as session:
-            rows = await _rows(session, "WHERE login = :login", login=_fold(login)[:LOGIN_LENGTH])
+            rows = await self._rows(session, "WHERE login = :login", login=_fold(login)[:LOGIN_LENGTH])
         stored = rows[0].password if rows else ""
         password = _plain(password)
         right = await asyncio.to_thread(_verify, stored, password, key)
@@ -124,7 +123,7 @@ class Accounts:
     async def signed_in(self, session: SignedIn) -> User:
         """The user of a session cookie. Raises `InvalidToken` where the user is gone, disabled or signed out."""
         async with self._session() as database:
-            rows = await _rows(database, "WHERE id = :id", id=session.user)
+            rows = await self._rows(database, "WHERE id = :id", id=session.user)
         if not rows or not rows[0].active or rows[0].epoch != session.epoch:
             raise InvalidToken(reason="the session is over", remedy="Sign in again.")
         return _user(rows[0])
@@ -162,6 +161,19 @@ class Accounts:
         async with self._databases.session(resource) as session:
             yield session
 
+    def _text(self, statement: str) -> TextClause:
+        """A statement on the users' table of the current tenant, whose name may have a prefix."""
+        from sqlalchemy import text
+
+        environment = current_environment()
+        place = environment.place(self._settings.users.get(environment.tenant.blueprint) or "")
+        return text(statement.replace("{prefix}", place.prefix if place else ""))
+
+    async def _rows(self, session: AsyncSession, rest: str, **values: Any) -> Sequence[Row[Any]]:
+        columns = "id, login, name, role, password, active, epoch, created"
+        statement = self._text(f"SELECT {columns} FROM {{prefix}}tenantry_user {rest}")  # noqa: S608 -- constants
+        return (await session.execute(statement, values)).all()
+
     async def _update(self, user: str, change: str, **values: Any) -> None:
         if not await self._changed(user, change, _ALWAYS, values):
             raise AccountError("There is no such user.", remedy="List the users and take one of their ids.")
@@ -176,22 +188,13 @@ class Accounts:
     async def _changed(
         self, user: str, change: str, condition: str, values: dict[str, Any], lock: bool = False
     ) -> bool:
-        from sqlalchemy import text
-
-        statement = text(f"UPDATE tenantry_user SET {change} WHERE id = :user AND {condition}")  # noqa: S608 -- constants
+        statement = self._text(f"UPDATE {{prefix}}tenantry_user SET {change} WHERE id = :user AND {condition}")  # noqa: S608 -- constants
         async with self._session() as session:
             if lock and session.get_bind().dialect.name != "sqlite":  # which lets one at a time write in any case
-                await session.execute(text(f"{_ADMINS} FOR UPDATE"))
+                await session.execute(self._text(f"{_ADMINS} FOR UPDATE"))
             changed: Any = await session.execute(statement, values | {"user": user})
             await session.commit()
         return bool(changed.rowcount)
-
-
-async def _rows(session: AsyncSession, rest: str, **values: Any) -> list[Row[Any]]:
-    from sqlalchemy import text
-
-    columns = "id, login, name, role, password, active, epoch, created"
-    return list((await session.execute(text(f"SELECT {columns} FROM tenantry_user {rest}"), values)).all())  # noqa: S608
 
 
 def _user(row: Row[Any]) -> User:
@@ -199,7 +202,7 @@ def _user(row: Row[Any]) -> User:
     return User(row.id, row.login, row.name, Role(row.role), bool(row.active), row.epoch, created)
 
 
-def _one(rows: list[Row[Any]]) -> User:
+def _one(rows: Sequence[Row[Any]]) -> User:
     if not rows:
         raise AccountError("There is no such user.", remedy="List the users and take one of their ids.")
     return _user(rows[0])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session
 
-KINDS: Final = frozenset({"sqlite", "postgres", "mysql", "rows"})
+KINDS: Final = frozenset({"sqlite", "postgres", "mysql", "rows", "prefix"})
 """The kinds of resources a session can be opened on."""
 
 Origin = tuple[str, int]  # file and line
@@ -44,26 +44,30 @@ class Databases:
         self, resource: str | None = None, origin: Origin = ("", 0)
     ) -> AbstractAsyncContextManager[AsyncSession]:
         """A SQLAlchemy AsyncSession; commit it yourself, leaving the block rolls back what is not committed."""
-        environment, place = self._place(resource)
+        environment, place = self.place(resource)
         if place.server is None:
             return self.files.session(environment, place)
         return self.pools.session(environment, place, origin)
 
     def session_sync(self, resource: str | None = None, origin: Origin = ("", 0)) -> AbstractContextManager[Session]:
         """A SQLAlchemy Session, for code without an event loop."""
-        environment, place = self._place(resource)
+        environment, place = self.place(resource)
         if place.server is None:
             return self.files.session_sync(environment, place)
         return self.pools.session(environment, place, origin)
 
     def connection_sync(self, resource: str | None, origin: Origin = ("", 0)) -> AbstractContextManager[Connection]:
         """A SQLAlchemy Connection, for code without an event loop."""
-        environment, place = self._place(resource)
+        environment, place = self.place(resource)
         if place.server is None:
             return self.files.connection_sync(environment, place)
         return self.pools.connection(environment, place, origin)
 
-    def _place(self, resource: str | None) -> tuple[Environment, Place]:
+    def prefix(self, resource: str | None) -> str:
+        """How the names of the current tenant's tables begin."""
+        return self.place(resource)[1].prefix
+
+    def place(self, resource: str | None = None) -> tuple[Environment, Place]:
         """The current environment as it is now, and the place of its database."""
         environment = current_environment()
         now = self._current(environment)

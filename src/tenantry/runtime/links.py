@@ -20,6 +20,7 @@ from tenantry.runtime import rows
 from tenantry.runtime.breaker import Breaker
 from tenantry.runtime.budget import Budget, Group, Loop, Share, Slot
 from tenantry.runtime.guard import guard
+from tenantry.runtime.prefixes import put_in
 from tenantry.runtime.settings import Logins, SharedTables
 from tenantry.runtime.wire import CONNECT_SECONDS, Wire
 
@@ -193,6 +194,11 @@ class Link(Slot):
         """Whose it is."""
         return cast("Tenancy", self.share)
 
+    @property
+    def driver(self) -> Any:
+        """The driver's own connection, for frameworks that speak to no other. It is given back as unsound."""
+        return self._raw
+
     def fits(self, place: Place | None) -> bool:
         """Whether it leads to a place, by the login of now."""
         server = self.tenancy.host.server
@@ -336,6 +342,8 @@ def connect(
         raise
     link.whose = None if shared is None else whose
     guard(engine, lambda: link.share.environment)  # type: ignore[attr-defined]
+    if place.prefix:
+        put_in(engine, place.prefix)
     _translate(engine, lambda: broken(host))
     return link
 

@@ -15,6 +15,7 @@ from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from tenantry.context import current_environment
+from tenantry.credentials import derive_key
 from tenantry.errors import RegistryUnavailable, ResourceError, RuntimeMissing, TenantNotFound, TenantryError
 from tenantry.model import Environment, Login, Place, Server, facts_of, resolve_values
 from tenantry.runtime.accounts import Accounts
@@ -119,6 +120,9 @@ class Runtime:
 
     async def stop(self) -> None:
         """Stop following and close all databases of this process."""
+        if self._loop is not None and self._loop is not asyncio.get_running_loop():  # a thread follows
+            await asyncio.to_thread(self.stop_thread)
+            return
         task, self._task, self.started = self._task, None, False
         if task:
             async with self._follower.applying:
@@ -224,10 +228,18 @@ class Runtime:
         with self.databases.connection_sync(resource, origin) as connection:
             yield connection
 
+    def place(self, resource: str | None = None) -> tuple[Environment, Place]:
+        """The current tenant as it is now, and where its database lies; raises as opening a session does."""
+        return self.databases.place(resource)
+
     def storage(self, resource: str = "media") -> Storage:
         """The files of the current tenant."""
         environment = current_environment()
         return open_storage(self.settings.data, self.resolver.table.current(environment) or environment, resource)
+
+    def secret(self, purpose: str) -> bytes:
+        """A key of the current tenant's own, 32 bytes, for a purpose of the application's; the same at every start."""
+        return derive_key(self._keys.get(current_environment()), f"application/{purpose}")
 
     def values(self) -> Mapping[str, Any]:
         """The current tenant's values: its own settings where it has them, the blueprint's defaults elsewhere."""
@@ -332,6 +344,14 @@ def tenant_session(resource: str | None = None) -> TenantSession:
     """
     runtime, frame = connected(), sys._getframe(1)
     return TenantSession(runtime.databases, resource, (frame.f_code.co_filename, frame.f_lineno))
+
+
+def table_prefix(resource: str | None = None) -> str:
+    """How the current tenant's tables begin; empty where it has a database of its own. Raises as `tenant_session` does.
+
+    Statements and models in its sessions write it as `{prefix}`; this is for what goes past SQLAlchemy.
+    """
+    return connected().databases.prefix(resource)
 
 
 def tenant_storage(resource: str = "media") -> Storage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 import sys
@@ -19,6 +20,8 @@ from tenantry.credentials import Role
 
 PAGES = Path(__file__).parents[3] / "docs" / "howto"
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+JSON = {"accept": "application/json"}
 
 
 @pytest.fixture
@@ -41,14 +44,15 @@ def run(world: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 async def browser(module: ModuleType) -> AsyncIterator[Any]:
     """A browser without a memory of its own, for either kind of application."""
     if module.__name__ == "howto_fastapi":
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(module.app)) as client:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(module.app), headers=JSON) as client:
             yield client.request
         await module.runtime.stop()
         return
-    client = httpx.Client(transport=httpx.WSGITransport(getattr(module, "application", None) or module.app))
+    transport = httpx.WSGITransport(getattr(module, "application", None) or module.app)
+    client = httpx.Client(transport=transport, headers=JSON)
 
     async def request(*arguments: Any, **options: Any) -> httpx.Response:
-        return client.request(*arguments, **options)
+        return await asyncio.to_thread(client.request, *arguments, **options)  # Django refuses to block an event loop
 
     with client:
         yield request

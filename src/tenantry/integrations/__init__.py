@@ -1,0 +1,1 @@
+"""What applications of particular frameworks use: one module for each, named after it."""

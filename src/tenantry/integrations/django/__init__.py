@@ -1,0 +1,78 @@
+"""Django: the current tenant's database behind the ORM, and a middleware that answers refusals.
+
+DATABASES = {"default": {"ENGINE": "tenantry.integrations.django.sqlite3"}}  # or .postgresql
+DATABASE_ROUTERS = ["tenantry.integrations.django.TenantRouter"]
+MIDDLEWARE = ["tenantry.integrations.django.TenantMiddleware", ...]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any, Final
+
+from django.conf import settings
+from django.db import connections
+from django.http import HttpRequest, HttpResponse
+
+from tenantry.context import current_environment, current_tenant
+from tenantry.errors import TenantryError
+from tenantry.runtime import pages
+from tenantry.runtime.runtime import connected
+
+__all__ = ["TenantMiddleware", "TenantRouter"]
+
+SHARED: Final = "TENANTRY_SHARED_APPS"
+"""The setting that names the applications whose tables are the platform's, in `DATABASES["platform"]`."""
+
+PLATFORM: Final = "platform"
+TENANT: Final = "default"
+
+
+class TenantMiddleware:
+    """Gives each request its `tenant`, answers refusals with a page, and leaves no connection behind.
+
+    It stands first in MIDDLEWARE, behind `tenantry.WsgiTenantMiddleware`, which sets the current tenant.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        request.tenant = current_tenant()
+        request.environment = current_environment()
+        try:
+            return self._get_response(request)
+        finally:
+            connections[TENANT].close_if_unusable_or_obsolete()
+
+    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
+        """Answer a refusal; other errors are Django's."""
+        if not isinstance(error, TenantryError):
+            return None
+        answer = pages.refusal(error, request.headers.get("accept", ""), connected().settings.data)
+        return HttpResponse(answer.body, status=answer.status, headers=dict(answer.headers))
+
+
+class TenantRouter:
+    """Sends models to the tenant's database, and those of `TENANTRY_SHARED_APPS` to the database `platform`."""
+
+    def db_for_read(self, model: Any, **_: Any) -> str:
+        """Where a model is read."""
+        return PLATFORM if model._meta.app_label in _shared() else TENANT
+
+    def db_for_write(self, model: Any, **_: Any) -> str:
+        """Where a model is written."""
+        return self.db_for_read(model)
+
+    def allow_relation(self, one: Any, other: Any, **_: Any) -> bool:
+        """Whether two objects may refer to each other: those of one database alone."""
+        return self.db_for_read(type(one)) == self.db_for_read(type(other))
+
+    def allow_migrate(self, db: str, app_label: str, **_: Any) -> bool:
+        """Whether an application's tables belong into a database."""
+        return db == (PLATFORM if app_label in _shared() else TENANT)
+
+
+def _shared() -> Collection[str]:
+    found: Collection[str] = getattr(settings, SHARED, ())
+    return found

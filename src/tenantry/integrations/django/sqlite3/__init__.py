@@ -1,0 +1,1 @@
+"""A database engine for Django's `DATABASES`."""
