@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-NAMES = ("resolve", "create", "migrate", "start", "registry", "outage", "mysql", "postgres", "pools", "rows")
+NAMES = ("resolve", "create", "migrate", "start", "registry", "outage", "mysql", "postgres", "pools", "verify", "rows")
 
 
 def main(names: list[str]) -> int:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ import outages
 import servers
 from ground import SECOND, Ground
 from shelves import Shelves
-from tenantry import cli
 from tenantry.errors import ConfigError, MigrationUnderWay, OperationNotFound, OperationRefused, SharedTables
 from tenantry.platform import Platform
 from tenantry.platform.operations import OperationDetails
@@ -74,26 +72,11 @@ async def begun(platform: Platform, operation: Operation) -> None:
     await g.until(some, "the first tenants")
 
 
-@dataclass
-class Told:
-    """What a command printed, and its exit status."""
-
-    status: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Told]:
-    """Runs a command of a platform in this process."""
-
-    def run(ground: Ground, *arguments: str) -> Told:
-        capsys.readouterr()
-        status = cli.run([*arguments, "--config", str(ground.config)])
-        out, err = capsys.readouterr()
-        return Told(status, out, err)
-
-    return run
+def command(ground: Ground, *arguments: str) -> tuple[int, str]:
+    """Run a command of a platform: its status and what it printed."""
+    with ground.command(*arguments) as process:
+        text, _ = process.communicate(timeout=10 * g.PATIENCE)
+    return process.returncode, text
 
 
 # --- pausing ------------------------------------------------------------------------------------------------------
@@ -431,41 +414,39 @@ async def test_phases_are_run_one_after_the_other(ground: Ground) -> None:
 # --- what is told -------------------------------------------------------------------------------------------------
 
 
-def prepared(ground: Ground, command: Callable[..., Told], number: int, *bad: str) -> None:
+def prepared(ground: Ground, number: int, *bad: str) -> None:
     """Tenants, some of them spoilt, and a migration that fails there."""
     rows = ground.root / "list.csv"
     rows.write_text("\n".join(["slug", *(f"t{n:03}" for n in range(number))]))
-    assert command(ground, "tenant", "import", str(rows)).status == 0
+    assert command(ground, "tenant", "import", str(rows))[0] == 0
     ground.migration("0002_unique.sql", UNIQUE)
     for slug in bad:
         ground.sql(slug, "INSERT INTO page (title) VALUES ('a|b <c>'), ('a|b <c>')")
 
 
-def test_plain_lines_tell_waves_and_failures(ground: Ground, command: Callable[..., Told]) -> None:
+def test_plain_lines_tell_waves_and_failures(ground: Ground) -> None:
     """In a pipe: a line for each wave with its counts, one for each tenant that failed, once, and the sum."""
-    prepared(ground, command, 12, "t005", "t007")
-    told = command(ground, "migrate", "run", "--canary", "2", "--waves", "50%,100%")
-    assert told.status == 1
-    lines = told.out.splitlines()
+    prepared(ground, 12, "t005", "t007")
+    status, text = command(ground, "migrate", "run", "--canary", "2", "--waves", "50%,100%")
+    assert status == 1
+    lines = text.splitlines()
     assert "template" in lines[0]
     assert "0002_unique" in lines[0]
-    assert "canary" in lines[1]
-    assert lines[1].split()[2:4] == ["2/2", "ok"]
+    assert lines[1].split()[1:4] == ["canary", "2/2", "ok"]
     assert sorted(line.split()[1] for line in lines if " ✗ t0" in line) == ["t005:", "t007:"]
-    assert told.out.count("t005") == 1
-    assert "UNIQUE constraint failed" in told.out
-    assert "stays at 0001_pages" in told.out
-    waves = [line for line in lines if "wave" in line]
-    assert [line.split()[3] for line in waves] == ["5/5", "5/5"]
-    assert lines[-1] == "10 of 12 done, 2 failed."
+    assert text.count("t005") == 1
+    assert "UNIQUE constraint failed" in text
+    assert "stays at 0001_pages" in text
+    assert [line.split()[3] for line in lines if " wave " in line] == ["5/5", "5/5"]
+    assert "10 of 12 done, 2 failed." in lines
 
 
-def test_a_report_is_written(ground: Ground, command: Callable[..., Told], tmp_path: Path) -> None:
+def test_a_report_is_written(ground: Ground, tmp_path: Path) -> None:
     """As JSON and as Markdown, at the end of a run that failed, and afterwards; odd names break no table."""
-    prepared(ground, command, 8, "t005")
-    told = command(ground, "migrate", "run", "--report", str(tmp_path / "july.json"), "--rate", "1000/s")
-    assert told.status == 1
-    assert str(tmp_path / "july.md") in told.out
+    prepared(ground, 8, "t005")
+    status, text = command(ground, "migrate", "run", "--report", str(tmp_path / "july.json"), "--rate", "1000/s")
+    assert status == 1
+    assert str(tmp_path / "july.md") in text
     found = json.loads((tmp_path / "july.json").read_text())
     assert (found["state"], found["total"], found["done"], found["failed"]) == ("failed", 8, 7, 1)
     assert [(wave["name"], wave["done"], wave["failed"]) for wave in found["waves"]] == [
@@ -486,27 +467,34 @@ def test_a_report_is_written(ground: Ground, command: Callable[..., Told], tmp_p
     assert "| t005 | wave 1 | db |" in text
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert all(line.replace("\\|", "").endswith("|") for line in rows)
-    again = command(ground, "migrate", "report", found["operation"], "--into", str(tmp_path / "reports"))
-    assert again.status == 0
+    assert command(ground, "migrate", "report", found["operation"], "--into", str(tmp_path / "reports"))[0] == 0
     assert json.loads((tmp_path / "reports" / f"migrate-{found['operation']}.json").read_text()) == found
-    printed = command(ground, "migrate", "report", found["operation"][-8:])
-    assert printed.out == text
-    assert command(ground, "migrate", "report", "00000000").status == 4
+    assert command(ground, "migrate", "report", found["operation"][-8:]) == (0, text)
 
 
-def test_pausing_by_command(ground: Ground, command: Callable[..., Told]) -> None:
+def test_a_report_that_cannot_be_written(ground: Ground, tmp_path: Path) -> None:
+    """Is refused before anything is migrated; one of an operation that is not there, or none of the fleet, too."""
+    prepared(ground, 1)
+    (tmp_path / "july.md").touch()
+    for nowhere in ("/proc/nowhere/july", f"{tmp_path}/july.md/july"):
+        status, text = command(ground, "migrate", "run", "--report", nowhere)
+        assert (status, "cannot be written" in text) == (2, True)
+    assert "0002" not in command(ground, "migrate", "status")[1]
+    assert command(ground, "migrate", "report", "00000000")[0] == 4
+
+
+def test_pausing_by_command(ground: Ground) -> None:
     """A run that was left to a worker is paused, refused twice, shown, and gone on with."""
-    prepared(ground, command, 3)
-    assert command(ground, "migrate", "run", "--no-wait").status == 0
-    told = command(ground, "migrate", "pause")
-    assert (told.status, "is paused" in told.out) == (0, True)
-    assert command(ground, "migrate", "pause").status == 3
-    refused = command(ground, "migrate", "run")
-    assert (refused.status, "migration.under_way" in refused.err) == (3, True)
-    assert "paused" in command(ground, "operation", "list", "--state", "paused").out
-    assert command(ground, "migrate", "resume").status == 0
-    assert command(ground, "migrate", "pause").status == 4
-    assert command(ground, "migrate", "rollback", "t001", "--pin").status == 0
-    assert "t001" in command(ground, "migrate", "status").out
-    assert "t001" in command(ground, "migrate", "unpin", "t001").out
-    assert command(ground, "migrate", "rollback", "nobody").status == 4
+    prepared(ground, 3)
+    assert command(ground, "migrate", "run", "--no-wait")[0] == 0
+    status, text = command(ground, "migrate", "pause")
+    assert (status, "is paused" in text) == (0, True)
+    assert command(ground, "migrate", "pause")[0] == 3
+    status, text = command(ground, "migrate", "run")
+    assert (status, "migration.under_way" in text) == (3, True)
+    assert "paused" in command(ground, "operation", "list", "--state", "paused")[1]
+    assert command(ground, "migrate", "resume")[0] == 0
+    assert command(ground, "migrate", "pause")[0] == 4
+    assert command(ground, "migrate", "rollback", "t001", "--pin")[0] == 0
+    assert "t001" in command(ground, "migrate", "status")[1]
+    assert "t001" in command(ground, "migrate", "unpin", "t001")[1]

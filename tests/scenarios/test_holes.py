@@ -14,7 +14,7 @@ import pytest
 import ground as g
 from mariadb import MariaDB
 from servers import Postgres
-from shelves import MariaShelves, Shelves
+from shelves import MariaShelves, RowsShelves, Shelves
 from tenantry.platform import Platform
 from tenantry.registry import tables
 from tenantry.registry.journal import State
@@ -248,17 +248,6 @@ from tenantry.runtime.resolver import Resolver
 Resolver._serve = lambda self, resolution: resolution
 app = inner
 """
-ONE_DATABASE = """
-from tenantry.runtime.databases import Databases
-place = Databases._place
-def first(self, resource):
-    environment = next(iter(runtime.resolver.table.environments()))
-    return environment, place(self, resource)[1]
-Databases._place = first
-import tenantry.runtime.files
-tenantry.runtime.files.guard = lambda engine, environment: None
-app = inner
-"""
 
 
 def app_holes() -> list[Any]:
@@ -280,7 +269,6 @@ def app_holes() -> list[Any]:
         hole(UNGUARDED_ENGINES, "sessions: engine of another tenant on db", "an engine that goes anywhere"),
         hole(DEFAULT_TENANT, "sessions: session without a tenant on db", "a default tenant"),
         hole(STORAGE_OF_ANYBODY, "files: storage carried to another tenant on media", "storage that goes anywhere"),
-        hole(ONE_DATABASE, "db: canary", "one database for the sessions of all tenants"),
     ]
 
 
@@ -386,6 +374,39 @@ async def test_a_hole_in_postgresql_is_found(shelves: Shelves, statement: str, a
     assert report["state"] == "failed"
 
 
+# --- shared tables ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shared(tmp_path: Path, postgres: Postgres) -> Iterator[RowsShelves]:
+    """A platform with one PostgreSQL server, whose tenants share tables."""
+    made = RowsShelves(tmp_path / "platform", postgres)
+    yield made
+    made.clear()
+
+
+def rows_holes() -> list[Any]:
+    def hole(statement: str, attack: str, what: str) -> Any:
+        return pytest.param(statement, f"db: {attack}", id=what)
+
+    return [
+        hole("ALTER TABLE tenantry_trace DISABLE ROW LEVEL SECURITY", "canary", "a shared table without its policies"),
+        hole('ALTER ROLE "{database}_app" BYPASSRLS', "more than a login", "a shared login past all policies"),
+        hole('GRANT CREATE ON SCHEMA public TO "{database}_app"', "make a table", "a shared login that makes tables"),
+    ]
+
+
+@pytest.mark.parametrize(("statement", "attack"), rows_holes())
+async def test_a_hole_in_shared_tables_is_found(shared: RowsShelves, statement: str, attack: str) -> None:
+    """What weakens the policies of shared tables, or the login that enters them, is found, and named."""
+    async with shared.open() as platform:
+        await populated(platform)
+        shared.query("pg1", statement.format(database=shared.database), shared.database)
+        report = await verified(platform)
+    assert attack in found(report)
+    assert report["state"] == "failed"
+
+
 # --- MariaDB ------------------------------------------------------------------------------------------------------
 
 
@@ -434,5 +455,5 @@ async def test_a_hole_in_mariadb_is_found(maria: MariaShelves, statement: str, a
 
 def test_there_are_enough_holes() -> None:
     """At least twenty different holes are opened."""
-    every = [*file_holes(), *app_holes(), *postgres_holes(), *maria_holes()]
+    every = [*file_holes(), *app_holes(), *postgres_holes(), *rows_holes(), *maria_holes()]
     assert len({parameters.id for parameters in every}) >= 20

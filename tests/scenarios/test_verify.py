@@ -19,7 +19,7 @@ import pytest
 import ground as g
 from mariadb import MariaDB
 from servers import Postgres
-from shelves import MariaShelves, Shelves
+from shelves import MariaShelves, RowsShelves, Shelves
 from tenantry.errors import ConfigError, TenantNotFound
 from tenantry.operations import verify
 from tenantry.platform import Platform
@@ -60,10 +60,10 @@ def canaries(ground: g.Ground) -> list[str]:
 # --- no breach ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["files", "postgres", "mysql"])
+@pytest.mark.parametrize("kind", ["files", "postgres", "mysql", "rows"])
 async def test_tenants_that_are_kept_apart(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """On every kind, nothing gets through, everything could be tried, and nothing is left behind or has drifted."""
-    platform_of = {"files": _files, "postgres": _postgres, "mysql": _mysql}[kind]
+    platform_of = {"files": _files, "postgres": _postgres, "mysql": _mysql, "rows": _rows}[kind]
     ground = platform_of(tmp_path / "platform", request)
     async with ground.open() as platform:
         await populated(platform, "acme", "umbrella", "initech")
@@ -86,6 +86,12 @@ def _files(root: Path, request: pytest.FixtureRequest) -> g.Ground:
 def _postgres(root: Path, request: pytest.FixtureRequest) -> g.Ground:
     server: Postgres = request.getfixturevalue("postgres")
     made = Shelves(root, server)
+    request.addfinalizer(made.clear)
+    return made
+
+
+def _rows(root: Path, request: pytest.FixtureRequest) -> g.Ground:
+    made = RowsShelves(root, request.getfixturevalue("postgres"))
     request.addfinalizer(made.clear)
     return made
 
@@ -153,6 +159,18 @@ def test_attackers_are_chosen_near_and_by_lot() -> None:
         assert any(other.servers == peer.servers for other in others)
     alone = verify.Peer("a", "a", "a", "production", "own", frozenset())
     assert verify.Lots([alone], random.Random(1)).of(alone) == []
+
+
+def test_the_command_refuses_what_makes_no_sense(ground: g.Ground) -> None:
+    """Tenants beside a sample, a report that cannot be written or is not waited for, an unknown tenant."""
+    for code, *arguments in (
+        (2, "acme", "--sample", "2"),
+        (2, "--report", str(ground.root / "nowhere" / "verify.json")),
+        (2, "--report", str(ground.root)),
+        (2, "--report", str(ground.root / "verify.json"), "--no-wait"),
+        (4, "nobody"),
+    ):
+        assert run(ground, "verify", *arguments)[0] == code, arguments
 
 
 async def test_a_tenant_alone_counts_as_not_verified(ground: g.Ground) -> None:

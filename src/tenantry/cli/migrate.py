@@ -77,6 +77,8 @@ async def run(
             due = await platform.migrations.plan(blueprint, to, tenants or (), phase)
             common.out.table(DUE, due, "Every tenant is at its schema.")
             return 0
+        if report is not None:
+            platform.migrations.make_room(report)
         if rehearsal is not None:
             trial = await platform.rehearsals.run(
                 rehearsal, parallel=parallel, to=to, phase=phase, blueprint=blueprint, slugs=tenants or ()

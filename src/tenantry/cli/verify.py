@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -32,6 +33,8 @@ async def verify(
     """Attack the isolation of tenants from all sides; 1 where anything gets through."""
     if slugs and sample:
         raise UsageError(given=f"{slugs[0]} --sample {sample}", wanted="tenants or a sample")
+    if report is not None and not (wait and os.access(report.parent, os.W_OK) and not report.is_dir()):
+        raise UsageError(given=f"--report {report}", wanted="a file that can be written, and a run that is waited for")
     async with common.platform() as platform:
         if public_key:
             common.out.record({"public_key": platform.verification.public_key}, {"": platform.verification.public_key})

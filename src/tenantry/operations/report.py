@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from tenantry.errors import OperationRefused
+from tenantry.errors import ConfigError, OperationRefused
 from tenantry.operations import fleet
 from tenantry.registry import Transaction, journal
 from tenantry.registry.journal import StepState
@@ -131,15 +131,34 @@ async def report(tx: Transaction, operation: journal.Operation) -> Report:
 def write(found: Report, where: Path) -> tuple[Path, Path]:
     """Write a report as JSON and as Markdown: into a directory, or beside one another under a file's name.
 
-    `where` is a directory if there is one, or if it has no suffix. Directories that are missing are made.
+    `where` is a directory if there is one, or if it has no suffix. Raises `ConfigError` as `make_room` does.
     """
-    if where.is_dir() or not where.suffix:
-        where = where / f"{found.verb}-{found.operation}.json"
-    where.parent.mkdir(parents=True, exist_ok=True)
-    files = where.with_suffix(".json"), where.with_suffix(".md")
-    for file, text in zip(files, (found.as_json(), found.as_markdown()), strict=True):
-        file.write_text(text, "utf-8")
+    folder = make_room(where)
+    name = f"{found.verb}-{found.operation}" if folder == where else where.stem
+    files = folder / f"{name}.json", folder / f"{name}.md"
+    try:
+        for file, text in zip(files, (found.as_json(), found.as_markdown()), strict=True):
+            file.write_text(text, "utf-8")
+    except OSError as error:
+        raise _unwritable(where, error) from error
     return files
+
+
+def make_room(where: Path) -> Path:
+    """The directory that a report is written to, made where it is missing. Raises `ConfigError` where it cannot be."""
+    folder = where if where.is_dir() or not where.suffix else where.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(where, error) from error
+    return folder
+
+
+def _unwritable(where: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"The report cannot be written to '{where}': {error.strerror}.",
+        remedy="Name another place; `tenantry migrate report ID --into PLACE` writes it also afterwards.",
+    )
 
 
 async def _all(tx: Transaction, operation_id: str) -> AsyncIterator[journal.Item]:

@@ -49,6 +49,7 @@ SCHEDULE: Final = "schedule"
 
 CANARY: Final = "canary"
 TRACE: Final = "tenantry-canary-"
+SESSIONS: Final = "sessions"
 
 Chosen: TypeAlias = tuple[str, str]
 """A tenant's id and the id of one of its environments."""
@@ -208,18 +209,20 @@ async def submit(
     return await journal.get(tx, operation_id)
 
 
-async def submit_due(tx: Transaction, schedule: str, sample: str, since: datetime) -> journal.Operation | None:
-    """Enter the verification that a schedule (a cron expression, in UTC) asks for, where none has been since then.
+async def is_due(tx: Transaction, schedule: str, since: datetime) -> bool:
+    """Whether a schedule (a cron expression, in UTC) asks for a verification that has not been since then.
 
     `since` is when whoever asks began: a platform that never was verified is not until the schedule's next moment.
     """
     due = next(CronSim(schedule, now() + timedelta(seconds=1), reverse=True))
     query = select(func.max(tables.operation.c.id)).where(tables.operation.c.verb == Verify.name)
     newest = await tx.scalar(query.where(tables.operation.c.actor == SCHEDULE))
-    began = (await journal.get(tx, newest)).created if newest else since
-    if due <= began:
-        return None
-    return await submit(tx, sample=sample, scheduled=True)
+    return due > ((await journal.get(tx, newest)).created if newest else since)
+
+
+async def submit_due(tx: Transaction, schedule: str, sample: str, since: datetime) -> journal.Operation | None:
+    """Enter the verification that a schedule asks for; None where it asks for none, or somebody was quicker."""
+    return await submit(tx, sample=sample, scheduled=True) if await is_due(tx, schedule, since) else None
 
 
 # --- what came of it ----------------------------------------------------------------------------------------------
@@ -491,10 +494,14 @@ class _Run:
             return
         for name, seen in (await self.outside.seek(env, self.trace)).items():
             where = f"{name} by the application's session"
+            own = {canary for canary, (owner, planted) in owners.items() if (owner.id, planted) == (env.id, name)}
             strays = [canary for canary in seen if owners.get(canary, (env, ""))[0].id != env.id]
             self._strays(env, where, strays, owners, tallies)
-            if seen and not strays:
-                tallies[env.id].add([Attempt("sessions", CANARY)], "")
+            if not own <= set(seen):
+                reason = f"its own canary in {name} was not found by the application's session"
+                tallies[env.id].add([Untried(SESSIONS, CANARY, reason)], "")
+            elif not strays:
+                tallies[env.id].add([Attempt(SESSIONS, CANARY)], "")
 
     @staticmethod
     def _strays(

@@ -247,7 +247,11 @@ class Worker:
     async def _verify_when_due(self) -> None:
         """Enter a verification when its schedule says so; of several workers the first one does."""
         settings = self.tools.config.verify
-        if settings.schedule is not None:
+        if settings.schedule is None:
+            return
+        async with self.registry.read() as tx:
+            due = await verify.is_due(tx, settings.schedule, self._began)
+        if due:
             async with self.registry.write(verify.SCHEDULE) as tx:
                 await verify.submit_due(tx, settings.schedule, settings.sample, self._began)
 

@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import hmac
 import json
+import logging
 import secrets
 import sys
 import time
@@ -24,6 +25,7 @@ from tenantry.context import tenant_context, without_tenant
 from tenantry.errors import ConfigError, TenantryError
 from tenantry.model import Attempt, Breach, Environment, Untried
 from tenantry.registry import Vault
+from tenantry.resources import canary, rows_tables
 from tenantry.runtime import Runtime, TenantMiddleware
 
 REQUESTS: Final = "requests"
@@ -35,7 +37,10 @@ KEYS: Final = "keys"
 SECONDS: Final = 30.0
 """How long one request may take."""
 
-CANARY_TABLE: Final = "tenantry_canary"
+TABLES: Final = {"rows": rows_tables.TRACE}
+"""The tables of canaries that are not called as everywhere else, by kind."""
+
+log: Final = logging.getLogger("tenantry.verify")
 
 Scope = MutableMapping[str, Any]
 Asgi = Callable[[Scope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
@@ -109,19 +114,24 @@ class Visitor:
         """The canaries that this application's sessions of an environment see, by resource."""
         found: dict[str, list[str]] = {}
         mine = self.runtime.resolver.table.current(env)
-        for name in self._databases(mine) if mine else ():
+        if mine is None or not mine.tenant.status.served:
+            return found
+        for name in self._databases(mine):
+            place = mine.place(name)
+            table = TABLES.get(place.kind, f"{place.prefix}{canary.TABLE}") if place else canary.TABLE
             with tenant_context(env):
                 try:
-                    found[name] = [one for one in await self._canaries(name) if one.startswith(trace)]
-                except Exception:  # the table is in some databases only; who sees none is told of by the others
+                    found[name] = [one for one in await self._canaries(name, table) if one.startswith(trace)]
+                except Exception:  # who asks knows what should have been seen
+                    log.debug("no canary is seen in %s of %s", name, env.tenant.slug, exc_info=True)
                     found[name] = []
         return found
 
-    async def _canaries(self, name: str) -> list[str]:
+    async def _canaries(self, name: str, table: str) -> list[str]:
         from sqlalchemy import text
 
         async with self.runtime.session(name) as session:
-            rows = await session.execute(text(f"SELECT canary FROM {CANARY_TABLE}"))  # noqa: S608 -- a constant
+            rows = await session.execute(text(f"SELECT canary FROM {table}"))  # noqa: S608 -- a constant
             return [str(row[0]) for row in rows]
 
     def _databases(self, env: Environment) -> list[str]:

@@ -11,7 +11,7 @@ from tenantry.errors import OperationNotFound, TenantNotFound
 from tenantry.model import new_id
 from tenantry.operations import due, migrate, rollback
 from tenantry.operations.due import Due, Fleet, Pinned, Wanted
-from tenantry.operations.report import Report, report, write
+from tenantry.operations.report import Report, make_room, report, write
 from tenantry.operations.toolbox import Toolbox
 from tenantry.registry import Transaction, journal, schemas, tenants
 from tenantry.registry.journal import State
@@ -146,6 +146,10 @@ class Migrations:
         """What a run did: its waves, each failure with its cause, times and versions. Raises `OperationNotFound`."""
         async with self._registry.read() as tx:
             return await report(tx, await journal.get(tx, operation_id))
+
+    def make_room(self, where: Path) -> None:
+        """Make the directory of a report that is to be written. Raises `ConfigError` where it cannot be."""
+        make_room(where)
 
     async def write_report(self, operation_id: str, where: Path) -> Sequence[Path]:
         """Write `report` as JSON and Markdown into a directory, or under a file's name; the two files."""

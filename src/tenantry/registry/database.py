@@ -250,8 +250,13 @@ class Database:
                 raise RegistryUnavailable(reason=_reason(error)) from error
             raise
         finally:
-            # A cancelled task must still give its connection back before it goes.
-            await asyncio.shield(connection.close())
+            # A cancelled task must still give its connection back before it goes: the pool may be closed next.
+            closing = asyncio.ensure_future(connection.close())
+            try:
+                await asyncio.shield(closing)
+            except asyncio.CancelledError:
+                await closing
+                raise
 
     async def _opened(self) -> AsyncConnection:
         """A connection; on SQLite none is left half made, and so open for ever, where the task is cancelled."""
