@@ -1,6 +1,6 @@
 """Makes the pictures of Agency in docs/images: `python tests/e2e/agency_screenshots.py ADMIN_PASSWORD [PORT] [FOLDER]`.
 
-It needs `make serve PLATFORM=agency` and the password of northlight's first admin. With a folder, every page goes there.
+It needs `make serve PLATFORM=agency` and the password of northlight's first admin. Given a folder, it takes every page.
 """
 
 from __future__ import annotations
