@@ -197,7 +197,8 @@ def test_what_is_not_right_is_refused_in_words(agency: Agency) -> None:
         assert "Forged" not in client.get("/").text
     with agency.http("northlight") as nobody:
         assert nobody.post("assets", files={"file": ("a.png", b"x")}).status_code == 303
-        assert nobody.post("sign-in", data={"login": "admin", "password": "wrong"}).status_code == 401
+        for login in ("admin@northlight.localhost", "a\0b", "x" * 50_000, ""):
+            assert nobody.post("sign-in", data={"login": login, "password": "wrong\0"}).status_code == 401, login[:9]
 
 
 @pytest.mark.parametrize("width", [1280, 390])

@@ -202,7 +202,7 @@ async def upload(request: Request, user: Signed) -> Response:
     content = await file.read(FILE + 1)
     if not 0 < len(content) <= FILE:
         return await _assets(request, user, f"A file has content, and at most {size(FILE)} of it.")
-    name = PurePosixPath(file.filename.replace("\\", "/")).name.replace("\0", "")
+    name = "".join(filter(str.isprintable, PurePosixPath(file.filename.replace("\\", "/")).name))
     try:
         async with tenantry.tenant_session() as session:
             campaign = await store.campaign(session, number_of(form, "campaign") or 0)
