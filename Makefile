@@ -10,7 +10,7 @@ help: ## Show these targets
 setup: ## Make .venv with everything the project needs
 	@scripts/setup
 
-demo: setup ## Run the main job and print what was done: 249 tenants; or PLATFORM=planner, on PostgreSQL
+demo: setup ## Run the main job and print what was done: 249 tenants; or PLATFORM=planner, PLATFORM=agency, on PostgreSQL
 	@cd examples && ../$(RUN)/python -m $(or $(PLATFORM),countries).demo
 
 test: setup ## Run every check and test; installs the servers they need
@@ -27,7 +27,7 @@ lint: setup ## Check style, types and layers
 bench: setup ## Measure; `make bench NAME=resolve` runs one
 	@$(RUN)/python -m bench $(NAME)
 
-serve: setup ## Serve the example Storyfront at http://localhost:8000; or PLATFORM=planner
+serve: setup ## Serve the example Storyfront at http://localhost:8000; or PLATFORM=planner, PLATFORM=agency
 	@examples/$(or $(PLATFORM),storyfront)/serve
 
 clean: ## Remove what the other targets made

@@ -2,62 +2,33 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import secrets
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from datetime import date
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 from playwright.sync_api import expect
 
+from showcase import Example
+
 if TYPE_CHECKING:
     from conftest import Visit, Windows
 
 pytestmark = [pytest.mark.browser, pytest.mark.postgres]
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "planner"
-TENANTRY = str(Path(sys.executable).with_name("tenantry"))
 YEAR = date.today().isocalendar().year
 
 
-@dataclass
-class Planner:
-    """Where it runs, and the first admin's sign-in of each laboratory."""
-
-    port: int
-    environment: dict[str, str]
-    admins: dict[str, tuple[str, str]] = field(default_factory=dict)
-
-    def run(self, *command: str) -> str:
-        """What a command prints."""
-        done = subprocess.run(command, cwd=EXAMPLE, env=self.environment, capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def create(self, slug: str, name: str) -> None:
-        """Make a laboratory and keep its first admin's sign-in."""
-        made = json.loads(self.run(TENANTRY, "tenant", "create", slug, "--name", name, "--json"))
-        self.admins[slug] = (made["credentials"]["login"], made["credentials"]["password"])
-
-    def url(self, slug: str, path: str = "/") -> str:
-        """An address of a laboratory, by path."""
-        return f"http://localhost:{self.port}/t/{slug}{path}"
+class Planner(Example):
+    """Planner and its API."""
 
     def nobody(self, slug: str) -> httpx.Client:
-        """A client of the API that is not signed in, whatever the system's resolver makes of localhost."""
-        address = f"http://127.0.0.1:{self.port}/t/{slug}/api/"
-        return httpx.Client(base_url=address, headers={"host": "localhost"}, timeout=60, trust_env=False)
+        """A client of the API that is not signed in."""
+        return self.http(slug, "/api/")
 
     @contextmanager
     def client(self, slug: str) -> Iterator[httpx.Client]:
@@ -73,41 +44,12 @@ class Planner:
 def planner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Planner]:
     """Planner with the laboratories limmat, whose year is filled, and odra, which is empty."""
     root = tmp_path_factory.mktemp("planner")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    settings = {"TENANTRY_PLATFORM__DATA": str(root / "var"), "TENANTRY_SECRET_KEY": secrets.token_hex(32)}
-    found = Planner(port, os.environ | settings)
+    found = Planner.of("planner", root)
     found.create("limmat", "Limmat Imaging")
     found.create("odra", "Odra Sequencing")
     found.run(sys.executable, "-m", "planner.fill", "labs/limmat.toml")
-    log = root / "serve.log"
-    with log.open("wb") as out:
-        server = subprocess.Popen(
-            [TENANTRY, "serve", "--port", str(port)], cwd=EXAMPLE, env=found.environment, stdout=out, stderr=out
-        )
-    try:
-        for _ in range(600):
-            assert server.poll() is None, log.read_text()
-            with suppress(httpx.TransportError), found.nobody("odra") as client:
-                if client.get("bookings").status_code == 401:  # it is served, and to people who are signed in
-                    break
-            time.sleep(0.1)
+    with found.serving(root / "serve.log"):
         yield found
-        assert "Traceback" not in log.read_text()
-    finally:
-        server.terminate()
-        server.wait(30)
-
-
-def sign_in(visit: Visit, planner: Planner, slug: str) -> None:
-    """Sign in by the page that people see."""
-    login, password = planner.admins[slug]
-    visit.page.goto(planner.url(slug, "/sign-in"))
-    visit.page.fill("#login", login)
-    visit.page.fill("#password", password)
-    visit.page.click("main button")
-    visit.page.wait_for_url(planner.url(slug))
 
 
 def values_of(client: httpx.Client, kind: str) -> dict[str, int]:
@@ -117,7 +59,7 @@ def values_of(client: httpx.Client, kind: str) -> dict[str, int]:
 
 def test_a_year_is_seen_as_a_picture(planner: Planner, visit: Visit) -> None:
     """People and equipment stand in rows by site; bookings, vacations, too full weeks and today are in them."""
-    sign_in(visit, planner, "limmat")
+    planner.sign_in(visit, "limmat")
     names, weeks = visit.page.locator(".plan-names"), visit.page.locator(".plan-weeks")
     for name in ("Hönggerberg", "Chloé Favre", "Deniz Yıldız", "Elena Șerban", "Titan Krios", "Irchel"):
         expect(names.get_by_text(name, exact=True)).to_have_count(1)
@@ -137,7 +79,7 @@ def test_a_year_is_seen_as_a_picture(planner: Planner, visit: Visit) -> None:
 
 def test_a_booking_is_made_changed_and_removed_by_a_form(planner: Planner, visit: Visit) -> None:
     """An empty laboratory is filled by forms; what was written is seen in the plan, with its history."""
-    sign_in(visit, planner, "odra")
+    planner.sign_in(visit, "odra")
     page = visit.page
     expect(page.locator(".empty")).to_be_visible()
     page.goto(planner.url("odra", "/staff/new"))
@@ -197,7 +139,7 @@ def test_more_than_a_day_holds_is_refused_in_words(planner: Planner, window: Win
             assert (answer.status_code, list(answer.json()["fields"])) == (422, list(wrong)), answer.text
         before = client.get("bookings").json()
     with window() as visit:
-        sign_in(visit, planner, "limmat")
+        planner.sign_in(visit, "limmat")
         visit.page.goto(planner.url("limmat", f"/bookings/new?staff_id={staff['Giulia Bernasconi']}"))
         visit.page.select_option("#field-project_id", label="Teaching")
         visit.page.fill("#field-starts", days["starts"])
@@ -232,7 +174,7 @@ def test_two_bookings_at_once_cannot_both_fit(planner: Planner) -> None:
 
 def test_a_session_is_good_at_one_laboratory_alone(planner: Planner, visit: Visit) -> None:
     """Whoever signed in at one is nobody at the next, and a page of another site cannot write here."""
-    sign_in(visit, planner, "limmat")
+    planner.sign_in(visit, "limmat")
     with planner.client("limmat") as client:
         cookie = "; ".join(f"{each.name}={each.value}" for each in client.cookies.jar)
         assert cookie
@@ -254,7 +196,7 @@ def test_a_session_is_good_at_one_laboratory_alone(planner: Planner, visit: Visi
 def test_no_page_is_wider_than_its_window(planner: Planner, window: Windows, width: int, scheme: str) -> None:
     """On a wide screen and on a telephone only the weeks move sideways, in light and in dark."""
     with window(viewport={"width": width, "height": 844}, color_scheme=scheme) as visit:
-        sign_in(visit, planner, "limmat")
+        planner.sign_in(visit, "limmat")
         for path in ("/", "/bookings", "/bookings/1", "/staff", "/settings", "/projects/new"):
             visit.page.goto(planner.url("limmat", path))
             expect(visit.page.locator("h1")).to_be_visible()

@@ -109,7 +109,7 @@ class Accounts:
         """The active user of a login and password. Raises `SignInRefused`, after the same time in every case."""
         key = derive_key(self._keys(current_environment()), "password")
         async with self._session() as session:
-            rows = await self._rows(session, "WHERE login = :login", login=_fold(login)[:LOGIN_LENGTH])
+            rows = await self._rows(session, "WHERE login = :login", login=_sought(login))
         stored = rows[0].password if rows else ""
         password = _plain(password)
         right = await asyncio.to_thread(_verify, stored, password, key)
@@ -219,6 +219,12 @@ def _login(login: str) -> str:
         reason = f"'{login[:60]}' is no login."
         raise AccountError(reason, remedy=f"Use 1 to {LOGIN_LENGTH} printable characters, such as a mail address.")
     return login
+
+
+def _sought(login: str) -> str:
+    """The login to look for; "" for one that nobody can have, as PostgreSQL takes no NUL even to compare with."""
+    login = _fold(login)[:LOGIN_LENGTH]
+    return login if login.isprintable() else ""
 
 
 async def _hash(password: str) -> str:

@@ -1,0 +1,1 @@
+"""Campaigns of marketing agencies: an example of tenants that share their tables."""

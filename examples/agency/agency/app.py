@@ -1,0 +1,53 @@
+"""The application: `app` serves the agencies behind TenantMiddleware, `platform_app` the bare domain."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from agency import site
+from agency.web import HEADERS, HERE, go, pages, render
+from tenantry.errors import TenantryError
+from tenantry.runtime.runtime import connected
+
+__all__ = ["app", "platform_app"]
+
+app = FastAPI(title="Agency", openapi_url=None)
+app.mount("/static", StaticFiles(directory=HERE / "static"))
+app.include_router(site.pages)
+
+platform_app = FastAPI(title="Agencies", openapi_url=None)
+platform_app.mount("/static", StaticFiles(directory=HERE / "static"))
+
+
+@app.exception_handler(HTTPException)
+async def refused(request: Request, error: HTTPException) -> Response:
+    """What went wrong, as a page; who is not signed in is led to do so."""
+    if error.status_code == 401:
+        return go(request, "/sign-in")
+    heading = {403: "Not for you", 404: "Nothing here"}.get(error.status_code, "That did not work")
+    return render(request, "fault.html", error.status_code, heading=heading, said=error.detail)
+
+
+@app.exception_handler(RequestValidationError)
+async def no_such_address(request: Request, _: RequestValidationError) -> Response:
+    """An id that is no number leads nowhere."""
+    return await refused(request, HTTPException(404, "There is no such page."))
+
+
+@app.exception_handler(TenantryError)
+async def unavailable(_: Request, error: TenantryError) -> Response:
+    """The database, or whatever else is needed, is not to be had now."""
+    return PlainTextResponse(error.message, error.status, {"retry-after": "5"})
+
+
+@platform_app.get("/")
+async def front() -> Response:
+    """The platform's own page: the agencies it serves."""
+    served = [found for found in connected().resolver.table.environments() if found.tenant.status.served]
+    agencies = sorted((found.tenant.name, found.tenant.slug, found.tenant.settings) for found in served)
+    html = pages.get_template("front.html").render(agencies=agencies[:200], count=len(agencies))
+    return HTMLResponse(html, headers=HEADERS)
