@@ -31,7 +31,7 @@ SETTINGS = {
     "full_page_writes": "off",
     "autovacuum": "off",
     "shared_buffers": "16MB",
-    "max_connections": "100",
+    "max_connections": "200",
     "log_min_messages": "fatal",
     "logging_collector": "off",
 }

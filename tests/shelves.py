@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ class Shelves(Ground):
     def __init__(
         self, root: Path, *known: Postgres, options: str = "", more: tuple[str, ...] = (), overlap: str = "200ms"
     ) -> None:
-        self.prefix = "t" + root.parent.name[-20:].replace("-", "_") + format(id(self) % 0xFFFFF, "x")
+        self.prefix = "t" + root.parent.name[-20:].replace("-", "_") + secrets.token_hex(3)
         self.known = {f"pg{number}": server for number, server in enumerate(known, 1)}
         extra = dict(zip(self.known, (*more, *[""] * len(known)), strict=False))
         tables = "".join(
@@ -133,7 +134,7 @@ class MariaShelves(Ground):
     """The like of it on one MariaDB server, `db`."""
 
     def __init__(self, root: Path, server: MariaDB) -> None:
-        self.prefix = f"m{format(id(self) % 0xFFFFFFF, 'x')}"
+        self.prefix = f"m{secrets.token_hex(4)}"
         self.server = server
         table = SERVER.format(kind="mysql", name="db", variable="DB_ADMIN_URL", more="")
         tables = table.replace("{", "{{").replace("}", "}}")

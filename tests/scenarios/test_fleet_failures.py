@@ -53,9 +53,10 @@ async def served(shelves: Shelves, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
         await runtime.stop()
 
 
-async def answers(client: httpx.AsyncClient, slugs: list[str]) -> set[int]:
-    """The statuses with which requests to these tenants are answered."""
-    return {(await client.get(f"http://{slug}.localhost/")).status_code for slug in slugs}
+async def answers(client: httpx.AsyncClient, slugs: list[str]) -> set[int | str]:
+    """The statuses with which requests to these tenants are answered; of refused ones also what is said."""
+    found = [await client.get(f"http://{slug}.localhost/") for slug in slugs]
+    return {one.status_code if one.status_code < 400 else f"{one.status_code} {one.text}" for one in found}
 
 
 async def populate(shelves: Shelves, platform: Platform) -> list[str]:

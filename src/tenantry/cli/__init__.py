@@ -34,8 +34,8 @@ COMMANDS: Final = (
     ("status", "status:status", _DAY, "How the platform is: tenants, operations, workers, limits."),
     ("why", "status:why", _DAY, "Tell which tenant an address leads to, and by which rule."),
     ("registry", "registry:app", _RUN, "The control database: its schema, and moving it to PostgreSQL."),
-    ("worker", "run:worker", _RUN, "Run operations until told to stop."),
-    ("serve", "run:serve", _RUN, "Serve the application behind the tenants."),
+    ("worker", "processes:worker", _RUN, "Run operations until told to stop."),
+    ("serve", "processes:serve", _RUN, "Serve the application behind the tenants."),
 )
 
 

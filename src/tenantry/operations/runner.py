@@ -227,7 +227,9 @@ class Runner:
                 await journal.rest(tx, operation, now_is)
                 return {}
             pause = verb.retry(work, outcome) if outcome else None
-            if pause is not None:
+            if pause is not None and now_is is State.CANCELLING:
+                outcome = Cancelled().as_dict()
+            elif pause is not None:
                 await journal.again(tx, operation, due=now() + timedelta(seconds=pause), error=outcome)
                 return {}
             if undone:

@@ -49,12 +49,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 FILE: Final = "tenantry.toml"
+FOLDER: Final = "tenantry"
+NAME: Final = "tenantry-plugin"
 
 
 class Plugin:
     """What the plugin knows while it is at work."""
 
     def __init__(self, config: pytest.Config, file: Path) -> None:
+        """Lead every `connect` elsewhere. The tests' own files, which may import the application, come later."""
         from tenantry import application
         from tenantry.testing.ground import KEY, Ground, Slot
 
@@ -67,10 +70,14 @@ class Plugin:
         application.stand_in(self.ground)
         self.opened = False
         self.interleaver: Interleaver | None = None
-        if config.getoption("--tenantry-interleave"):
+
+    def begin(self) -> None:
+        """Take part in this process's tests."""
+        if self.config.getoption("--tenantry-interleave"):
             from tenantry.testing.interleave import Interleaver
 
             self.interleaver = Interleaver(self.ground, self.patch)
+        self.config.pluginmanager.register(self, NAME)
 
     def open(self) -> Ground:
         """The platform, opened when it is first used."""
@@ -157,23 +164,41 @@ class Plugin:
             terminalreporter.write_line(f"tenantry: {found}")
 
 
+PLUGIN: Final = pytest.StashKey[Plugin]()
+
+
 def _places(config: pytest.Config, file: Path) -> Path:
-    """Where the tests' platforms lie: in pytest's cache, so that golden templates outlive a run."""
-    cache = getattr(config, "cache", None)
-    if cache is not None:
-        return Path(cache.mkdir("tenantry"))
-    return Path(gettempdir()) / f"tenantry-tests-{os.getuid()}" / file.parent.name
+    """Where the tests' platforms lie: beside pytest's cache, so that golden templates outlive a run."""
+    try:
+        cache = config.rootpath / str(config.getini("cache_dir"))
+    except ValueError:  # pytest was told to have none
+        return Path(gettempdir()) / f"tenantry-tests-{os.getuid()}" / file.parent.name
+    if not cache.is_dir():  # pytest would make it, and keep it out of git, only later
+        cache.mkdir(parents=True)
+        (cache / ".gitignore").write_text("*\n")
+    return cache / FOLDER
+
+
+def _file(config: pytest.Config) -> Path:
+    return (config.inipath.parent if config.inipath else config.rootpath) / str(config.getini(CONFIG))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Begin, where there is a platform, before any file of the application's is loaded."""
+    file = _file(early_config)
+    if file.is_file():
+        early_config.stash[PLUGIN] = Plugin(early_config, file)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Begin, where there is a platform."""
+    """Take part, in the processes that run tests."""
     config.addinivalue_line("markers", "tenantry_alone: --tenantry-interleave runs this test as one tenant only")
-    file = (config.inipath.parent if config.inipath else config.rootpath) / str(config.getini(CONFIG))
-    if file.is_file() and not _leads_workers(config):
-        plugin = Plugin(config, file)
-        config.pluginmanager.register(plugin, "tenantry-plugin")
-    elif config.getoption("--tenantry-interleave") and not file.is_file():
-        raise pytest.UsageError(f"--tenantry-interleave: there is no '{file}'. Name it with `{CONFIG}`.")
+    plugin = config.stash.get(PLUGIN, None)
+    if plugin is not None and not _leads_workers(config):
+        plugin.begin()
+    elif plugin is None and config.getoption("--tenantry-interleave"):
+        raise pytest.UsageError(f"--tenantry-interleave: there is no '{_file(config)}'. Name it with `{CONFIG}`.")
 
 
 def _leads_workers(config: pytest.Config) -> bool:
@@ -183,13 +208,14 @@ def _leads_workers(config: pytest.Config) -> bool:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """End it."""
-    plugin = config.pluginmanager.unregister(name="tenantry-plugin")
-    if isinstance(plugin, Plugin):
+    plugin = config.stash.get(PLUGIN, None)
+    if plugin is not None:
+        config.pluginmanager.unregister(name=NAME)
         plugin.close()
 
 
 def _plugin(request: pytest.FixtureRequest) -> Plugin:
-    found = request.config.pluginmanager.get_plugin("tenantry-plugin")
+    found = request.config.pluginmanager.get_plugin(NAME)
     if not isinstance(found, Plugin):
         name = request.config.getini(CONFIG)
         raise ConfigError(f"There is no '{name}' to make tenants from.", remedy=f"Name it with the option `{CONFIG}`.")
