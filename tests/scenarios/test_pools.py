@@ -9,7 +9,7 @@ import os
 import random
 import threading
 import warnings
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -76,11 +76,11 @@ def host_of(runtime: Runtime, name: str = "pg1") -> Host:
     return runtime.databases.pools.hosts[name]
 
 
-def connections(server: servers.Postgres) -> int:
-    """How many connections of tenants the server itself counts."""
+def connections(server: servers.Postgres, tenants: Sequence[Environment]) -> int:
+    """How many connections to these tenants' databases the server itself counts; other tests may use it as well."""
     with psycopg.connect(server.url()) as admin:
-        query = "SELECT count(*) FROM pg_stat_activity WHERE usename IS NOT NULL AND usename <> 'postgres'"
-        row = admin.execute(query).fetchone()
+        query = "SELECT count(*) FROM pg_stat_activity WHERE datname = ANY (%s) AND usename <> 'postgres'"
+        row = admin.execute(query, [[one.places[0].location for one in tenants]]).fetchone()
         assert row
         return int(row[0])
 
@@ -147,7 +147,7 @@ async def test_many_tenants_on_a_small_budget(fleet: Fleet, started: Start, post
             most = max(most, host_of(runtime).budget.open)
         return good
 
-    counting = asyncio.to_thread(lambda: max([connections(postgres) for _ in range(20)]))
+    counting = asyncio.to_thread(lambda: max([connections(postgres, tenants) for _ in range(20)]))
     *good, counted = await asyncio.gather(*(some(seed) for seed in range(16)), counting)
     assert all(good)
     assert most == 8
@@ -272,7 +272,7 @@ async def test_idle_ones_are_closed(fleet: Fleet, started: Start, postgres: serv
     await asyncio.gather(*(hold(barrier) for _ in range(6)))
     assert host_of(runtime).budget.open <= 2
     await until(lambda: host_of(runtime).budget.open == 0)
-    await until(lambda: connections(postgres) == 0)
+    await until(lambda: connections(postgres, [acme]) == 0)
     await until(lambda: runtime.databases.pools._keeper is None)
     assert await right(acme)
 
