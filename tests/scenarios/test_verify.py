@@ -323,6 +323,23 @@ async def test_a_killed_run_is_finished_and_leaves_no_canary(ground: g.Ground) -
         assert await g.faults(ground, platform) == []
 
 
+@pytest.mark.parametrize("left", ["media/.tenantry-0123456789abcdef", ".tenantry-0123456789abcdef", "link"])
+async def test_what_a_killed_run_was_writing_is_removed_by_the_next(ground: g.Ground, left: str) -> None:
+    """Files half written, and the link of an attack, wherever the kill came."""
+    async with ground.open() as platform:
+        await populated(platform, "acme", "umbrella")
+        (environment,) = (await platform.tenants.show("acme")).environments
+        home = ground.data / environment.home
+        if left == "link":
+            (home / ".tenantry-attack-01234567").symlink_to("/")
+        else:
+            (home / left).write_text("half a can")
+        assert await g.faults(ground, platform)
+        operation = await platform.verification.run()
+        assert (await platform.operations.finish(operation.id)).operation.state is State.DONE
+        assert await g.faults(ground, platform) == []
+
+
 async def test_a_killed_run_that_is_cancelled_leaves_no_canary(ground: g.Ground) -> None:
     """Cancelling a run that was killed removes what it planted."""
     async with ground.open() as platform:

@@ -532,6 +532,5 @@ def _reason(error: Exception) -> str:
 
 async def _uproot(tools: Toolbox, env: Environment) -> None:
     for resource in tools.resources[env.tenant.blueprint]:
-        if resource.plants:
-            with suppress(TenantryError):  # gone, or not reachable: then it holds no canary either, or a later run's
-                await resource.uproot(env)
+        with suppress(TenantryError):  # gone, or not reachable: then it holds no canary either, or a later run's
+            await resource.uproot(env)

@@ -106,7 +106,9 @@ class Directory(Filed):
         return sorted(text for text in found if text.startswith(trace))
 
     def _uproot(self, env: Environment) -> None:
+        super()._uproot(env)
         paths.remove_beneath(self.path(env), FILE)
+        paths.clear_temporary(*self.spot(env))  # a canary that was being written
 
     def _measure(self, env: Environment) -> Usage:
         return paths.measure_beneath(*self.spot(env))

@@ -21,6 +21,9 @@ from tenantry.resources import Resource
 HOMES: Final = "tenants/*/*"
 """Where the homes of environments lie: tenants/<tenant>/<environment>."""
 
+LINK: Final = f"{paths.TEMPORARY}attack-"
+"""How the links begin that an attack plants."""
+
 _FIELD: Final = re.compile(r"\{[a-z_]+\}")
 
 
@@ -147,10 +150,20 @@ class Filed(Resource):
         """A link to where the other's file lies, beside this one's for the length of the block: its root and path."""
         root, path = self.spot(env)
         above, _, _ = path.rpartition("/")
-        name = f"{paths.TEMPORARY}attack-{secrets.token_hex(4)}"  # after a kill it is tidied away
+        name = f"{LINK}{secrets.token_hex(4)}"  # after a kill it is uprooted
         with paths.directory_beneath(root, above) as folder:
             os.symlink(self.path(other).parent, name, dir_fd=folder)
             try:
                 yield root, f"{above}/{name}/{self.path(other).name}".removeprefix("/")
             finally:
                 os.unlink(name, dir_fd=folder)
+
+    def _uproot(self, env: Environment) -> None:
+        """Remove what a run that was killed left beside the file or directory: links, and files in the making."""
+        root, path = self.spot(env)
+        above, _, _ = path.rpartition("/")
+        paths.clear_temporary(root, above)
+        with suppress(FileNotFoundError, NotADirectoryError), paths.directory_beneath(root, above) as folder:
+            for name in os.listdir(folder):  # noqa: PTH208 a descriptor
+                if name.startswith(LINK):
+                    os.unlink(name, dir_fd=folder)

@@ -90,6 +90,10 @@ class Sqlite(Filed, database.Database):
                 sqlite_scratch.bound(connection, self._rooms[env.home])
             yield connection
 
+    def _uproot(self, env: Environment) -> None:
+        Filed._uproot(self, env)
+        database.Database._uproot(self, env)
+
     # --- the golden template ---
 
     @property
