@@ -1,4 +1,4 @@
-"""The current tenant. Without one, everything that needs it raises `NoTenant`: there is no default tenant."""
+"""The current tenant, and who acts. What needs a tenant raises `NoTenant` where none is set: there is no default one."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from tenantry.errors import NoTenant
 from tenantry.model import Environment, Tenant
 
 _current: ContextVar[Environment | None] = ContextVar("tenantry_current", default=None)
+_actor: ContextVar[str | None] = ContextVar("tenantry_actor", default=None)
 
 
 def current_environment() -> Environment:
@@ -43,3 +44,18 @@ def without_tenant() -> Iterator[None]:
         yield
     finally:
         _current.reset(token)
+
+
+def current_actor() -> str | None:
+    """Whom the audit log names for what is done here; None where nobody else than the process's own user acts."""
+    return _actor.get()
+
+
+@contextmanager
+def acting(actor: str) -> Iterator[None]:
+    """Let the audit log name somebody for what is done inside this block."""
+    token = _actor.set(actor)
+    try:
+        yield
+    finally:
+        _actor.reset(token)

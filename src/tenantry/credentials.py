@@ -12,11 +12,18 @@ import hmac
 import secrets
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import cache
 from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from argon2 import PasswordHasher
 
 ALPHABET: Final = "ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz23456789"
 """57 characters that are not taken for one another; 22 of them hold 128 bits."""
+
+PASSWORD_LENGTH: Final = (8, 1024)
+"""The shortest and the longest password in characters (NIST SP 800-63B section 5.1.1.2)."""
 
 GENERATED: Final = "$generated$"
 """How the stored form of a generated password begins; Argon2's begins with "$argon2id$"."""
@@ -99,3 +106,45 @@ def check_generated(stored: str, password: str, key: bytes) -> bool:
 def derive_key(data_key: bytes, purpose: str) -> bytes:
     """A 32-byte key for one purpose out of a tenant's data key (one block of HKDF-Expand, RFC 5869 section 2.3)."""
     return hmac.new(data_key, b"tenantry/" + purpose.encode() + b"\x01", hashlib.sha256).digest()
+
+
+@cache
+def _hasher() -> PasswordHasher:
+    from argon2 import PasswordHasher  # commands that hash nothing start without it
+
+    return PasswordHasher()
+
+
+@cache
+def _decoy() -> str:
+    """A hash that stands in where there is none, so that an unknown login takes as long as a wrong password."""
+    return _hasher().hash(secrets.token_hex())
+
+
+def hash_chosen(password: str) -> str:
+    """The stored form of a password that a person chose: Argon2id (RFC 9106), some 40 ms. "" where it keeps no rule."""
+    return _hasher().hash(password) if len(usable(password)) >= PASSWORD_LENGTH[0] else ""
+
+
+def check_chosen(stored: str, password: str) -> bool:
+    """Whether the password is right; takes as long where nothing is stored."""
+    from argon2.exceptions import VerificationError
+
+    try:
+        right = _hasher().verify(stored or _decoy(), usable(password))
+    except (VerificationError, ValueError):
+        return False
+    return bool(stored) and right
+
+
+def outdated(stored: str) -> bool:
+    """Whether a stored form was made with weaker parameters than today's."""
+    return _hasher().check_needs_rehash(stored)
+
+
+def usable(password: str) -> str:
+    """The password, or "" for one that nobody can have: too long, or with half a character (a lone surrogate)."""
+    try:
+        return password if len(password) <= PASSWORD_LENGTH[1] and password.encode() else ""
+    except UnicodeEncodeError:
+        return ""

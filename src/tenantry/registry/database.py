@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from tenantry.context import current_actor
 from tenantry.errors import RegistryUnavailable
 from tenantry.registry import tables
 from tenantry.registry.audit import GENESIS, Entry, canonical, chain
@@ -224,7 +225,7 @@ class Database:
                 if not self.is_sqlite:
                     limits = {"busy": f"{BUSY_SECONDS}s", "stuck": f"{STUCK_SECONDS}s", "lock": WRITER_LOCK}
                     await connection.execute(_BECOME_WRITER, limits)
-                transaction = Transaction(connection, self.vault, actor or self.actor)
+                transaction = Transaction(connection, self.vault, actor or current_actor() or self.actor)
                 yield transaction
                 await transaction.finish()
 

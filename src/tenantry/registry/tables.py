@@ -66,6 +66,15 @@ meta = Table(
     Column("value", LargeBinary, nullable=False),
 )
 
+organization = Table(
+    "organization",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("name", Name, nullable=False, unique=True),
+    Column("mail", String(254), nullable=False),  # of its administrator
+    Column("created", Moment, nullable=False),
+)
+
 tenant = Table(
     "tenant",
     metadata,
@@ -78,6 +87,7 @@ tenant = Table(
     Column("status", String(16), nullable=False, index=True),
     Column("reason", Text, nullable=False, server_default=""),  # why it is suspended
     Column("client_id", String(10), nullable=False, unique=True),
+    Column("organization_id", ForeignKey("organization.id"), index=True),
     Column("settings", JSON, nullable=False),
     Column("created", Moment, nullable=False),
     Column("updated", Moment, nullable=False),
@@ -260,6 +270,113 @@ head = Table(
     Column("audit_hash", String(64), nullable=False),
     Column("change_seq", Count, nullable=False),
     Column("seal", String(64), nullable=False),  # HMAC of the head, so that cutting off the newest entries shows
+)
+
+admin_user = Table(
+    "admin_user",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("mail", String(254), nullable=False, unique=True),  # in small letters
+    Column("name", Name, nullable=False),
+    Column("role", String(10), nullable=False),
+    Column("password", Text),  # Argon2id; none until the invitation is taken
+    Column("active", Boolean, nullable=False),
+    Column("totp", LargeBinary),  # the sealed secret of the second factor
+    Column("totp_used", Count, nullable=False, server_default="0"),  # the time step of the last code: none counts twice
+    Column("created", Moment, nullable=False),
+    Column("seen", Moment),
+)
+
+admin_tenant = Table(
+    "admin_tenant",
+    metadata,
+    Column("admin_id", ForeignKey("admin_user.id"), primary_key=True),
+    Column("tenant_id", ForeignKey("tenant.id"), primary_key=True, index=True),
+)
+
+admin_session = Table(
+    "admin_session",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("digest", String(64), nullable=False, unique=True),  # SHA-256 of the cookie's 256 random bits
+    Column("admin_id", ForeignKey("admin_user.id"), nullable=False, index=True),
+    Column("address", String(45), nullable=False),
+    Column("agent", Name, nullable=False),
+    Column("created", Moment, nullable=False),
+    Column("seen", Moment, nullable=False),
+    Column("expires", Moment, nullable=False),
+)
+
+admin_link = Table(
+    "admin_link",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("admin_id", ForeignKey("admin_user.id"), nullable=False, index=True),
+    Column("purpose", String(10), nullable=False),  # invite, reset
+    Column("expires", Moment, nullable=False),
+)
+
+recovery_code = Table(
+    "recovery_code",
+    metadata,
+    Column("admin_id", ForeignKey("admin_user.id"), primary_key=True),
+    Column("digest", String(64), primary_key=True),
+)
+
+passkey = Table(
+    "passkey",
+    metadata,
+    Column("id", String(1400), primary_key=True),  # the credential's, at most 1,023 octets, in base64url
+    Column("admin_id", ForeignKey("admin_user.id"), nullable=False, index=True),
+    Column("name", Name, nullable=False),
+    Column("public_key", LargeBinary, nullable=False),
+    Column("sign_count", Count, nullable=False),
+    Column("created", Moment, nullable=False),
+    Column("used", Moment),
+)
+
+api_token = Table(
+    "api_token",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("admin_id", ForeignKey("admin_user.id"), nullable=False, index=True),
+    Column("name", Name, nullable=False),
+    Column("digest", String(64), nullable=False, unique=True),  # SHA-256 of its 256 random bits
+    Column("scopes", JSON, nullable=False),
+    Column("created", Moment, nullable=False),
+    Column("expires", Moment, nullable=False),
+    Column("used", Moment),
+    UniqueConstraint("admin_id", "name"),
+)
+
+throttle = Table(
+    "throttle",
+    metadata,
+    Column("key", String(64), primary_key=True),  # a hash of what is counted: a purpose, a login, an address
+    Column("failures", Integer, nullable=False),
+    Column("until", Moment, nullable=False),  # before, no further try is looked at
+)
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("key", String(64), primary_key=True),  # a hash of who asked and of the key that came with it
+    Column("request", String(64), nullable=False),  # a hash of what was asked
+    Column("status", Integer),  # none: it is being answered
+    Column("body", Text),
+    Column("created", Moment, nullable=False, index=True),
+)
+
+support_access = Table(
+    "support_access",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("admin_id", ForeignKey("admin_user.id"), nullable=False, index=True),
+    Column("tenant_id", Id, nullable=False, index=True),  # no foreign key: the record outlives the tenant
+    Column("reason", Text, nullable=False),
+    Column("created", Moment, nullable=False),
+    Column("expires", Moment, nullable=False),
+    Column("ended", Moment),
 )
 
 LIVE = text("state IN ('queued', 'running', 'pausing', 'cancelling')")

@@ -406,7 +406,7 @@ async def remove(tx: Transaction, ids: Sequence[str]) -> None:
         inner = select(tables.environment.c.id).where(tables.environment.c.tenant_id.in_(some))
         for table in (tables.hostname, tables.resource):
             await tx.execute(delete(table).where(table.c.environment_id.in_(inner)))
-        for table in (tables.environment, tables.secret, tables.data_key, tables.former_slug):
+        for table in (tables.environment, tables.secret, tables.data_key, tables.former_slug, tables.admin_tenant):
             await tx.execute(delete(table).where(table.c.tenant_id.in_(some)))
         await tx.execute(delete(tables.tenant).where(tables.tenant.c.id.in_(some)))
     tx.changed(*ids)

@@ -8,11 +8,20 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from tenantry.context import current_environment
-from tenantry.credentials import GENERATED, Role, check_generated, derive_key
+from tenantry.credentials import (
+    GENERATED,
+    PASSWORD_LENGTH,
+    Role,
+    check_chosen,
+    check_generated,
+    derive_key,
+    hash_chosen,
+    outdated,
+    usable,
+)
 from tenantry.errors import AccountError, InvalidToken, SignInRefused
 from tenantry.model import Environment, new_id
 from tenantry.runtime.databases import Databases
@@ -20,15 +29,11 @@ from tenantry.runtime.sessions import SignedIn
 from tenantry.runtime.settings import Settings
 
 if TYPE_CHECKING:
-    from argon2 import PasswordHasher
     from sqlalchemy import Row, TextClause
     from sqlalchemy.ext.asyncio import AsyncSession
 
 LOGIN_LENGTH: Final = 254
 """The longest login in characters: a mail address (RFC 5321 section 4.5.3.1.3)."""
-
-PASSWORD_LENGTH: Final = (8, 1024)
-"""The shortest and the longest password in characters (NIST SP 800-63B section 5.1.1.2)."""
 
 _ADMINS: Final = "SELECT id FROM {prefix}tenantry_user WHERE role = 'admin' AND active = 1 ORDER BY id"
 
@@ -51,19 +56,6 @@ class User:
     active: bool
     epoch: int  # sessions of an earlier epoch are over
     created: datetime
-
-
-@cache
-def _hasher() -> PasswordHasher:
-    from argon2 import PasswordHasher
-
-    return PasswordHasher()
-
-
-@cache
-def _decoy() -> str:
-    """A hash that stands in where there is none, so that an unknown login takes as long as a wrong password."""
-    return _hasher().hash(new_id())
 
 
 class Accounts:
@@ -111,12 +103,12 @@ class Accounts:
         async with self._session() as session:
             rows = await self._rows(session, "WHERE login = :login", login=_sought(login))
         stored = rows[0].password if rows else ""
-        password = _plain(password)
+        password = usable(password)
         right = await asyncio.to_thread(_verify, stored, password, key)
         if not rows or not right or not rows[0].active:
             raise SignInRefused
-        if not stored.startswith(GENERATED) and _hasher().check_needs_rehash(stored):
-            new = await asyncio.to_thread(_hasher().hash, password)
+        if not stored.startswith(GENERATED) and outdated(stored):
+            new = await asyncio.to_thread(hash_chosen, password)
             await self._changed(rows[0].id, "password = :new", "password = :old", {"new": new, "old": stored})
         return _user(rows[0])
 
@@ -229,27 +221,15 @@ def _sought(login: str) -> str:
 
 async def _hash(password: str) -> str:
     shortest, longest = PASSWORD_LENGTH
-    if len(_plain(password)) < shortest:
+    hashed = await asyncio.to_thread(hash_chosen, password)
+    if not hashed:
         reason = f"A password has {shortest} to {longest} characters."
         raise AccountError(reason, remedy="Choose another one.")
-    return await asyncio.to_thread(_hasher().hash, password)
-
-
-def _plain(password: str) -> str:
-    """The password, or "" for one that nobody can have: too long, or with half a character (a lone surrogate)."""
-    try:
-        return password if len(password) <= PASSWORD_LENGTH[1] and password.encode() else ""
-    except UnicodeEncodeError:
-        return ""
+    return hashed
 
 
 def _verify(stored: str, password: str, key: bytes) -> bool:
     """Whether the password is right. Each call costs one Argon2id, so that its time tells nothing about the user."""
-    from argon2.exceptions import VerificationError
-
     generated = stored.startswith(GENERATED)
-    try:
-        right: bool = _hasher().verify(_decoy() if generated or not stored else stored, password)
-    except (VerificationError, ValueError):
-        right = False
-    return check_generated(stored, password, key) if generated else bool(stored) and right
+    right = check_chosen("" if generated else stored, password)
+    return check_generated(stored, password, key) if generated else right
