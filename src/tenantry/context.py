@@ -1,4 +1,4 @@
-"""The current tenant, and who acts. What needs a tenant raises `NoTenant` where none is set: there is no default one."""
+"""The current tenant, and who acts. What needs a tenant raises `NoTenant` where none is set: there is no default."""
 
 from __future__ import annotations
 

@@ -151,6 +151,90 @@ class AccountError(TenantryError):
     exit_code = 2
 
 
+# --- the people who run the platform ------------------------------------------------------------------------------
+
+
+class SignInNeeded(TenantryError):
+    """Nobody is signed in here, and no valid token came with the request."""
+
+    code = "access.unknown"
+    remedy = "Sign in, or send `Authorization: Bearer` with a token of `tenantry token create`."
+    status = 401
+    exit_code = 3
+
+
+class Forbidden(TenantryError):
+    """{who} may not {verb}: it wants {wanted}."""
+
+    code = "access.forbidden"
+    remedy = "Ask a superadmin for it."
+    status = 403
+    exit_code = 3
+
+
+class AdminNotFound(TenantryError):
+    """There is no admin user '{admin}'."""
+
+    code = "admin.not_found"
+    remedy = "`tenantry admin list` names them all."
+    status = 404
+    exit_code = 4
+
+
+class AdminRefused(TenantryError):
+    """The admin user '{admin}' cannot be changed so: {reason}."""
+
+    code = "admin.refused"
+    remedy = "Make another one a superadmin first."
+    status = 409
+    exit_code = 3
+
+
+class TokenNotFound(TenantryError):
+    """There is no token '{token}'."""
+
+    code = "token.not_found"
+    remedy = "`tenantry token list` names them all."
+    status = 404
+    exit_code = 4
+
+
+class OrganizationNotFound(TenantryError):
+    """There is no organization '{organization}'."""
+
+    code = "organization.not_found"
+    remedy = "`tenantry org list` names them all."
+    status = 404
+    exit_code = 4
+
+
+class LinkInvalid(TenantryError):
+    """This link was used before, or has run out."""
+
+    code = "link.invalid"
+    remedy = "Ask for another one: `tenantry admin invite` or `tenantry admin reset` prints it."
+    status = 410
+    exit_code = 3
+
+
+class SecondFactorNeeded(TenantryError):
+    """The password is right; now the code of the second factor is wanted."""
+
+    code = "access.second_factor"
+    remedy = "Give the code that the authenticator app shows, or a recovery code."
+    status = 401
+    exit_code = 3
+
+
+class TooManyTries(TenantryError):
+    """There were too many failures; the next try is looked at in {seconds} s."""
+
+    code = "access.throttled"
+    remedy = "Wait, or set a new password by mail."
+    status = 429
+    exit_code = 3
+
+
 # --- names --------------------------------------------------------------------------------------------------------
 
 

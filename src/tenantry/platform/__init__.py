@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, Any
 from tenantry import embedded
 from tenantry.config import FILE, Config, secret_keys
 from tenantry.errors import RegistryMissing
+from tenantry.identity import Reach, sees_only, verb
 from tenantry.operations import placement
 from tenantry.operations.blueprints import read_config
 from tenantry.operations.toolbox import Toolbox
 from tenantry.platform.drift import Drifts
 from tenantry.platform.fleet import Migrations
 from tenantry.platform.operations import Operations
+from tenantry.platform.people import Admins, Organizations, Tokens
 from tenantry.platform.rehearse import Rehearsals
 from tenantry.platform.servers import Servers
 from tenantry.platform.tenants import Credentials, Hostnames, PlannedStep, Source, TenantDetails, Tenants
@@ -42,7 +44,7 @@ class Platform:
 
     def __init__(self, config: Config, registry: Registry) -> None:
         self.config = config
-        self.registry = registry
+        self.registry = self._registry = registry
         self.tools = Toolbox(config, registry)
         self.tools.outdoors = lambda: _outdoors(config, registry.vault)
         self.operations = Operations(self.tools)
@@ -55,6 +57,9 @@ class Platform:
         self.drifts = Drifts(self.tools)
         self.audit = Audit(registry)
         self.secrets = Secrets(registry)
+        self.admins = Admins(registry)
+        self.tokens = Tokens(registry)
+        self.organizations = Organizations(registry)
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -82,6 +87,7 @@ class Platform:
 
         await Worker(self.tools, concurrency).run(stop)
 
+    @verb("platform.status", "platform:read", Reach.PLATFORM)
     async def status(self) -> dict[str, Any]:
         """The platform at a glance: tenants, limits, workers, operations, audit log, control database."""
         config = self.config
@@ -126,10 +132,12 @@ class Audit:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
 
+    @verb("audit.list", "platform:read", Reach.LIST)
     async def list(self, limit: int = 50, tenant: str | None = None, before: int | None = None) -> list[Entry]:
         """The newest entries, newest first."""
-        return await self._registry.entries(limit=limit, subject=tenant, before=before)
+        return await self._registry.entries(limit=limit, subject=tenant, before=before, admin=sees_only())
 
+    @verb("audit.verify", "platform:read", Reach.PLATFORM)
     async def verify(self) -> AuditReport:
         """Walk the whole chain. Raises `AuditBroken`, naming the first entry that is not as it was written."""
         return await self._registry.verify()
@@ -141,6 +149,7 @@ class Secrets:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
 
+    @verb("secret.rotate", "platform:write", Reach.PLATFORM)
     async def rotate(self) -> int:
         """Seal every tenant's data key with the current platform key; how many there were."""
         return await self._registry.rotate()

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tenantry.identity import Reach, verb
 from tenantry.model import Status
 from tenantry.operations import drift, migrate, rehearse
 from tenantry.operations.drift import Drift, script
@@ -36,6 +37,7 @@ class Drifts:
         self._tools = tools
         self._registry = tools.registry
 
+    @verb("migrate.drift", "platform:read", Reach.PLATFORM)
     async def find(
         self,
         slugs: Sequence[str] = (),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tenantry.errors import OperationNotFound, TenantNotFound
+from tenantry.identity import Reach, verb
 from tenantry.model import new_id
 from tenantry.operations import due, migrate, rollback
 from tenantry.operations.due import Due, Fleet, Pinned, Wanted
@@ -27,6 +28,7 @@ class Migrations:
         self._tools = tools
         self._registry = tools.registry
 
+    @verb("migrate.plan", "platform:read", Reach.PLATFORM)
     async def plan(
         self,
         blueprint: str | None = None,
@@ -40,6 +42,7 @@ class Migrations:
         async with self._registry.read() as tx:
             return await due.due(tx, self._tools, wanted)
 
+    @verb("migrate.status", "platform:read", Reach.PLATFORM)
     async def status(self) -> list[Fleet]:
         """How many tenants of each blueprint stand at which schema, and which are pinned to theirs."""
         found = []
@@ -52,6 +55,7 @@ class Migrations:
                 found.append(Fleet(blueprint, name, resource.newest, versions, pinned))
         return found
 
+    @verb("migrate.run", "platform:write", Reach.PLATFORM)
     async def run(
         self,
         canary: int = 1,
@@ -103,6 +107,7 @@ class Migrations:
         tx.audit("platform.migrate", "platform", operation=operation_id, tenants=len(items), to=arguments["to"])
         return await journal.get(tx, operation_id)
 
+    @verb("migrate.under_way", "platform:read", Reach.PLATFORM)
     async def under_way(self) -> journal.Operation:
         """The run that is not over; it may be paused. Raises `OperationNotFound`."""
         async with self._registry.read() as tx:
@@ -112,6 +117,7 @@ class Migrations:
 
     # --- one tenant ---
 
+    @verb("migrate.rollback", "platform:write", Reach.PLATFORM)
     async def rollback(
         self, slug: str, to: str | None = None, *, environment: str | None = None, pin: bool = False
     ) -> journal.Operation:
@@ -131,6 +137,7 @@ class Migrations:
             )
             return await journal.get(tx, operation_id)
 
+    @verb("migrate.unpin", "platform:write", Reach.PLATFORM)
     async def unpin(self, slug: str) -> list[Pinned]:
         """Let fleet migrations bring a tenant up again; what was pinned of it. Raises `TenantNotFound`."""
         async with self._registry.write() as tx:
@@ -142,6 +149,7 @@ class Migrations:
 
     # --- afterwards ---
 
+    @verb("migrate.report", "platform:read", Reach.PLATFORM)
     async def report(self, operation_id: str) -> Report:
         """What a run did: its waves, each failure with its cause, times and versions. Raises `OperationNotFound`."""
         async with self._registry.read() as tx:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tenantry.errors import OperationRefused
+from tenantry.identity import Reach, sees_only, verb
 from tenantry.operations.runner import VERBS
 from tenantry.operations.toolbox import Toolbox
 from tenantry.registry import Feed, Transaction, journal
@@ -36,13 +37,23 @@ class Operations:
         self._tools = tools
         self._registry = tools.registry
 
+    @verb("operation.list", "operations:read", Reach.LIST)
     async def list(
-        self, state: str | None = None, tenant: str | None = None, verb: str | None = None, limit: int = 50
+        self,
+        state: str | None = None,
+        tenant: str | None = None,
+        verb: str | None = None,
+        limit: int = 50,
+        before: str | None = None,
     ) -> Sequence[journal.Operation]:
-        """The newest operations, newest first."""
+        """The newest operations, newest first; `before` is the id of the last of the page before."""
+        only = sees_only()
         async with self._registry.read() as tx:
-            return await journal.latest(tx, state=state, tenant=tenant, verb=verb, limit=limit)
+            return await journal.latest(
+                tx, state=state, tenant=tenant, verb=verb, limit=limit, before=before, admin=only
+            )
 
+    @verb("operation.show", "operations:read", Reach.OPERATION)
     async def show(self, operation_id: str) -> OperationDetails:
         """One operation; the first or last characters of its id are enough. Raises `OperationNotFound`."""
         async with self._registry.read() as tx:
@@ -55,11 +66,13 @@ class Operations:
             tally = await journal.tally(tx, operation.id) if VERBS[operation.verb].pausable else {}
             return OperationDetails(operation, await journal.steps(tx, operation.id), failed, tally)
 
+    @verb("operation.items", "operations:read", Reach.OPERATION)
     async def items(self, operation_id: str) -> Sequence[journal.Item]:
         """All items of a fleet operation."""
         async with self._registry.read() as tx:
             return await journal.items(tx, (await journal.get(tx, operation_id)).id)
 
+    @verb("operation.follow", "operations:read", Reach.OPERATION)
     async def follow(self, operation_id: str) -> AsyncIterator[OperationDetails]:
         """The operation now, then at every change of it, the last time when it is over or paused."""
         before = None
@@ -99,6 +112,7 @@ class Operations:
             return
         await Worker(self._tools, concurrency=1).run_one(operation_id)
 
+    @verb("operation.resume", "operations:write", Reach.OPERATION)
     async def resume(self, operation_id: str) -> journal.Operation:
         """Queue a failed operation once more, or let a paused one go on; what it finished is not repeated.
 
@@ -125,6 +139,7 @@ class Operations:
         if operation.tenant_id is not None:
             await journal.hold(tx, operation.id, [operation.tenant_id])
 
+    @verb("operation.pause", "operations:write", Reach.OPERATION)
     async def pause(self, operation_id: str) -> journal.Operation:
         """Let an operation on many tenants rest after the batches under way. Raises `OperationRefused`."""
         async with self._registry.write() as tx:
@@ -139,6 +154,7 @@ class Operations:
             tx.audit("operation.pause", operation.id, verb=operation.verb)
             return await journal.get(tx, operation.id)
 
+    @verb("operation.cancel", "operations:write", Reach.OPERATION)
     async def cancel(self, operation_id: str) -> journal.Operation:
         """Ask that an operation stop; what it made is undone, where its verb can be. Raises `OperationRefused`."""
         async with self._registry.write() as tx:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
 from tenantry.errors import ConfigError
+from tenantry.identity import Reach, verb
 from tenantry.model import new_id
 from tenantry.operations import due, migrate, rehearse
 from tenantry.operations.due import Wanted
@@ -109,6 +110,7 @@ class Rehearsals:
         self._tools = tools
         self._registry = tools.registry
 
+    @verb("migrate.rehearse", "platform:write", Reach.PLATFORM)
     async def run(
         self,
         sample: str | None = None,
@@ -153,6 +155,7 @@ class Rehearsals:
             tx.audit("platform.rehearse", "platform", operation=operation_id, tenants=len(items), to=to)
             return await journal.get(tx, operation_id)
 
+    @verb("migrate.rehearsal", "platform:read", Reach.PLATFORM)
     async def report(self, operation_id: str) -> Report:
         """What a rehearsal found so far. Raises `OperationNotFound`, or `ConfigError` for another operation."""
         async with self._registry.read() as tx:

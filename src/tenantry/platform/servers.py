@@ -12,6 +12,7 @@ from typing import Final
 from sqlalchemy.engine import make_url
 
 from tenantry.errors import ServerDeclared, ServerInUse, ServerTaken, ServerUnfit
+from tenantry.identity import Reach, verb
 from tenantry.model import Finding, Server, ServerState
 from tenantry.operations import placement
 from tenantry.operations.toolbox import Toolbox
@@ -70,11 +71,13 @@ class Servers:
 
     # --- reading ------------------------------------------------------------------------------------------------
 
+    @verb("server.list", "platform:read", Reach.PLATFORM)
     async def list(self, *, ask: bool = True) -> Sequence[ServerRow]:
         """All servers by name; unless told otherwise each is asked whether it answers, all at the same time."""
         rows = await self._rows()
         return await self._asked(rows) if ask else rows
 
+    @verb("server.show", "platform:read", Reach.PLATFORM)
     async def show(self, name: str) -> ServerDetails:
         """One server and the tenants on it. Raises `ServerUnknown`."""
         rows = await self._rows()
@@ -84,6 +87,7 @@ class Servers:
             left = [str(one.arguments["location"]) for one in await servers.remnants(tx, server=name)]
             return ServerDetails(row, await servers.tenants_on(tx, name, SHOWN), left)
 
+    @verb("server.check", "platform:read", Reach.PLATFORM)
     async def check(self, name: str | None = None) -> Mapping[str, Sequence[Finding]]:
         """What is found about one server, or each: what it answers, version, TLS, privileges, room.
 
@@ -147,6 +151,7 @@ class Servers:
 
     # --- changing -----------------------------------------------------------------------------------------------
 
+    @verb("server.plan_add", "platform:read", Reach.PLATFORM)
     async def plan_add(
         self,
         name: str,
@@ -171,6 +176,7 @@ class Servers:
         if name in await servers.known(tx):
             raise ServerTaken(server=name)
 
+    @verb("server.add", "platform:write", Reach.PLATFORM)
     async def add(
         self,
         name: str,
@@ -199,6 +205,7 @@ class Servers:
     def _seal(self, server: Server) -> bytes:
         return self._registry.vault.seal_platform(servers.CHANGED + server.name, server.admin)
 
+    @verb("server.set", "platform:write", Reach.PLATFORM)
     async def set(
         self,
         name: str,
@@ -226,14 +233,17 @@ class Servers:
             tx.audit("server.set", name, address=server.address, url=bool(url), **_told(server))
             return self._row(server, (await servers.load(tx)).get(name, 0))
 
+    @verb("server.open", "platform:write", Reach.PLATFORM)
     async def open(self, name: str) -> ServerRow:
         """Let new tenants be placed on a server, and serve those that are there. Raises `ServerUnknown`."""
         return await self._stand(name, ServerState.OPEN, "server.open")
 
+    @verb("server.drain", "platform:write", Reach.PLATFORM)
     async def drain(self, name: str) -> ServerRow:
         """Place no more tenants on a server; those that are there are served. Raises `ServerUnknown`."""
         return await self._stand(name, ServerState.DRAINING, "server.drain")
 
+    @verb("server.close", "platform:write", Reach.PLATFORM)
     async def close(self, name: str) -> ServerRow:
         """Serve nobody from a server, for maintenance. Raises `ServerUnknown`."""
         return await self._stand(name, ServerState.CLOSED, "server.close")
@@ -244,6 +254,7 @@ class Servers:
             tx.audit(action, name, state=state.value)
             return self._row((await servers.known(tx))[name], (await servers.load(tx)).get(name, 0))
 
+    @verb("server.remove", "platform:write", Reach.PLATFORM)
     async def remove(self, name: str, *, dry_run: bool = False) -> None:
         """Forget a server that nothing lies on. Raises `ServerUnknown`, `ServerDeclared` or `ServerInUse`."""
         async with self._registry.write() as tx:

@@ -16,6 +16,7 @@ from tenantry.errors import (
     TenantNotFound,
     UnknownHost,
 )
+from tenantry.identity import Reach, sees_only, verb
 from tenantry.model import (
     Environment,
     Finding,
@@ -31,7 +32,7 @@ from tenantry.model import (
 from tenantry.operations import adopt, change, create, destroy, drop, placement, rotate
 from tenantry.operations.toolbox import ADMIN, VALUE, Toolbox
 from tenantry.platform import csvfile
-from tenantry.registry import Transaction, journal, servers, tenants
+from tenantry.registry import Transaction, journal, people, servers, tenants
 from tenantry.registry.tenants import HostnameRow, TenantRow
 from tenantry.resources import Resource
 
@@ -105,6 +106,7 @@ class Tenants:
 
     # --- reading ------------------------------------------------------------------------------------------------
 
+    @verb("tenant.list", "tenants:read", Reach.LIST)
     async def list(
         self,
         search: str | None = None,
@@ -115,8 +117,11 @@ class Tenants:
     ) -> Sequence[TenantRow]:
         """Tenants in the order of their slugs; `after` is the last slug of the page before."""
         async with self._registry.read() as tx:
-            return await tenants.page(tx, search=search, status=status, blueprint=blueprint, after=after, limit=limit)
+            return await tenants.page(
+                tx, search=search, status=status, blueprint=blueprint, after=after, limit=limit, admin=sees_only()
+            )
 
+    @verb("tenant.show", "tenants:read", Reach.TENANT)
     async def show(self, slug: str) -> TenantDetails:
         """One tenant. Raises `TenantNotFound`."""
         async with self._registry.read() as tx:
@@ -132,6 +137,7 @@ class Tenants:
                 users={f"{e.name}/{name}": login.user for e in environments for name, login in e.logins.items()},
             )
 
+    @verb("tenant.check", "tenants:read", Reach.TENANT)
     async def check(self, slug: str) -> Sequence[Finding]:
         """Test every part of a tenant: there, reachable, and as declared. Raises `TenantNotFound`."""
         row, environments = await self._parts(slug)
@@ -148,6 +154,7 @@ class Tenants:
             ]
         return found
 
+    @verb("tenant.measure", "tenants:read", Reach.TENANT)
     async def measure(self, slug: str) -> Usage:
         """What a tenant takes up, over all its environments and resources."""
         row, environments = await self._parts(slug)
@@ -157,6 +164,7 @@ class Tenants:
                 total += await resource.measure(environment)
         return total
 
+    @verb("tenant.login", "tenants:secrets", Reach.TENANT)
     async def login(self, slug: str, resource: str, environment: str | None = None) -> DatabaseLogin:
         """The login by which a tenant reaches its part of a server; the audit log tells who asked.
 
@@ -179,6 +187,7 @@ class Tenants:
             row = await tenants.find(tx, slug)
             return row, await self._tools.environments(tx, row.id)
 
+    @verb("tenant.leftovers", "tenants:read", Reach.PLATFORM)
     async def leftovers(self, slug: str) -> Sequence[str]:
         """What is left of a tenant that was destroyed: rows, files, databases on servers; nothing, when all is well.
 
@@ -197,6 +206,7 @@ class Tenants:
             return [*left, *aside]
         return [*left, *await destroy.still_there(self._tools, arguments.get("remnants", ()))]
 
+    @verb("tenant.credentials", "tenants:secrets", Reach.TENANT)
     async def credentials(self, slug: str) -> Credentials | None:
         """The first admin's credentials; None when they were shown before. They are forgotten as they are shown."""
         async with self._registry.write() as tx:
@@ -212,6 +222,7 @@ class Tenants:
 
     # --- creating -----------------------------------------------------------------------------------------------
 
+    @verb("tenant.plan_create", "tenants:read", Reach.PLATFORM)
     async def plan_create(
         self,
         slug: str,
@@ -259,12 +270,14 @@ class Tenants:
     def _caveats(self, blueprint: str) -> dict[str, str]:
         return {part.name: part.caveat for part in self._tools.resources[blueprint] if part.caveat}
 
+    @verb("tenant.caveats", "tenants:read", Reach.TENANT)
     async def caveats(self, slug: str) -> Mapping[str, str]:
         """What the isolation of a tenant's parts does not promise, by resource; nothing of those that promise all."""
         async with self._registry.read() as tx:
             row = await tenants.find(tx, slug)
         return self._caveats(row.blueprint)
 
+    @verb("tenant.create", "tenants:write", Reach.PLATFORM)
     async def create(
         self,
         slug: str,
@@ -346,6 +359,7 @@ class Tenants:
     def _seal(self, tenant_id: str, sealed_key: bytes, name: str, value: Any) -> bytes:
         return self._registry.vault.seal(tenant_id, sealed_key, VALUE + name, json.dumps(value))
 
+    @verb("tenant.import", "tenants:write", Reach.PLATFORM)
     async def import_csv(
         self, path: Path | str, blueprint: str | None = None, plan: str | None = None
     ) -> journal.Operation:
@@ -384,6 +398,7 @@ class Tenants:
 
     # --- adopting -----------------------------------------------------------------------------------------------
 
+    @verb("tenant.plan_adopt", "tenants:read", Reach.PLATFORM)
     async def plan_adopt(
         self, slug: str, source: Source, **fields: Any
     ) -> tuple[Sequence[PlannedStep], Sequence[Finding]]:
@@ -402,6 +417,7 @@ class Tenants:
         told = f"{note}, at {source.version}"
         return [replace(one, detail=told) if one.name == ours else one for one in planned], findings
 
+    @verb("tenant.adopt", "tenants:write", Reach.PLATFORM)
     async def adopt(self, slug: str, source: Source, **fields: Any) -> journal.Operation:
         """Make a tenant around a database that is there already; `fields` are those of `create`, but the server.
 
@@ -458,6 +474,7 @@ class Tenants:
 
     # --- changing -----------------------------------------------------------------------------------------------
 
+    @verb("tenant.rotate", "tenants:write", Reach.PLATFORM)
     async def rotate(self, slugs: Sequence[str] = ()) -> journal.Operation:
         """Give tenants new database logins, all of them where none is named, without a failed request.
 
@@ -477,6 +494,7 @@ class Tenants:
             tx.audit("platform.rotate", one[1] if one else "platform", operation=operation_id, tenants=len(items))
             return await journal.get(tx, operation_id)
 
+    @verb("tenant.edit", "tenants:write", Reach.TENANT)
     async def edit(
         self,
         slug: str,
@@ -509,6 +527,7 @@ class Tenants:
                 arguments["secrets_before"] = {field: change.pack(there.get(field)) for field in touched}
             return await self._submit(tx, "edit", row, environments, arguments)
 
+    @verb("tenant.rename", "tenants:write", Reach.TENANT)
     async def rename(self, slug: str, to: str) -> journal.Operation:
         """Give a tenant another slug: its hostnames follow, and the old ones redirect for a while."""
         check_slug(to, self._config.platform.reserved)
@@ -520,10 +539,12 @@ class Tenants:
             before = {"slug": slug, "hostnames": {e.id: list(e.hostnames) for e in environments}}
             return await self._submit(tx, "rename", row, environments, {"to": to, "before": before})
 
+    @verb("tenant.suspend", "tenants:write", Reach.TENANT)
     async def suspend(self, slug: str, reason: str = "") -> journal.Operation:
         """Refuse a tenant's requests from now on; its data stay as they are."""
         return await self._stand(slug, "suspend", Status.SUSPENDED, reason)
 
+    @verb("tenant.resume", "tenants:write", Reach.TENANT)
     async def resume(self, slug: str) -> journal.Operation:
         """Serve a suspended tenant again."""
         return await self._stand(slug, "resume", Status.ACTIVE, "")
@@ -536,6 +557,7 @@ class Tenants:
             arguments = {"status": target.value, "before": row.status, "reason": reason[:REASON_LENGTH]}
             return await self._submit(tx, verb, row, [], arguments)
 
+    @verb("tenant.plan_destroy", "tenants:read", Reach.TENANT)
     async def plan_destroy(self, slug: str) -> Sequence[PlannedStep]:
         """What `destroy` is going to remove."""
         async with self._registry.read() as tx:
@@ -545,6 +567,7 @@ class Tenants:
         details = {destroy.WITHDRAW: " ".join(environments[0].hostnames), destroy.DIRECTORY: home}
         return [PlannedStep(n, k, details.get(n, "")) for n, k in destroy.steps(self._tools, environments)]
 
+    @verb("tenant.destroy", "tenants:write", Reach.TENANT)
     async def destroy(self, slug: str) -> journal.Operation:
         """Remove a tenant and everything of it. There is no way back."""
         async with self._registry.write() as tx:
@@ -612,13 +635,20 @@ class Hostnames:
         self._tools = tools
         self._registry = tools.registry
 
+    @verb("hostname.list", "tenants:read", Reach.LIST)
     async def list(self, slug: str | None = None) -> Sequence[HostnameRow]:
         """All hostnames, or those of one tenant."""
         async with self._registry.read() as tx:
+            only = sees_only()
+            hers = None if only is None else set(await people.assigned(tx, only))
             if slug is not None:
+                if hers is not None and slug not in hers:
+                    raise TenantNotFound(slug=slug)
                 await tenants.find(tx, slug)
-            return await tenants.hostnames(tx, slug)
+            found = await tenants.hostnames(tx, slug)
+            return found if hers is None else [row for row in found if row.slug in hers]
 
+    @verb("hostname.add", "tenants:write", Reach.TENANT)
     async def add(self, slug: str, host: str, environment: str = "production") -> str:
         """Let one more name lead to a tenant; returns it normalised. Raises `InvalidHost` or `HostTaken`."""
         name = normalise_host(host)
@@ -639,12 +669,14 @@ class Hostnames:
             tx.audit("hostname.add", slug, host=name, environment=environment)
         return name
 
+    @verb("hostname.remove", "tenants:write", Reach.LIST)
     async def remove(self, host: str) -> str:
         """Let a name lead nowhere. Raises `UnknownHost`, or `InvalidHost` for a name the blueprint gives."""
         name = normalise_host(host)
         async with self._registry.write() as tx:
             row = next((h for h in await tenants.hostnames(tx) if h.name == name), None)
-            if row is None:
+            only = sees_only()
+            if row is None or (only is not None and not await people.manages(tx, only, row.slug)):
                 raise UnknownHost(host=name)
             if not row.custom and row.former_until is None:
                 raise InvalidHost(host=name, reason="the blueprint gives it", remedy="Rename the tenant instead.")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tenantry.errors import OperationRefused, TenantryError
+from tenantry.identity import Reach, verb
 from tenantry.operations import verify
 from tenantry.operations.toolbox import Toolbox
 from tenantry.registry import journal
@@ -79,6 +80,7 @@ class Verification:
         self._tools = tools
         self._registry = tools.registry
 
+    @verb("verify.run", "platform:write", Reach.PLATFORM)
     async def run(self, sample: str | None = None, slugs: Sequence[str] = ()) -> journal.Operation:
         """Queue a verification of all tenants, of a sample ("20", "10%"), or of those named.
 
@@ -87,6 +89,7 @@ class Verification:
         async with self._registry.write() as tx:
             return await verify.submit(tx, sample=sample, slugs=slugs)
 
+    @verb("verify.report", "platform:read", Reach.PLATFORM)
     async def report(self, operation_id: str) -> dict[str, Any]:
         """What a verification that is over found, signed. Raises `OperationNotFound`, `OperationRefused`."""
         async with self._registry.read() as tx:
@@ -126,6 +129,7 @@ class Verification:
         """The public key of this platform's reports (Ed25519, RFC 8032), in hex."""
         return self._registry.vault.public_keys()[0]
 
+    @verb("verify.last", "platform:read", Reach.PLATFORM)
     async def last(self) -> journal.Operation | None:
         """The newest verification that is over."""
         async with self._registry.read() as tx:

@@ -12,13 +12,24 @@ from sqlalchemy.exc import DBAPIError
 
 from tenantry.errors import RegistryBehind, RegistryMissing, RegistryUnavailable
 from tenantry.model import new_id
-from tenantry.registry import journal, migrations, proof, servers, tables, tenants
+from tenantry.registry import journal, migrations, people, proof, servers, tables, tenants
 from tenantry.registry.audit import AuditReport, Entry
 from tenantry.registry.database import Database, Transaction, plain
 from tenantry.registry.feed import Feed
 from tenantry.registry.vault import Vault
 
-__all__ = ["AuditReport", "Entry", "Feed", "Registry", "Transaction", "Vault", "journal", "servers", "tenants"]
+__all__ = [
+    "AuditReport",
+    "Entry",
+    "Feed",
+    "Registry",
+    "Transaction",
+    "Vault",
+    "journal",
+    "people",
+    "servers",
+    "tenants",
+]
 
 
 IDENTITY: Final = "identity"
@@ -71,13 +82,18 @@ class Registry:
             tx.audit("secret.rotate", "platform", keys=len(keys))
         return len(keys)
 
-    async def entries(self, *, limit: int = 50, subject: str | None = None, before: int | None = None) -> list[Entry]:
-        """The newest audit entries, newest first."""
+    async def entries(
+        self, *, limit: int = 50, subject: str | None = None, before: int | None = None, admin: str | None = None
+    ) -> list[Entry]:
+        """The newest audit entries, newest first; of one admin, those about her tenants."""
         query = select(tables.audit).order_by(tables.audit.c.seq.desc()).limit(limit)
         if subject is not None:
             query = query.where(tables.audit.c.subject == plain(subject))
         if before is not None:
             query = query.where(tables.audit.c.seq < before)
+        if admin is not None:
+            slugs = select(tables.tenant.c.slug).where(tables.tenant.c.id.in_(tables.tenants_of(admin)))
+            query = query.where(tables.audit.c.subject.in_(slugs))
         async with self.read() as tx:
             return [Entry(**row._mapping) for row in await tx.all(query)]
 

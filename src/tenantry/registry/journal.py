@@ -243,9 +243,16 @@ async def get(tx: Transaction, operation_id: str) -> Operation:
 
 
 async def latest(
-    tx: Transaction, *, state: str | None = None, tenant: str | None = None, verb: str | None = None, limit: int = 50
+    tx: Transaction,
+    *,
+    state: str | None = None,
+    tenant: str | None = None,
+    verb: str | None = None,
+    limit: int = 50,
+    before: str | None = None,
+    admin: str | None = None,
 ) -> list[Operation]:
-    """The newest operations, newest first."""
+    """The newest operations, newest first; those before one, and on the tenants of one admin."""
     query = select(*_OPERATION).order_by(tables.operation.c.id.desc()).limit(limit)
     for column, value in (
         (tables.operation.c.state, state),
@@ -254,6 +261,10 @@ async def latest(
     ):
         if value:
             query = query.where(column == plain(value))
+    if before:
+        query = query.where(tables.operation.c.id < plain(before))
+    if admin:
+        query = query.where(tables.operation.c.tenant_id.in_(tables.tenants_of(admin)))
     return [_operation(row) for row in await tx.all(query)]
 
 

@@ -18,12 +18,14 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    Select,
     String,
     Table,
     Text,
     TypeDecorator,
     UniqueConstraint,
     false,
+    select,
     text,
 )
 
@@ -381,3 +383,8 @@ support_access = Table(
 
 LIVE = text("state IN ('queued', 'running', 'pausing', 'cancelling')")
 """The states in which a worker has an operation, or is to take it."""
+
+
+def tenants_of(admin_id: str) -> Select[Any]:
+    """The ids of the tenants that are assigned to an admin."""
+    return select(admin_tenant.c.tenant_id).where(admin_tenant.c.admin_id == admin_id)

@@ -86,8 +86,9 @@ async def page(
     blueprint: str | None = None,
     after: str | None = None,
     limit: int = 100,
+    admin: str | None = None,
 ) -> list[TenantRow]:
-    """Tenants in the order of their slugs, those after a slug, at most `limit`."""
+    """Tenants in the order of their slugs, those after a slug, at most `limit`; of one admin, those assigned to her."""
     query = select(*_ROW).order_by(tables.tenant.c.slug).limit(limit)
     if search:
         query = query.where(
@@ -103,6 +104,8 @@ async def page(
             query = query.where(column == plain(value))
     if after:
         query = query.where(tables.tenant.c.slug > plain(after))
+    if admin:
+        query = query.where(tables.tenant.c.id.in_(tables.tenants_of(admin)))
     return [TenantRow(*row) for row in await tx.all(query)]
 
 

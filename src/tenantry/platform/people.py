@@ -1,0 +1,376 @@
+"""The people who run the platform, their tokens, and organizations."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from email_validator import EmailNotValidError, validate_email
+
+from tenantry.errors import AccountError, AdminRefused, OrganizationNotFound, SignInNeeded, TokenNotFound
+from tenantry.identity import Reach, current_principal, verb
+from tenantry.identity.principal import SCOPES, AdminRole
+from tenantry.identity.signin import BEGINNING, digest
+from tenantry.model import check_name, new_id
+from tenantry.registry import Registry, Transaction, people, tenants
+from tenantry.registry.database import now
+from tenantry.registry.people import AdminRow, OrganizationRow, SessionRow, TokenRow
+
+INVITED: Final = timedelta(days=7)
+"""How long an invitation holds."""
+
+RESET: Final = timedelta(hours=1)
+"""How long a link to a new password holds."""
+
+TOKEN_DAYS: Final = 90
+LONGEST_DAYS: Final = 3660
+TENANTS_AT_ONCE: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """A link of one use by which somebody chooses a password; shown once."""
+
+    admin: AdminRow
+    link: str  # the secret part: the address is /admin/link/<link>
+
+
+@dataclass(frozen=True, slots=True)
+class NewToken:
+    """A token, shown once."""
+
+    token: str
+    row: TokenRow
+
+
+@dataclass(frozen=True, slots=True)
+class AdminDetails:
+    """An admin user with what is hers."""
+
+    row: AdminRow
+    tenants: Sequence[str]
+    sessions: Sequence[SessionRow]
+    tokens: Sequence[TokenRow]
+
+
+@dataclass(frozen=True, slots=True)
+class OrganizationDetails:
+    """An organization with its tenants."""
+
+    row: OrganizationRow
+    tenants: Sequence[str]
+
+
+class Admins:
+    """Every verb on admin users."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    @verb("admin.list", "people:read", Reach.PLATFORM)
+    async def list(self, search: str | None = None) -> Sequence[AdminRow]:
+        """Admin users by mail address."""
+        async with self._registry.read() as tx:
+            return await people.admins(tx, search)
+
+    @verb("admin.show", "people:read", Reach.PLATFORM)
+    async def show(self, admin: str) -> AdminDetails:
+        """One admin user, by mail address or id. Raises `AdminNotFound`."""
+        async with self._registry.read() as tx:
+            row = await people.find(tx, admin)
+            parts = (
+                await people.assigned(tx, row.id),
+                await people.sessions(tx, row.id),
+                await people.tokens(tx, row.id),
+            )
+            return AdminDetails(row, *parts)
+
+    @verb("admin.invite", "people:write", Reach.PLATFORM)
+    async def invite(self, mail: str, name: str = "", role: AdminRole = AdminRole.ADMIN) -> Invitation:
+        """Make somebody an admin user, or invite her again who chose no password yet; the link is shown once."""
+        address = check_mail(mail)
+        async with self._registry.write() as tx:
+            row = await people.by_mail(tx, address)
+            if row is not None and not row.invited:
+                reason = "there is one of this address already"
+                raise AdminRefused(
+                    admin=address, reason=reason, remedy="Send a link to a new password: `tenantry admin reset`."
+                )
+            if row is None:
+                entered = {
+                    "id": new_id(),
+                    "mail": address,
+                    "name": check_name(name or address),
+                    "role": AdminRole(role).value,
+                }
+                await people.add(tx, {**entered, "active": True, "created": now()})
+            link = await _new_link(tx, await people.find(tx, address), "invite", INVITED)
+            tx.audit("admin.invite", address, role=AdminRole(role).value)
+            return Invitation(await people.find(tx, address), link)
+
+    @verb("admin.reset", "people:write", Reach.PLATFORM)
+    async def reset(self, admin: str) -> Invitation:
+        """A link by which somebody chooses a new password; the old one holds until then."""
+        async with self._registry.write() as tx:
+            row = await people.find(tx, admin)
+            link = await _new_link(tx, row, "reset", RESET)
+            tx.audit("admin.reset", row.mail)
+            return Invitation(row, link)
+
+    @verb("admin.edit", "people:write", Reach.PLATFORM)
+    async def edit(self, admin: str, name: str | None = None, role: AdminRole | None = None) -> AdminRow:
+        """Change a name or a role. Raises `AdminRefused` for the last superadmin."""
+        async with self._registry.write() as tx:
+            row = await people.find(tx, admin)
+            if name is not None:
+                await people.change(tx, row.id, name=check_name(name))
+            if role is not None:
+                await people.change(tx, row.id, role=AdminRole(role).value)
+                await _keep_one(tx, row)
+            tx.audit("admin.edit", row.mail, name=name, role=role)
+            return await people.find(tx, row.id)
+
+    @verb("admin.disable", "people:write", Reach.PLATFORM)
+    async def disable(self, admin: str) -> AdminRow:
+        """Keep somebody out: all sessions end, tokens and links open nothing. Raises `AdminRefused`."""
+        async with self._registry.write() as tx:
+            row = await people.find(tx, admin)
+            await people.change(tx, row.id, active=False)
+            await _keep_one(tx, row)
+            await people.end_sessions(tx, row.id)
+            tx.audit("admin.disable", row.mail)
+            return await people.find(tx, row.id)
+
+    @verb("admin.enable", "people:write", Reach.PLATFORM)
+    async def enable(self, admin: str) -> AdminRow:
+        """Let somebody in again."""
+        async with self._registry.write() as tx:
+            row = await people.find(tx, admin)
+            await people.change(tx, row.id, active=True)
+            tx.audit("admin.enable", row.mail)
+            return await people.find(tx, row.id)
+
+    @verb("admin.remove", "people:write", Reach.PLATFORM)
+    async def remove(self, admin: str) -> None:
+        """Forget somebody; the audit log keeps what she did. Raises `AdminRefused` for the last superadmin."""
+        async with self._registry.write() as tx:
+            row = await people.find(tx, admin)
+            await people.remove(tx, row.id)
+            await _keep_one(tx, row)
+            tx.audit("admin.remove", row.mail)
+
+    @verb("admin.assign", "people:write", Reach.PLATFORM)
+    async def assign(self, admin: str, slugs: Sequence[str]) -> Sequence[str]:
+        """Assign tenants to an admin; the slugs of all that are hers now. Raises `TenantNotFound`."""
+        return await self._assignment(admin, slugs, True)
+
+    @verb("admin.unassign", "people:write", Reach.PLATFORM)
+    async def unassign(self, admin: str, slugs: Sequence[str]) -> Sequence[str]:
+        """Take tenants from an admin; the slugs of all that are hers still. Raises `TenantNotFound`."""
+        return await self._assignment(admin, slugs, False)
+
+    async def _assignment(self, admin: str, slugs: Sequence[str], hers: bool) -> Sequence[str]:
+        async with self._registry.write() as tx:
+            row = await people.find(tx, admin)
+            ids = await _ids(tx, slugs)
+            await (people.assign if hers else people.unassign)(tx, row.id, ids)
+            tx.audit("admin.assign" if hers else "admin.unassign", row.mail, tenants=sorted(set(slugs)))
+            return await people.assigned(tx, row.id)
+
+    @verb("admin.end_sessions", "people:write", Reach.PLATFORM)
+    async def end_sessions(self, admin: str) -> int:
+        """Sign somebody out everywhere; how many sessions there were."""
+        async with self._registry.write() as tx:
+            row = await people.find(tx, admin)
+            ended = await people.end_sessions(tx, row.id)
+            tx.audit("admin.end_sessions", row.mail, sessions=ended)
+            return ended
+
+
+class Tokens:
+    """API tokens: each person's own; superadmins see and revoke everybody's."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    @verb("token.list", "people:read", Reach.OWN)
+    async def list(self, admin: str | None = None) -> Sequence[TokenRow]:
+        """Tokens, newest first: an admin's own, or everybody's where a superadmin or the platform itself asks."""
+        async with self._registry.read() as tx:
+            return await people.tokens(tx, await _whose(tx, admin))
+
+    @verb("token.create", "people:write", Reach.OWN)
+    async def create(
+        self, name: str, scopes: Sequence[str] = (), days: int = TOKEN_DAYS, admin: str | None = None
+    ) -> NewToken:
+        """A new token, shown once. Raises `AccountError` for a name that is taken and for values that keep no rule.
+
+        A token cannot make one with scopes that it has not itself.
+        """
+        wanted = _scopes(scopes)
+        if not 1 <= days <= LONGEST_DAYS:
+            raise AccountError(f"A token cannot hold for {days} days.", remedy=f"Give 1 to {LONGEST_DAYS}.")
+        async with self._registry.write() as tx:
+            owner = await _whose(tx, admin)
+            if owner is None:
+                raise AccountError("A token belongs to somebody.", remedy="Name the admin user.")
+            if any(row.name == name for row in await people.tokens(tx, owner)):
+                raise AccountError(f"There is a token '{name}' already.", remedy="Choose another name, or revoke it.")
+            token, moment = BEGINNING + secrets.token_urlsafe(32), now()
+            entered = {"id": new_id(), "admin_id": owner, "name": check_name(name), "scopes": wanted, "created": moment}
+            until = moment + timedelta(days=days)
+            await people.add_token(tx, {**entered, "digest": digest(token), "expires": until})
+            row = await people.token(tx, digest(token))
+            assert row is not None
+            tx.audit("token.create", row.mail, token=name, scopes=wanted, expires=until.isoformat())
+            return NewToken(token, row)
+
+    @verb("token.revoke", "people:write", Reach.OWN)
+    async def revoke(self, token: str) -> None:
+        """Let a token open nothing any more; by its id, or its name where that is one's own. Raises `TokenNotFound`."""
+        async with self._registry.write() as tx:
+            mine = await people.tokens(tx, await _whose(tx, None))
+            row = next((one for one in mine if token in (one.id, one.name)), None)
+            if row is None:
+                raise TokenNotFound(token=token)
+            await people.drop_token(tx, row.id)
+            tx.audit("token.revoke", row.mail, token=row.name)
+
+
+class Organizations:
+    """Every verb on organizations."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    @verb("org.list", "platform:read", Reach.PLATFORM)
+    async def list(self) -> Sequence[OrganizationRow]:
+        """Organizations by name."""
+        async with self._registry.read() as tx:
+            return await people.organizations(tx)
+
+    @verb("org.show", "platform:read", Reach.PLATFORM)
+    async def show(self, organization: str) -> OrganizationDetails:
+        """One organization, by name or id, with its tenants. Raises `OrganizationNotFound`."""
+        async with self._registry.read() as tx:
+            row = await _organization(tx, organization)
+            return OrganizationDetails(row, await people.tenants_in(tx, row.id))
+
+    @verb("org.create", "platform:write", Reach.PLATFORM)
+    async def create(self, name: str, mail: str) -> OrganizationRow:
+        """A new organization; the address is its administrator's."""
+        name, address = check_name(name), check_mail(mail)
+        async with self._registry.write() as tx:
+            if any(one.name == name for one in await people.organizations(tx)):
+                raise AccountError(f"There is an organization '{name}' already.", remedy="Choose another name.")
+            await people.add_organization(tx, {"id": new_id(), "name": name, "mail": address, "created": now()})
+            tx.audit("org.create", name, mail=address)
+            return await _organization(tx, name)
+
+    @verb("org.edit", "platform:write", Reach.PLATFORM)
+    async def edit(self, organization: str, name: str | None = None, mail: str | None = None) -> OrganizationRow:
+        """Change an organization's name or its administrator's address."""
+        async with self._registry.write() as tx:
+            row = await _organization(tx, organization)
+            name = row.name if name is None else check_name(name)
+            if any(one.name == name and one.id != row.id for one in await people.organizations(tx)):
+                raise AccountError(f"There is an organization '{name}' already.", remedy="Choose another name.")
+            address = row.mail if mail is None else check_mail(mail)
+            await people.change_organization(tx, row.id, name=name, mail=address)
+            tx.audit("org.edit", row.name, name=name, mail=address)
+            return await _organization(tx, row.id)
+
+    @verb("org.assign", "platform:write", Reach.PLATFORM)
+    async def assign(self, organization: str, slugs: Sequence[str]) -> OrganizationDetails:
+        """Put tenants into an organization, out of any other."""
+        async with self._registry.write() as tx:
+            row = await _organization(tx, organization)
+            await people.link_tenants(tx, row.id, await _ids(tx, slugs))
+            tx.audit("org.assign", row.name, tenants=sorted(set(slugs)))
+            return OrganizationDetails(await _organization(tx, row.id), await people.tenants_in(tx, row.id))
+
+    @verb("org.unassign", "platform:write", Reach.PLATFORM)
+    async def unassign(self, organization: str, slugs: Sequence[str]) -> OrganizationDetails:
+        """Take tenants out of an organization."""
+        async with self._registry.write() as tx:
+            row = await _organization(tx, organization)
+            theirs = set(await people.tenants_in(tx, row.id))
+            await people.link_tenants(tx, None, await _ids(tx, [slug for slug in slugs if slug in theirs]))
+            tx.audit("org.unassign", row.name, tenants=sorted(theirs & set(slugs)))
+            return OrganizationDetails(await _organization(tx, row.id), await people.tenants_in(tx, row.id))
+
+    @verb("org.remove", "platform:write", Reach.PLATFORM)
+    async def remove(self, organization: str) -> Sequence[str]:
+        """Forget an organization; its tenants, whose slugs these are, stay and belong to none."""
+        async with self._registry.write() as tx:
+            row = await _organization(tx, organization)
+            freed = await people.drop_organization(tx, row.id)
+            tx.audit("org.remove", row.name, tenants=freed)
+            return freed
+
+
+def check_mail(mail: str) -> str:
+    """A mail address in small letters. Raises `AccountError`."""
+    try:
+        found = validate_email(mail.strip(), check_deliverability=False)
+    except EmailNotValidError as error:
+        raise AccountError(
+            f"'{mail[:100]}' is no mail address: {error}", remedy="Write it like ana@example.org."
+        ) from error
+    return found.normalized.lower()
+
+
+async def _keep_one(tx: Transaction, row: AdminRow) -> None:
+    """Somebody must be left who can run the platform; a change that leaves nobody is rolled back."""
+    able = row.role == people.SUPERADMIN and row.active and not row.invited
+    if able and not await people.superadmins(tx):
+        raise AdminRefused(admin=row.mail, reason="it is the last superadmin who can sign in")
+
+
+async def _new_link(tx: Transaction, row: AdminRow, purpose: str, holds: timedelta) -> str:
+    link = secrets.token_urlsafe(32)
+    entered = {"digest": digest(link), "admin_id": row.id, "purpose": purpose, "expires": now() + holds}
+    await people.add_link(tx, entered)
+    return link
+
+
+async def _ids(tx: Transaction, slugs: Sequence[str]) -> list[str]:
+    if len(slugs) > TENANTS_AT_ONCE:
+        raise AccountError(f"{len(slugs)} tenants are too many at once.", remedy=f"Name at most {TENANTS_AT_ONCE}.")
+    return [(await tenants.find(tx, slug)).id for slug in dict.fromkeys(slugs)]
+
+
+async def _organization(tx: Transaction, wanted: str) -> OrganizationRow:
+    for row in await people.organizations(tx):
+        if wanted in (row.id, row.name):
+            return row
+    raise OrganizationNotFound(organization=wanted)
+
+
+def _scopes(scopes: Sequence[str]) -> list[str]:
+    unknown = [scope for scope in scopes if scope not in SCOPES]
+    if unknown:
+        raise AccountError(f"There is no scope '{unknown[0]}'.", remedy=f"There are: {', '.join(SCOPES)}.")
+    if not scopes:
+        raise AccountError("A token without scopes opens nothing.", remedy=f"Name some of: {', '.join(SCOPES)}.")
+    principal = current_principal()
+    if principal is not None and principal.scopes is not None:
+        more = [scope for scope in scopes if scope not in principal.scopes]
+        if more:
+            raise AccountError(f"This token has no scope '{more[0]}' to give on.", remedy="Sign in in a browser.")
+    return sorted(set(scopes))
+
+
+async def _whose(tx: Transaction, admin: str | None) -> str | None:
+    """The id of the person whose own things are meant; None: everybody's. Raises `SignInNeeded` for another's."""
+    principal = current_principal()
+    if principal is None or principal.is_superadmin:
+        if admin is not None:
+            return (await people.find(tx, admin)).id
+        return None if principal is None else principal.admin_id
+    if admin is not None and admin.strip().lower() not in (principal.mail, principal.admin_id):
+        raise SignInNeeded(f"'{admin}' is somebody else.", remedy="Leave the name away, or ask a superadmin.")
+    return principal.admin_id
