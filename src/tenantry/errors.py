@@ -226,6 +226,24 @@ class SecondFactorNeeded(TenantryError):
     exit_code = 3
 
 
+class KeyReused(TenantryError):
+    """The Idempotency-Key '{key}' came before, with another request."""
+
+    code = "request.key_reused"
+    remedy = "Use a new key for each request, and the same one only to repeat it."
+    status = 422
+    exit_code = 2
+
+
+class KeyInUse(TenantryError):
+    """The first request by the Idempotency-Key '{key}' is being answered still."""
+
+    code = "request.key_in_use"
+    remedy = "Wait a moment, then repeat it."
+    status = 409
+    exit_code = 3
+
+
 class TooManyTries(TenantryError):
     """There were too many failures; the next try is looked at in {seconds} s."""
 

@@ -1,0 +1,30 @@
+"""Who calls the API: the bearer of a token, and nobody else. Cookies open nothing here, so nothing can be forged."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from tenantry.errors import SignInNeeded
+from tenantry.identity import Principal
+from tenantry.identity.signin import Client, SignIn
+
+_scheme = HTTPBearer(auto_error=False, description="A token of `tenantry token create`.")
+
+
+async def bearer(
+    request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_scheme)]
+) -> Principal:
+    """Who sent the request. Raises `SignInNeeded`."""
+    if given is None:
+        raise SignInNeeded
+    sign_in: SignIn = request.app.state.sign_in
+    return await sign_in.by_token(given.credentials)
+
+
+def client_of(request: Request) -> Client:
+    """Where a request comes from; uvicorn puts in the address that a trusted proxy names."""
+    address = request.client.host if request.client else ""
+    return Client(address, request.headers.get("user-agent", ""), request.cookies.get("tenantry_device"))

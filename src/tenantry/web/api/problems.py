@@ -1,0 +1,99 @@
+"""Errors over the wire: problem details (RFC 9457) with the error's own code and remedy."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from tenantry.errors import TenantryError, TooManyTries
+
+MEDIA: Final = "application/problem+json"
+
+log = logging.getLogger(__name__)
+
+
+class Problem(BaseModel):
+    """Why a request was refused, and what to do about it."""
+
+    type: str = Field(examples=["urn:tenantry:error:tenant.not_found"])
+    title: str = Field(examples=["There is no tenant 'acme'."])
+    status: int = Field(examples=[404])
+    code: str = Field(examples=["tenant.not_found"])
+    remedy: str = Field(examples=["`tenantry tenant list` names them all."])
+    errors: list[dict[str, Any]] = Field(default=[], description="Each value that was wrong: where it stood, and why.")
+
+
+PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
+    code: {"description": text, "content": {MEDIA: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
+    for code, text in {
+        401: "Nobody is signed in by this token.",
+        403: "The token or its owner may not do this.",
+        404: "What was named is not there, or is another admin's.",
+        409: "As things are, this cannot be done.",
+        422: "A value keeps no rule.",
+        429: "Too many requests.",
+        503: "The control database or a server cannot be reached.",
+    }.items()
+}
+
+
+def answer(status: int, code: str, title: str, remedy: str = "", errors: Any = (), **headers: str) -> Response:
+    """The response."""
+    content = {
+        "type": f"urn:tenantry:error:{code}",
+        "title": title,
+        "status": status,
+        "code": code,
+        "remedy": remedy,
+        "errors": list(errors),
+    }
+    text = json.dumps(content, ensure_ascii=False).encode(errors="replace")
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Response(text, status, named, MEDIA)
+
+
+def install(app: FastAPI) -> None:
+    """Let the application answer every error so."""
+    app.add_exception_handler(TenantryError, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _plain)
+    app.add_exception_handler(Exception, _broken)
+
+
+def of(error: TenantryError) -> Response:
+    """The answer to an error of Tenantry's own."""
+    headers = {"WWW_Authenticate": "Bearer"} if error.status == 401 else {}
+    if isinstance(error, TooManyTries):
+        headers["Retry_After"] = str(error.details.get("seconds", 1))
+    return answer(error.status, error.code, error.message, error.hint, **headers)
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, TenantryError)
+    return of(error)
+
+
+async def _invalid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    faults = [{"where": [str(part) for part in one["loc"]], "reason": one["msg"]} for one in error.errors()]
+    first = f"{'.'.join(faults[0]['where'][1:])}: {faults[0]['reason']}." if faults else "The request keeps no rule."
+    return answer(422, "request.invalid", first, "See /api/openapi.json for what is taken.", faults)
+
+
+async def _plain(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    headers = {name.replace("-", "_"): value for name, value in (error.headers or {}).items()}
+    codes = {404: "route.unknown", 405: "route.method"}
+    return answer(error.status_code, codes.get(error.status_code, "request.invalid"), str(error.detail), **headers)
+
+
+async def _broken(request: Request, error: Exception) -> Response:
+    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return answer(500, "internal", "Something went wrong here; the log tells what.", "Tell whoever runs the platform.")

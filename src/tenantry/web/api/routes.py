@@ -1,0 +1,101 @@
+"""At which address each verb is called: the one table from which the API, its description and its client are made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from tenantry.identity import RIGHTS, Right
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A verb's address."""
+
+    method: str
+    path: str  # below /api; names in braces are arguments of the verb
+    verb: str
+    status: int = 200
+
+    @property
+    def right(self) -> Right:
+        """What it takes to call it."""
+        return RIGHTS[self.verb]
+
+
+ROUTES: Final = (
+    Route("GET", "/platform", "platform.status"),
+    Route("GET", "/tenants", "tenant.list"),
+    Route("POST", "/tenants", "tenant.create", 202),
+    Route("POST", "/tenants/-/plan", "tenant.plan_create"),
+    Route("POST", "/tenants/-/rotate", "tenant.rotate", 202),
+    Route("GET", "/tenants/{slug}", "tenant.show"),
+    Route("PATCH", "/tenants/{slug}", "tenant.edit", 202),
+    Route("DELETE", "/tenants/{slug}", "tenant.destroy", 202),
+    Route("GET", "/tenants/{slug}/destroy", "tenant.plan_destroy"),
+    Route("POST", "/tenants/{slug}/rename", "tenant.rename", 202),
+    Route("POST", "/tenants/{slug}/suspend", "tenant.suspend", 202),
+    Route("POST", "/tenants/{slug}/resume", "tenant.resume", 202),
+    Route("POST", "/tenants/{slug}/check", "tenant.check"),
+    Route("GET", "/tenants/{slug}/usage", "tenant.measure"),
+    Route("GET", "/tenants/{slug}/caveats", "tenant.caveats"),
+    Route("POST", "/tenants/{slug}/credentials", "tenant.credentials"),
+    Route("POST", "/tenants/{slug}/login", "tenant.login"),
+    Route("GET", "/tenants/{slug}/leftovers", "tenant.leftovers"),
+    Route("GET", "/hostnames", "hostname.list"),
+    Route("POST", "/hostnames", "hostname.add", 201),
+    Route("DELETE", "/hostnames/{host}", "hostname.remove"),
+    Route("GET", "/operations", "operation.list"),
+    Route("GET", "/operations/{operation_id}", "operation.show"),
+    Route("GET", "/operations/{operation_id}/items", "operation.items"),
+    Route("POST", "/operations/{operation_id}/resume", "operation.resume", 202),
+    Route("POST", "/operations/{operation_id}/pause", "operation.pause", 202),
+    Route("POST", "/operations/{operation_id}/cancel", "operation.cancel", 202),
+    Route("GET", "/servers", "server.list"),
+    Route("POST", "/servers", "server.add", 201),
+    Route("POST", "/servers/-/plan", "server.plan_add"),
+    Route("POST", "/servers/-/check", "server.check"),
+    Route("GET", "/servers/{name}", "server.show"),
+    Route("PATCH", "/servers/{name}", "server.set"),
+    Route("DELETE", "/servers/{name}", "server.remove", 204),
+    Route("POST", "/servers/{name}/open", "server.open"),
+    Route("POST", "/servers/{name}/drain", "server.drain"),
+    Route("POST", "/servers/{name}/close", "server.close"),
+    Route("GET", "/migrations", "migrate.status"),
+    Route("POST", "/migrations", "migrate.run", 202),
+    Route("POST", "/migrations/-/plan", "migrate.plan"),
+    Route("GET", "/migrations/-/under-way", "migrate.under_way"),
+    Route("POST", "/migrations/-/rollback", "migrate.rollback", 202),
+    Route("POST", "/migrations/-/unpin", "migrate.unpin"),
+    Route("POST", "/migrations/-/rehearse", "migrate.rehearse", 202),
+    Route("GET", "/migrations/-/rehearsals/{operation_id}", "migrate.rehearsal"),
+    Route("GET", "/migrations/{operation_id}", "migrate.report"),
+    Route("POST", "/verifications", "verify.run", 202),
+    Route("GET", "/verifications/-/last", "verify.last"),
+    Route("GET", "/verifications/{operation_id}", "verify.report"),
+    Route("GET", "/audit", "audit.list"),
+    Route("POST", "/audit/-/verify", "audit.verify"),
+    Route("POST", "/secrets/-/rotate", "secret.rotate"),
+    Route("GET", "/admins", "admin.list"),
+    Route("POST", "/admins", "admin.invite", 201),
+    Route("GET", "/admins/{admin}", "admin.show"),
+    Route("PATCH", "/admins/{admin}", "admin.edit"),
+    Route("DELETE", "/admins/{admin}", "admin.remove", 204),
+    Route("POST", "/admins/{admin}/reset", "admin.reset", 201),
+    Route("POST", "/admins/{admin}/disable", "admin.disable"),
+    Route("POST", "/admins/{admin}/enable", "admin.enable"),
+    Route("POST", "/admins/{admin}/assign", "admin.assign"),
+    Route("POST", "/admins/{admin}/unassign", "admin.unassign"),
+    Route("POST", "/admins/{admin}/end-sessions", "admin.end_sessions"),
+    Route("GET", "/tokens", "token.list"),
+    Route("POST", "/tokens", "token.create", 201),
+    Route("DELETE", "/tokens/{token}", "token.revoke", 204),
+    Route("GET", "/organizations", "org.list"),
+    Route("POST", "/organizations", "org.create", 201),
+    Route("GET", "/organizations/{organization}", "org.show"),
+    Route("PATCH", "/organizations/{organization}", "org.edit"),
+    Route("DELETE", "/organizations/{organization}", "org.remove"),
+    Route("POST", "/organizations/{organization}/assign", "org.assign"),
+    Route("POST", "/organizations/{organization}/unassign", "org.unassign"),
+)
+"""Collections' own verbs stand below `-`, which is no slug and no name of anything."""
