@@ -18,6 +18,7 @@ from tenantry.identity import RIGHTS
 from tenantry.identity.principal import SCOPES, AdminRole
 from tenantry.platform import Platform
 from tenantry.web.api.routes import ROUTES
+from tenantry.web.house import House
 from tenantry.web.site import site
 
 
@@ -48,13 +49,22 @@ class World:
 
 
 @contextlib.asynccontextmanager
+async def closing(house: House) -> AsyncIterator[None]:
+    """Closed at the end."""
+    try:
+        yield
+    finally:
+        await house.close()
+
+
+@contextlib.asynccontextmanager
 async def world(ground: g.Ground) -> AsyncIterator[World]:
     """The API of a platform, called within this process."""
     app = site(load(ground.config))
-    async with app.router.lifespan_context(app):
+    async with closing(app.state.house):
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            made = World(app.state.platform, client)
+            made = World((await app.state.house.opened()).platform, client)
             await made.add("root@example.org", AdminRole.SUPERADMIN)
             await made.add("ana@example.org", AdminRole.ADMIN)
             yield made

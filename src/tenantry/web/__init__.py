@@ -12,14 +12,16 @@ from typing import Any
 import uvicorn
 
 from tenantry.application import connect
-from tenantry.config import Config
 from tenantry.errors import ConfigError
 from tenantry.operations.blueprints import read_config
 from tenantry.runtime import TenantMiddleware
+from tenantry.web.front import front
+from tenantry.web.site import site
 
-Asgi = Callable[
-    [MutableMapping[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]
-]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 __all__ = ["build", "serve"]
 
@@ -59,9 +61,22 @@ def build() -> Asgi:
     root = str(config.root)
     if root not in sys.path:
         sys.path.insert(0, root)
-    runtime = connect(config)
-    front = _imported(config.serve.platform_app) if config.serve.platform_app else _front(config)
-    return TenantMiddleware(_imported(config.serve.app), runtime=runtime, platform_app=front)
+    own = site(config, _imported(config.serve.platform_app) if config.serve.platform_app else front(config))
+    tenants = TenantMiddleware(_imported(config.serve.app), runtime=connect(config), platform_app=own)
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await tenants(scope, receive, send)
+            return
+
+        async def close_first(message: MutableMapping[str, Any]) -> None:
+            if message["type"].startswith("lifespan.shutdown"):  # after it nothing is sure to run
+                await own.state.house.close()
+            await send(message)
+
+        await tenants(scope, receive, close_first)
+
+    return application
 
 
 def _imported(reference: str) -> Asgi:
@@ -74,10 +89,3 @@ def _imported(reference: str) -> Asgi:
             remedy='Write "package.module:name", importable from the directory of tenantry.toml.',
         ) from error
     return application
-
-
-def _front(config: Config) -> Asgi:
-    """The platform's own page, where the platform brings none."""
-    from tenantry.web.front import front
-
-    return front(config)

@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator
 from importlib.metadata import version
+from typing import Any, Final
 
-from fastapi import FastAPI
+from fastapi import FastAPI, HTTPException
 
 from tenantry.config import Config
-from tenantry.identity.signin import SignIn
-from tenantry.platform import Platform
 from tenantry.web import api
-from tenantry.web.api.follow import Hub
 from tenantry.web.api.problems import Problem
+from tenantry.web.house import House
+
+OWN: Final = ("/api/", "/admin/")
 
 
-def site(config: Config) -> FastAPI:
-    """The application."""
-
-    @contextlib.asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with Platform.open(config, actor="web") as platform:
-            app.state.platform = platform
-            app.state.sign_in = SignIn(platform.registry)
-            app.state.hub = Hub(platform)
-            try:
-                yield
-            finally:
-                await app.state.hub.close()
-
+def site(config: Config, front: Any = None) -> FastAPI:
+    """The application; `front` is the ASGI application that answers everything that is none of its own."""
     app = FastAPI(
         title=config.platform.name,
         version=version("tenantry"),
@@ -37,13 +24,28 @@ def site(config: Config) -> FastAPI:
         openapi_url="/api/openapi.json",
         docs_url=None,
         redoc_url=None,
-        lifespan=lifespan,
         redirect_slashes=False,
     )
-    app.state.config = config
+    app.state.house = House(config)
     api.install(app)
     _name_problem(app)
+    if front is not None:
+        app.mount("/", Elsewhere(front))
     return app
+
+
+class Elsewhere:
+    """The front page, and all else that is no part of the site; below the site's own paths there is nothing else."""
+
+    def __init__(self, front: Any) -> None:
+        self._front = front
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer."""
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if scope["type"] == "http" and path.startswith(OWN):
+            raise HTTPException(404)
+        await self._front(scope, receive, send)
 
 
 def _name_problem(app: FastAPI) -> None:

@@ -9,7 +9,8 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from tenantry.errors import SignInNeeded
 from tenantry.identity import Principal
-from tenantry.identity.signin import Client, SignIn
+from tenantry.identity.signin import Client
+from tenantry.web.house import opened
 
 _scheme = HTTPBearer(auto_error=False, description="A token of `tenantry token create`.")
 
@@ -20,8 +21,7 @@ async def bearer(
     """Who sent the request. Raises `SignInNeeded`."""
     if given is None:
         raise SignInNeeded
-    sign_in: SignIn = request.app.state.sign_in
-    return await sign_in.by_token(given.credentials)
+    return await (await opened(request)).sign_in.by_token(given.credentials)
 
 
 def client_of(request: Request) -> Client:

@@ -17,6 +17,7 @@ from tenantry.web.api.access import bearer
 from tenantry.web.api.once import once
 from tenantry.web.api.problems import PROBLEMS
 from tenantry.web.api.routes import Route
+from tenantry.web.house import opened
 
 LONGEST: Final = 10_000
 """Characters of one text, and entries of one list, that are taken."""
@@ -66,7 +67,7 @@ def _endpoint(route: Route) -> Callable[..., Awaitable[Any]]:
         with acting_as(principal):
 
             async def work() -> Any:
-                return await call(_doer(request.app.state.platform, call), **values)
+                return await call(_doer((await opened(request)).platform, call), **values)
 
             return await once(request, route, principal, work)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from typing import Annotated, Final
 
@@ -12,74 +10,13 @@ from pydantic import TypeAdapter
 from starlette.responses import StreamingResponse
 
 from tenantry.identity import Principal, acting_as
-from tenantry.platform import Platform
 from tenantry.platform.operations import OperationDetails
 from tenantry.web.api import wire
 from tenantry.web.api.access import bearer
 from tenantry.web.api.problems import PROBLEMS
-
-ALIVE: Final = 15.0
-"""Seconds after which a comment is sent where nothing happens, so that proxies keep the connection open."""
+from tenantry.web.house import opened
 
 _details: Final = TypeAdapter(wire.model(OperationDetails))
-
-
-class Hub:
-    """Follows each operation once, however many look at it."""
-
-    def __init__(self, platform: Platform) -> None:
-        self._platform = platform
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._listeners: dict[str, set[asyncio.Queue[OperationDetails | None]]] = {}
-        self._last: dict[str, OperationDetails] = {}
-
-    async def listen(self, operation_id: str) -> AsyncIterator[OperationDetails | None]:
-        """The operation now and at every change, the last time when it is over; None where nothing happens for long."""
-        queue: asyncio.Queue[OperationDetails | None] = asyncio.Queue(1)
-        listeners = self._listeners.setdefault(operation_id, set())
-        listeners.add(queue)
-        if operation_id in self._last:
-            queue.put_nowait(self._last[operation_id])
-        if operation_id not in self._tasks:
-            self._tasks[operation_id] = asyncio.create_task(self._follow(operation_id))
-        try:
-            while True:
-                details = None
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(ALIVE):
-                        details = await queue.get()
-                yield details
-                if details is not None and not details.operation.state.live:
-                    return
-                if details is None and operation_id not in self._tasks:
-                    return
-        finally:
-            listeners.discard(queue)
-            if not listeners:
-                self._leave(operation_id)
-
-    async def _follow(self, operation_id: str) -> None:
-        try:
-            async for details in self._platform.operations.follow(operation_id):
-                self._last[operation_id] = details
-                for queue in self._listeners.get(operation_id, ()):
-                    if queue.full():  # a slow reader gets the newest only
-                        queue.get_nowait()
-                    queue.put_nowait(details)
-        finally:
-            self._tasks.pop(operation_id, None)
-
-    def _leave(self, operation_id: str) -> None:
-        self._listeners.pop(operation_id, None)
-        self._last.pop(operation_id, None)
-        task = self._tasks.pop(operation_id, None)
-        if task is not None:
-            task.cancel()
-
-    async def close(self) -> None:
-        """Follow nothing any more."""
-        for task in list(self._tasks.values()):
-            task.cancel()
 
 
 def event(details: OperationDetails | None) -> bytes:
@@ -100,12 +37,12 @@ def add(app: FastAPI) -> None:
         operation_id: str, request: Request, principal: Annotated[Principal, Depends(bearer)]
     ) -> StreamingResponse:
         """The operation now, then at every change, as server-sent events; the stream ends when it is over."""
-        platform, hub = request.app.state.platform, request.app.state.hub
+        here = await opened(request)
         with acting_as(principal):
-            found = await platform.operations.show(operation_id)
+            found = await here.platform.operations.show(operation_id)
 
         async def stream() -> AsyncIterator[bytes]:
-            async for details in hub.listen(found.operation.id):
+            async for details in here.hub.listen(found.operation.id):
                 yield event(details)
 
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}

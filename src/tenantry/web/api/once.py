@@ -14,6 +14,7 @@ from tenantry.identity import Principal
 from tenantry.registry import Registry, repeats
 from tenantry.web.api import wire
 from tenantry.web.api.routes import Route
+from tenantry.web.house import opened
 
 LONGEST: Final = 255
 JSON: Final = "application/json"
@@ -27,7 +28,7 @@ async def once(request: Request, route: Route, principal: Principal, work: Calla
     given = request.headers.get("idempotency-key", "")[:LONGEST]
     if not given or request.method == "GET":
         return await work()
-    registry: Registry = request.app.state.platform.registry
+    registry = (await opened(request)).platform.registry
     key = _hash(principal.admin_id, principal.token or "", given)
     asked = _hash(request.method, str(request.url), (await request.body()).hex())
     async with registry.write() as tx:

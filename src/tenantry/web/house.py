@@ -1,0 +1,55 @@
+"""The platform as the pages and the API use it: opened at the first request, and again where that failed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+
+from starlette.requests import HTTPConnection
+
+from tenantry.config import Config
+from tenantry.identity.signin import SignIn
+from tenantry.platform import Platform
+from tenantry.web.hub import Hub
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What requests need."""
+
+    platform: Platform
+    sign_in: SignIn
+    hub: Hub
+
+
+class House:
+    """Opens the platform once; nobody waits for it: tenants are served also while the control database is lost."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._stack = contextlib.AsyncExitStack()
+        self._turn = asyncio.Lock()
+        self._opened: Opened | None = None
+
+    async def opened(self) -> Opened:
+        """The platform. Raises `RegistryUnavailable` and what else `Platform.open` raises."""
+        if self._opened is None:
+            async with self._turn:
+                if self._opened is None:
+                    platform = await self._stack.enter_async_context(Platform.open(self.config, actor="web"))
+                    self._opened = Opened(platform, SignIn(platform.registry), Hub(platform))
+        return self._opened
+
+    async def close(self) -> None:
+        """Close it."""
+        if self._opened is not None:
+            await self._opened.hub.close()
+        self._opened = None
+        await self._stack.aclose()
+
+
+async def opened(request: HTTPConnection) -> Opened:
+    """The platform of the application that answers this request."""
+    house: House = request.app.state.house
+    return await house.opened()
