@@ -137,6 +137,7 @@ class Platform(Frozen):
     data: str = Field(default="var", min_length=1)  # relative to tenantry.toml
     control: Secret | None = None  # SQLAlchemy URL, or "embedded"; read it as `Config.control_url`
     max_tenants: int | None = Field(default=None, ge=1)
+    url: str | None = Field(default=None, pattern=r"^https?://[^/\s?#@]+$")  # where its own pages are reached
     reserved: tuple[str, ...] = ()
     mode: Literal["multi-tenant", "single-tenant"] = "multi-tenant"
     tenant: str | None = None  # the slug of a single-tenant installation
@@ -278,6 +279,19 @@ class Config(Frozen):
     def data(self) -> Path:
         """The absolute directory below which everything of the platform lies."""
         return (self.root / self.platform.data).resolve()
+
+    @property
+    def url(self) -> str:
+        """Where the platform's own pages are reached, without a slash at the end."""
+        if self.platform.url is not None:
+            return self.platform.url
+        here = self.platform.domain in ("localhost", "127.0.0.1")
+        return f"http://{self.platform.domain}:{self.serve.port}" if here else f"https://{self.platform.domain}"
+
+    @property
+    def portal(self) -> str:
+        """The address of the admin portal, without a slash at the end."""
+        return f"{self.url}/admin"
 
     @property
     def control_url(self) -> str:

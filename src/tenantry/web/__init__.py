@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
 
 from tenantry.application import connect
+from tenantry.config import Config
 from tenantry.errors import ConfigError
 from tenantry.operations.blueprints import read_config
 from tenantry.runtime import TenantMiddleware
-from tenantry.web.front import front
-from tenantry.web.site import site
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+OWN: Final = ("/api/", "/admin/")
+"""How the paths begin that are the platform's own, at its bare domain."""
 
 __all__ = ["build", "serve"]
 
@@ -61,7 +67,7 @@ def build() -> Asgi:
     root = str(config.root)
     if root not in sys.path:
         sys.path.insert(0, root)
-    own = site(config, _imported(config.serve.platform_app) if config.serve.platform_app else front(config))
+    own = Own(config, _imported(config.serve.platform_app) if config.serve.platform_app else _front(config))
     tenants = TenantMiddleware(_imported(config.serve.app), runtime=connect(config), platform_app=own)
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,7 +77,7 @@ def build() -> Asgi:
 
         async def close_first(message: MutableMapping[str, Any]) -> None:
             if message["type"].startswith("lifespan.shutdown"):  # after it nothing is sure to run
-                await own.state.house.close()
+                await own.close()
             await send(message)
 
         await tenants(scope, receive, close_first)
@@ -89,3 +95,41 @@ def _imported(reference: str) -> Asgi:
             remedy='Write "package.module:name", importable from the directory of tenantry.toml.',
         ) from error
     return application
+
+
+def _front(config: Config) -> Asgi:
+    """The platform's front page, where the platform brings none."""
+    from tenantry.web.front import front
+
+    return front(config)
+
+
+class Own:
+    """The API and the portal, made when somebody first asks for them: who only serves tenants starts without."""
+
+    def __init__(self, config: Config, front: Asgi) -> None:
+        self._config = config
+        self._front = front
+        self._making: asyncio.Task[FastAPI] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer at the platform's bare domain."""
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if not f"{path}/".startswith(OWN):
+            await self._front(scope, receive, send)
+            return
+        if self._making is None:
+            self._making = asyncio.create_task(asyncio.to_thread(_site, self._config))
+        site = await asyncio.shield(self._making)
+        await site(scope, receive, send)
+
+    async def close(self) -> None:
+        """Let go of the platform, if it was opened."""
+        if self._making is not None:
+            await (await self._making).state.house.close()
+
+
+def _site(config: Config) -> FastAPI:
+    from tenantry.web.site import site
+
+    return site(config)
