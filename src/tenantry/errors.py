@@ -208,6 +208,33 @@ class OrganizationNotFound(TenantryError):
     exit_code = 4
 
 
+class PageNotFound(TenantryError):
+    """There is no page here."""
+
+    code = "page.not_found"
+    remedy = "Go on from the list of tenants."
+    status = 404
+    exit_code = 4
+
+
+class InvalidRequest(TenantryError):
+    """{where}: {reason}."""
+
+    code = "request.invalid"
+    remedy = "Correct it and send it again."
+    status = 422
+    exit_code = 2
+
+
+class CsrfFailed(TenantryError):
+    """This form came from elsewhere, or is too old."""
+
+    code = "access.csrf"
+    remedy = "Load the page anew and send it again."
+    status = 403
+    exit_code = 3
+
+
 class LinkInvalid(TenantryError):
     """This link was used before, or has run out."""
 

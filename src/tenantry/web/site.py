@@ -7,7 +7,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 
 from tenantry.config import Config
-from tenantry.web import api
+from tenantry.web import api, portal
 from tenantry.web.api.problems import Problem
 from tenantry.web.house import House
 
@@ -25,6 +25,7 @@ def site(config: Config) -> FastAPI:
     )
     app.state.house = House(config)
     api.install(app)
+    portal.install(app)
     _name_problem(app)
     return app
 

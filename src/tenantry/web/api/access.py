@@ -9,7 +9,6 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from tenantry.errors import SignInNeeded
 from tenantry.identity import Principal
-from tenantry.identity.signin import Client
 from tenantry.web.house import opened
 
 _scheme = HTTPBearer(auto_error=False, description="A token of `tenantry token create`.")
@@ -22,9 +21,3 @@ async def bearer(
     if given is None:
         raise SignInNeeded
     return await (await opened(request)).sign_in.by_token(given.credentials)
-
-
-def client_of(request: Request) -> Client:
-    """Where a request comes from; uvicorn puts in the address that a trusted proxy names."""
-    address = request.client.host if request.client else ""
-    return Client(address, request.headers.get("user-agent", ""), request.cookies.get("tenantry_device"))

@@ -12,7 +12,8 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from tenantry.errors import TenantryError, TooManyTries
+from tenantry.errors import InvalidRequest, PageNotFound, TenantryError, TooManyTries
+from tenantry.web.portal.frame import refused
 
 MEDIA: Final = "application/problem+json"
 
@@ -75,20 +76,28 @@ def of(error: TenantryError) -> Response:
     return answer(error.status, error.code, error.message, error.hint, **headers)
 
 
-async def _refused(_: Request, error: Exception) -> Response:
+def _is_page(request: Request) -> bool:
+    return request.url.path.startswith("/admin/")
+
+
+async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, TenantryError)
-    return of(error)
+    return await refused(request, error) if _is_page(request) else of(error)
 
 
-async def _invalid(_: Request, error: Exception) -> Response:
+async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     faults = [{"where": [str(part) for part in one["loc"]], "reason": one["msg"]} for one in error.errors()]
-    first = f"{'.'.join(faults[0]['where'][1:])}: {faults[0]['reason']}." if faults else "The request keeps no rule."
-    return answer(422, "request.invalid", first, "See /api/openapi.json for what is taken.", faults)
+    first = InvalidRequest(where=".".join(faults[0]["where"][1:]), reason=faults[0]["reason"])
+    if _is_page(request):
+        return await refused(request, first)
+    return answer(422, first.code, first.message, "See /api/openapi.json for what is taken.", faults)
 
 
-async def _plain(_: Request, error: Exception) -> Response:
+async def _plain(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if _is_page(request) and error.status_code in (404, 405):
+        return await refused(request, PageNotFound())
     headers = {name.replace("-", "_"): value for name, value in (error.headers or {}).items()}
     codes = {404: "route.unknown", 405: "route.method"}
     return answer(error.status_code, codes.get(error.status_code, "request.invalid"), str(error.detail), **headers)
@@ -96,4 +105,5 @@ async def _plain(_: Request, error: Exception) -> Response:
 
 async def _broken(request: Request, error: Exception) -> Response:
     log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return answer(500, "internal", "Something went wrong here; the log tells what.", "Tell whoever runs the platform.")
+    broken = TenantryError("Something went wrong here; the log tells what.", remedy="Tell whoever runs the platform.")
+    return await refused(request, broken) if _is_page(request) else of(broken)

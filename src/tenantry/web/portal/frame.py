@@ -1,0 +1,173 @@
+"""What every page of the portal has: who is signed in, the frame around it, and how an error is told."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from typing import Annotated, Any, Final
+from urllib.parse import quote, urlsplit
+
+from fastapi import Depends, Request
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from tenantry.errors import CsrfFailed, SignInNeeded, TenantryError
+from tenantry.identity import Principal, acting_as
+from tenantry.identity.signin import Client
+from tenantry.platform import Platform
+from tenantry.web.house import Opened, opened
+
+SESSION: Final = "tenantry_admin"
+"""The cookie of a session; behind https its name begins with __Host-, which binds it to this host (RFC 6265bis)."""
+
+DEVICE: Final = "tenantry_device"
+"""The cookie by which a browser in which somebody signed in before is known."""
+
+DEVICE_SECONDS: Final = 400 * 86400
+FORM_BYTES: Final = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Tab:
+    """A part of the portal."""
+
+    title: str
+    path: str
+    superadmin: bool = False  # whether it is theirs alone
+
+
+TABS: Final[list[Tab]] = [Tab("Tenants", "/admin/")]
+"""In the order in which they stand; each part adds its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A request of somebody who is signed in."""
+
+    request: Request
+    here: Opened
+    principal: Principal
+    session: str
+
+    @property
+    def platform(self) -> Platform:
+        """Every verb; within `acting`, in the person's name."""
+        return self.here.platform
+
+    def acting(self) -> AbstractContextManager[Principal]:
+        """Do what is inside the block in the person's name."""
+        return acting_as(self.principal)
+
+    def page(self, template: str, /, *, status: int = 200, **values: Any) -> Response:
+        """A page within the frame."""
+        tabs = [tab for tab in TABS if self.principal.is_superadmin or not tab.superadmin]
+        given = {"principal": self.principal, "tabs": tabs, "csrf": csrf(self.here, self.session), "current": None}
+        return render(self.here, template, status=status, **(given | values))
+
+
+async def visit(request: Request) -> Visit:
+    """Who is signed in here. Raises `SignInNeeded`, or `CsrfFailed` for a change that another site may have sent."""
+    here = await opened(request)
+    session = request.cookies.get(cookie(SESSION, request), "")
+    if not session:
+        raise SignInNeeded
+    principal = await here.sign_in.by_session(session)
+    if request.method not in ("GET", "HEAD"):
+        given = request.headers.get("x-csrf") or str((await request.form()).get("csrf", ""))
+        if foreign(request) or not hmac.compare_digest(given.encode(), csrf(here, session).encode()):
+            raise CsrfFailed
+    return Visit(request, here, principal, session)
+
+
+Visiting = Annotated[Visit, Depends(visit)]
+
+
+def csrf(here: Opened, session: str) -> str:
+    """What forms of this session carry, and no other site can know."""
+    return here.platform.registry.vault.sign_head(f"csrf\0{session}")
+
+
+def foreign(request: Request) -> bool:
+    """Whether a browser says that another site sent this (Fetch Metadata; Origin, where a browser has none)."""
+    site = request.headers.get("sec-fetch-site")
+    if site is not None:
+        return site not in ("same-origin", "none")
+    origin = request.headers.get("origin")
+    return origin is not None and urlsplit(origin).netloc != request.headers.get("host")
+
+
+def cookie(name: str, request: Request) -> str:
+    """The name of a cookie here."""
+    return f"__Host-{name}" if request.url.scheme == "https" else name
+
+
+def keep(response: Response, request: Request, name: str, value: str, seconds: int | None = None) -> None:
+    """Let the browser keep a cookie that no script reads."""
+    secure = request.url.scheme == "https"
+    response.set_cookie(cookie(name, request), value, seconds, path="/", secure=secure, httponly=True, samesite="lax")
+
+
+def client_of(request: Request) -> Client:
+    """Where a request comes from; uvicorn puts in the address that a trusted proxy names."""
+    address = request.client.host if request.client else ""
+    return Client(address, request.headers.get("user-agent", ""), request.cookies.get(cookie(DEVICE, request)))
+
+
+@cache
+def _templates() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("tenantry.web"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters["day"] = _day
+    environment.filters["moment"] = _moment
+    return environment
+
+
+def _day(value: datetime | None) -> str:
+    return value.strftime("%Y-%m-%d") if value else "–"
+
+
+def _moment(value: datetime | None) -> str:
+    return value.strftime("%Y-%m-%d %H:%M UTC") if value else "–"
+
+
+def render(here: Opened, template: str, /, *, status: int = 200, **values: Any) -> Response:
+    """A page, also for somebody who is not signed in."""
+    given: Mapping[str, Any] = {
+        "platform": here.platform.config.platform,
+        "csrf": "",
+        "told": None,
+        "problem": None,
+        **values,
+    }
+    return HTMLResponse(_templates().get_template(template).render(given), status)
+
+
+def target(path: str) -> str:
+    """A path of the portal to go to, and nothing that leads out of it."""
+    inner = path.startswith("/admin/") and "\\" not in path and not urlsplit(path).netloc and path.isprintable()
+    return path if inner else "/admin/"
+
+
+Page = Callable[..., Awaitable[Response]]
+
+
+async def refused(request: Request, error: TenantryError) -> Response:
+    """How a page tells an error."""
+    if isinstance(error, SignInNeeded):
+        path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        where = f"/admin/sign-in?next={quote(path if request.method == 'GET' else '/admin/')}"
+        if request.headers.get("hx-request"):
+            return Response(status_code=200, headers={"HX-Redirect": where})
+        return RedirectResponse(where, 303)
+    here = await opened(request)
+    try:
+        found = await visit(request)
+    except TenantryError:
+        anonymous = {"principal": None, "tabs": (), "current": None}
+        return render(here, "refused.html", status=error.status, problem=error, **anonymous)
+    return found.page("problem.html", status=error.status, problem=error)
