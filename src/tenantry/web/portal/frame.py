@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hmac
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -27,7 +30,11 @@ SESSION: Final = "tenantry_admin"
 DEVICE: Final = "tenantry_device"
 """The cookie by which a browser in which somebody signed in before is known."""
 
+TOLD: Final = "tenantry_told"
+"""The cookie by which the page after a change tells what was done."""
+
 DEVICE_SECONDS: Final = 400 * 86400
+TOLD_SECONDS: Final = 60
 FORM_BYTES: Final = 2**20
 
 
@@ -40,8 +47,25 @@ class Tab:
     superadmin: bool = False  # whether it is theirs alone
 
 
-TABS: Final[list[Tab]] = [Tab("Tenants", "/admin/")]
-"""In the order in which they stand; each part adds its own."""
+TABS: Final[list[Tab]] = [
+    Tab("Tenants", "/admin/"),
+    Tab("Statistics", "/admin/statistics", superadmin=True),
+    Tab("Operations", "/admin/operations"),
+    Tab("Migrations", "/admin/migrations", superadmin=True),
+    Tab("Servers", "/admin/servers", superadmin=True),
+    Tab("Audit", "/admin/audit"),
+    Tab("Verify", "/admin/verify", superadmin=True),
+    Tab("Settings", "/admin/settings", superadmin=True),
+]
+"""In the order in which they stand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What was just done."""
+
+    text: str
+    mood: str = "good"  # good, warn, bad
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +90,35 @@ class Visit:
         """A page within the frame."""
         tabs = [tab for tab in TABS if self.principal.is_superadmin or not tab.superadmin]
         given = {"principal": self.principal, "tabs": tabs, "csrf": csrf(self.here, self.session), "current": None}
-        return render(self.here, template, status=status, **(given | values))
+        told = self._told()
+        response = render(self.here, template, status=status, **({**given, "told": told} | values))
+        if told is not None:
+            secure = self.request.url.scheme == "https"
+            response.delete_cookie(cookie(TOLD, self.request), "/", secure=secure, httponly=True, samesite="lax")
+        return response
+
+    def part(self, template: str, /, **values: Any) -> str:
+        """A part of a page, that takes the place of an older one."""
+        return _templates().get_template(template).render(csrf=csrf(self.here, self.session), **values)
+
+    def done(self, where: str, text: str, mood: str = "good") -> Response:
+        """After a change: go to a page of the portal, which tells what was done."""
+        response = RedirectResponse(where, 303)
+        content = base64.urlsafe_b64encode(json.dumps([text[:1000], mood]).encode()).decode()
+        keep(response, self.request, TOLD, f"{content}.{self._sign(content)}", TOLD_SECONDS)
+        return response
+
+    def _sign(self, content: str) -> str:
+        return self.here.platform.registry.vault.sign_head(f"told\0{self.session}\0{content}")
+
+    def _told(self) -> Told | None:
+        content, _, signature = self.request.cookies.get(cookie(TOLD, self.request), "").partition(".")
+        if not content or not hmac.compare_digest(signature.encode(), self._sign(content).encode()):
+            return None
+        try:
+            return Told(*json.loads(base64.urlsafe_b64decode(content)))
+        except (binascii.Error, ValueError, TypeError):
+            return None
 
 
 async def visit(request: Request) -> Visit:
@@ -124,7 +176,26 @@ def _templates() -> Environment:
     )
     environment.filters["day"] = _day
     environment.filters["moment"] = _moment
+    environment.filters["seconds"] = _seconds
+    environment.filters["size"] = _size
+    environment.filters["number"] = "{:,}".format
     return environment
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return ""
+    if value < 1:
+        return f"{value * 1000:.0f} ms"
+    return f"{value:.1f} s" if value < 100 else f"{value / 60:.1f} min"
+
+
+def _size(value: float) -> str:
+    for unit in ("bytes", "KB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:,.1f} TB"
 
 
 def _day(value: datetime | None) -> str:
