@@ -66,6 +66,12 @@ class Operations:
             tally = await journal.tally(tx, operation.id) if VERBS[operation.verb].pausable else {}
             return OperationDetails(operation, await journal.steps(tx, operation.id), failed, tally)
 
+    @verb("operation.workers", "operations:read", Reach.LIST)
+    async def workers(self) -> int:
+        """How many workers live; where none does, an operation waits."""
+        async with self._registry.read() as tx:
+            return len(await journal.workers(tx, self._tools.config.worker.dead_after))
+
     @verb("operation.items", "operations:read", Reach.OPERATION)
     async def items(self, operation_id: str) -> Sequence[journal.Item]:
         """All items of a fleet operation."""
@@ -93,16 +99,12 @@ class Operations:
                 details = await self.show(operation_id)
                 if not details.operation.state.live:
                     return details
-                if await self._nobody_works():
+                if not await self.workers():
                     await self._run_here(details.operation.id)
                 else:
                     with contextlib.suppress(TimeoutError):  # a worker that is killed changes nothing: look again
                         async with asyncio.timeout(LOOK):
                             await signal.wait()
-
-    async def _nobody_works(self) -> bool:
-        async with self._registry.read() as tx:
-            return not await journal.workers(tx, self._tools.config.worker.dead_after)
 
     async def _run_here(self, operation_id: str) -> None:
         from tenantry.operations.worker import Worker  # the engine takes a second to import

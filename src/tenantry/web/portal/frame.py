@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import hmac
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -28,6 +30,11 @@ DEVICE: Final = "tenantry_device"
 """The cookie by which a browser in which somebody signed in before is known."""
 
 DEVICE_SECONDS: Final = 400 * 86400
+
+TOLD: Final = "tenantry_told"
+"""The cookie by which the next page tells what was done; it is signed, so that no other site puts words here."""
+
+TOLD_LENGTH: Final = 1500
 FORM_BYTES: Final = 2**20
 
 
@@ -66,7 +73,29 @@ class Visit:
         """A page within the frame."""
         tabs = [tab for tab in TABS if self.principal.is_superadmin or not tab.superadmin]
         given = {"principal": self.principal, "tabs": tabs, "csrf": csrf(self.here, self.session), "current": None}
-        return render(self.here, template, status=status, **(given | values))
+        told = self._told()
+        response = render(self.here, template, status=status, **(given | {"told": told} | values))
+        if told is not None and not self.request.headers.get("hx-request"):
+            response.delete_cookie(cookie(TOLD, self.request), path="/")
+        return response
+
+    def go(self, path: str, told: str = "", mood: str = "good") -> Response:
+        """On to another page, which tells what was done; the mood is good, warn or bad."""
+        response = RedirectResponse(path, 303)
+        if told:
+            text = base64.urlsafe_b64encode(json.dumps([mood, told[:TOLD_LENGTH]]).encode()).decode()
+            keep(response, self.request, TOLD, f"{text}.{self._sign(text)}", 60)
+        return response
+
+    def _told(self) -> Mapping[str, str] | None:
+        text, _, seal = self.request.cookies.get(cookie(TOLD, self.request), "").partition(".")
+        if not text or not hmac.compare_digest(seal.encode(), self._sign(text).encode()):
+            return None
+        mood, told = json.loads(base64.urlsafe_b64decode(text))
+        return {"mood": mood, "text": told}
+
+    def _sign(self, text: str) -> str:
+        return self.here.platform.registry.vault.sign_head(f"told\0{self.session}\0{text}")
 
 
 async def visit(request: Request) -> Visit:
@@ -124,6 +153,7 @@ def _templates() -> Environment:
     )
     environment.filters["day"] = _day
     environment.filters["moment"] = _moment
+    environment.filters["size"] = _size
     return environment
 
 
@@ -135,6 +165,15 @@ def _moment(value: datetime | None) -> str:
     return value.strftime("%Y-%m-%d %H:%M UTC") if value else "–"
 
 
+def _size(octets: float) -> str:
+    """Octets as people read them (IEC 80000-13 prefixes)."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if octets < 1024:
+            return f"{octets:.0f} {unit}" if octets >= 10 or unit == "B" else f"{octets:.1f} {unit}"
+        octets /= 1024
+    return f"{octets:,.1f} TiB"
+
+
 def render(here: Opened, template: str, /, *, status: int = 200, **values: Any) -> Response:
     """A page, also for somebody who is not signed in."""
     given: Mapping[str, Any] = {
@@ -144,7 +183,12 @@ def render(here: Opened, template: str, /, *, status: int = 200, **values: Any) 
         "problem": None,
         **values,
     }
-    return HTMLResponse(_templates().get_template(template).render(given), status)
+    return HTMLResponse(rendered(template, **given), status)
+
+
+def rendered(template: str, /, **values: Any) -> str:
+    """A template filled: a whole page, or a part of one."""
+    return _templates().get_template(template).render(values)
 
 
 def target(path: str) -> str:
