@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hmac
 import json
 from collections.abc import Awaitable, Callable, Mapping
@@ -30,11 +29,12 @@ SESSION: Final = "tenantry_admin"
 DEVICE: Final = "tenantry_device"
 """The cookie by which a browser in which somebody signed in before is known."""
 
-TOLD: Final = "tenantry_told"
-"""The cookie by which the page after a change tells what was done."""
-
 DEVICE_SECONDS: Final = 400 * 86400
-TOLD_SECONDS: Final = 60
+
+TOLD: Final = "tenantry_told"
+"""The cookie by which the next page tells what was done; it is signed, so that no other site puts words here."""
+
+TOLD_LENGTH: Final = 1500
 FORM_BYTES: Final = 2**20
 
 
@@ -61,14 +61,6 @@ TABS: Final[list[Tab]] = [
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What was just done."""
-
-    text: str
-    mood: str = "good"  # good, warn, bad
-
-
-@dataclass(frozen=True, slots=True)
 class Visit:
     """A request of somebody who is signed in."""
 
@@ -91,34 +83,28 @@ class Visit:
         tabs = [tab for tab in TABS if self.principal.is_superadmin or not tab.superadmin]
         given = {"principal": self.principal, "tabs": tabs, "csrf": csrf(self.here, self.session), "current": None}
         told = self._told()
-        response = render(self.here, template, status=status, **({**given, "told": told} | values))
-        if told is not None:
-            secure = self.request.url.scheme == "https"
-            response.delete_cookie(cookie(TOLD, self.request), "/", secure=secure, httponly=True, samesite="lax")
+        response = render(self.here, template, status=status, **(given | {"told": told} | values))
+        if told is not None and not self.request.headers.get("hx-request"):
+            response.delete_cookie(cookie(TOLD, self.request), path="/")
         return response
 
-    def part(self, template: str, /, **values: Any) -> str:
-        """A part of a page, that takes the place of an older one."""
-        return _templates().get_template(template).render(csrf=csrf(self.here, self.session), **values)
-
-    def done(self, where: str, text: str, mood: str = "good") -> Response:
-        """After a change: go to a page of the portal, which tells what was done."""
-        response = RedirectResponse(where, 303)
-        content = base64.urlsafe_b64encode(json.dumps([text[:1000], mood]).encode()).decode()
-        keep(response, self.request, TOLD, f"{content}.{self._sign(content)}", TOLD_SECONDS)
+    def go(self, path: str, told: str = "", mood: str = "good") -> Response:
+        """On to another page, which tells what was done; the mood is good, warn or bad."""
+        response = RedirectResponse(path, 303)
+        if told:
+            text = base64.urlsafe_b64encode(json.dumps([mood, told[:TOLD_LENGTH]]).encode()).decode()
+            keep(response, self.request, TOLD, f"{text}.{self._sign(text)}", 60)
         return response
 
-    def _sign(self, content: str) -> str:
-        return self.here.platform.registry.vault.sign_head(f"told\0{self.session}\0{content}")
+    def _told(self) -> Mapping[str, str] | None:
+        text, _, seal = self.request.cookies.get(cookie(TOLD, self.request), "").partition(".")
+        if not text or not hmac.compare_digest(seal.encode(), self._sign(text).encode()):
+            return None
+        mood, told = json.loads(base64.urlsafe_b64decode(text))
+        return {"mood": mood, "text": told}
 
-    def _told(self) -> Told | None:
-        content, _, signature = self.request.cookies.get(cookie(TOLD, self.request), "").partition(".")
-        if not content or not hmac.compare_digest(signature.encode(), self._sign(content).encode()):
-            return None
-        try:
-            return Told(*json.loads(base64.urlsafe_b64decode(content)))
-        except (binascii.Error, ValueError, TypeError):
-            return None
+    def _sign(self, text: str) -> str:
+        return self.here.platform.registry.vault.sign_head(f"told\0{self.session}\0{text}")
 
 
 async def visit(request: Request) -> Visit:
@@ -176,10 +162,18 @@ def _templates() -> Environment:
     )
     environment.filters["day"] = _day
     environment.filters["moment"] = _moment
-    environment.filters["seconds"] = _seconds
     environment.filters["size"] = _size
+    environment.filters["seconds"] = _seconds
     environment.filters["number"] = "{:,}".format
     return environment
+
+
+def _day(value: datetime | None) -> str:
+    return value.strftime("%Y-%m-%d") if value else "–"
+
+
+def _moment(value: datetime | None) -> str:
+    return value.strftime("%Y-%m-%d %H:%M UTC") if value else "–"
 
 
 def _seconds(value: float | None) -> str:
@@ -190,20 +184,13 @@ def _seconds(value: float | None) -> str:
     return f"{value:.1f} s" if value < 100 else f"{value / 60:.1f} min"
 
 
-def _size(value: float) -> str:
-    for unit in ("bytes", "KB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:,.1f} TB"
-
-
-def _day(value: datetime | None) -> str:
-    return value.strftime("%Y-%m-%d") if value else "–"
-
-
-def _moment(value: datetime | None) -> str:
-    return value.strftime("%Y-%m-%d %H:%M UTC") if value else "–"
+def _size(octets: float) -> str:
+    """Octets as people read them (IEC 80000-13 prefixes)."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if octets < 1024:
+            return f"{octets:.0f} {unit}" if octets >= 10 or unit == "B" else f"{octets:.1f} {unit}"
+        octets /= 1024
+    return f"{octets:,.1f} TiB"
 
 
 def render(here: Opened, template: str, /, *, status: int = 200, **values: Any) -> Response:
@@ -215,7 +202,12 @@ def render(here: Opened, template: str, /, *, status: int = 200, **values: Any) 
         "problem": None,
         **values,
     }
-    return HTMLResponse(_templates().get_template(template).render(given), status)
+    return HTMLResponse(rendered(template, **given), status)
+
+
+def rendered(template: str, /, **values: Any) -> str:
+    """A template filled: a whole page, or a part of one."""
+    return _templates().get_template(template).render(values)
 
 
 def target(path: str) -> str:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from tenantry.errors import OperationRefused, TenantryError
 from tenantry.platform.operations import OperationDetails
 from tenantry.registry.journal import State, StepState
 from tenantry.web.portal.frame import Visit, Visiting
+from tenantry.web.portal.progress import progress
 
 PAGE: Final = 50
 
@@ -56,23 +56,9 @@ async def one(visit: Visiting, operation_id: str) -> Response:
 
 
 async def _page(visit: Visit, operation_id: str, problem: TenantryError | None = None) -> Response:
-    with visit.acting():
-        details = await visit.platform.operations.show(operation_id)
-        workers = await visit.platform.operations.workers()
-    status = problem.status if problem else 200
-    shown = _shown(visit, details)
-    return visit.page("operation.html", status=status, current=HERE, problem=problem, workers=workers, **shown)
-
-
-def _shown(visit: Visit, details: OperationDetails) -> dict[str, Any]:
-    operation = details.operation
-    return {
-        "operation": operation,
-        "steps": details.steps,
-        "tally": details.tally,
-        "failures": details.items[:FAILURES],
-        "does": _possible(visit, details),
-    }
+    shown = await progress(visit, operation_id)
+    status, does = problem.status if problem else 200, _possible(visit, shown["details"])
+    return visit.page("operation.html", status=status, current=HERE, problem=problem, does=does, **shown)
 
 
 def _possible(visit: Visit, details: OperationDetails) -> list[str]:
@@ -86,31 +72,6 @@ def _possible(visit: Visit, details: OperationDetails) -> list[str]:
         and (verb != "destroy" or state is State.QUEUED),
     }
     return [action for action, possible in can.items() if possible]
-
-
-@router.get("/{operation_id}/events")
-async def events(visit: Visiting, operation_id: str) -> Response:
-    """The part of the page that changes, at every change; `over` when there is nothing more to come."""
-    with visit.acting():
-        found = await visit.platform.operations.show(operation_id)
-
-    async def stream() -> AsyncIterator[str]:
-        async for details in visit.here.hub.listen(found.operation.id):
-            yield (
-                _event("operation", visit.part("operation_now.html", **_shown(visit, details)))
-                if details
-                else ": still there\n\n"
-            )
-        yield _event("over", "")
-
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(stream(), media_type="text/event-stream", headers=headers)
-
-
-def _event(name: str, text: str) -> str:
-    """An event (WHATWG HTML, section 9.2)."""
-    data = "".join(f"data: {line}\n" for line in text.splitlines()) or "data:\n"
-    return f"event: {name}\n{data}\n"
 
 
 @router.get("/{operation_id}/failures")
@@ -136,4 +97,4 @@ async def act(visit: Visiting, operation_id: str, action: str) -> Response:
             found = await known[action](operation_id)
     except OperationRefused as error:
         return await _page(visit, operation_id, error)
-    return visit.done(f"{HERE}/{found.id}", DONE[action])
+    return visit.go(f"{HERE}/{found.id}", DONE[action])
