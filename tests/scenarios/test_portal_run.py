@@ -147,7 +147,7 @@ async def test_a_migration_is_planned_started_and_taken_back(ground: g.Ground) -
         page = (await here.root.get("migrations")).text
         assert "<title>Versions of site.db</title><desc>2 0001_pages</desc>" in page
         refused = await here.root.post("migrations", waves="50%, 20%", canary="1", stop_after="3")
-        assert refused.status_code == 400
+        assert refused.status_code == 422
         assert 'value="50%, 20%"' in refused.text
         assert "do not rise" in refused.text
         plan = (await here.root.post("migrations", what="plan")).text
@@ -222,7 +222,7 @@ async def test_what_is_written_is_shown_and_never_run(ground: g.Ground) -> None:
         for page in ("audit", "operations?tenant=" + evil, "audit?subject=" + evil):
             assert evil not in (await here.root.get(page)).text, page
         refused = await here.root.post("servers", name=evil, kind=evil, url=evil)
-        assert refused.status_code in (409, 422, 400)
+        assert refused.status_code == 422
         assert evil not in refused.text
         table = (await here.root.get("audit/export", action="org")).text
         assert "'=1+1" in table or evil not in table
@@ -232,7 +232,7 @@ async def test_isolation_is_verified_and_reported(ground: g.Ground) -> None:
     """Started here, its report shows what was tried, and its signed file is genuine."""
     async with world(ground) as here:
         refused = await here.root.post("verify", sample="some")
-        assert refused.status_code == 400
+        assert refused.status_code == 422
         assert 'value="some"' in refused.text
         assert "is queued" in (await here.root.post("verify", tenants="acme, umbrella")).text
         operation = (await here.platform.operations.list(verb="verify"))[0]
