@@ -43,6 +43,20 @@ __all__ = ["Credentials", "PlannedStep", "Platform", "Source", "TenantDetails"]
 class Platform:
     """One platform, opened."""
 
+    operations: Operations
+    tenants: Tenants
+    hostnames: Hostnames
+    servers: Servers
+    migrations: Migrations
+    verification: Verification
+    rehearsals: Rehearsals
+    drifts: Drifts
+    audit: Audit
+    secrets: Secrets
+    admins: Admins
+    tokens: Tokens
+    organizations: Organizations
+
     def __init__(self, config: Config, registry: Registry) -> None:
         self.config = config
         self.registry = self._registry = registry
@@ -135,9 +149,23 @@ class Audit:
         self._registry = registry
 
     @verb("audit.list", "platform:read", Reach.LIST)
-    async def list(self, limit: int = 50, tenant: str | None = None, before: int | None = None) -> list[Entry]:
-        """The newest entries, newest first."""
-        return await self._registry.entries(limit=limit, subject=tenant, before=before, admin=sees_only())
+    async def list(
+        self,
+        limit: int = 50,
+        tenant: str | None = None,
+        before: int | None = None,
+        actor: str | None = None,
+        action: str | None = None,
+        since: str | None = None,
+        until: str | None = None,
+    ) -> list[Entry]:
+        """The newest entries, newest first.
+
+        `tenant` is a slug, or what else was changed; `action` is one ("tenant.suspend") or all of a noun ("tenant").
+        `since` and `until` are moments in UTC, or days: 2026-11-21.
+        """
+        filters = {"actor": actor, "action": action, "since": since, "until": until}
+        return await self._registry.entries(limit=limit, subject=tenant, before=before, admin=sees_only(), **filters)
 
     @verb("audit.verify", "platform:read", Reach.PLATFORM)
     async def verify(self) -> AuditReport:

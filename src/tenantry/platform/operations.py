@@ -66,11 +66,29 @@ class Operations:
             tally = await journal.tally(tx, operation.id) if VERBS[operation.verb].pausable else {}
             return OperationDetails(operation, await journal.steps(tx, operation.id), failed, tally)
 
-    @verb("operation.items", "operations:read", Reach.OPERATION)
-    async def items(self, operation_id: str) -> Sequence[journal.Item]:
-        """All items of a fleet operation."""
+    @verb("operation.workers", "operations:read", Reach.LIST)
+    async def workers(self) -> int:
+        """How many workers live; where none does, an operation waits."""
         async with self._registry.read() as tx:
-            return await journal.items(tx, (await journal.get(tx, operation_id)).id)
+            return len(await journal.workers(tx, self._tools.config.worker.dead_after))
+
+    @verb("operation.items", "operations:read", Reach.OPERATION)
+    async def items(
+        self, operation_id: str, state: StepState | None = None, limit: int | None = None, after: int = -1
+    ) -> Sequence[journal.Item]:
+        """The items of a fleet operation; `after` is the position of the last of the page before."""
+        async with self._registry.read() as tx:
+            found = await journal.get(tx, operation_id)
+            return await journal.items(tx, found.id, state=state, limit=limit, after=after)
+
+    def pausable(self, verb: str) -> bool:
+        """Whether operations of this verb work on many tenants, and so can rest between two batches."""
+        return VERBS[verb].pausable
+
+    @property
+    def verbs(self) -> Sequence[str]:
+        """What operations do."""
+        return sorted(VERBS)
 
     @verb("operation.follow", "operations:read", Reach.OPERATION)
     async def follow(self, operation_id: str) -> AsyncIterator[OperationDetails]:
@@ -93,16 +111,12 @@ class Operations:
                 details = await self.show(operation_id)
                 if not details.operation.state.live:
                     return details
-                if await self._nobody_works():
+                if not await self.workers():
                     await self._run_here(details.operation.id)
                 else:
                     with contextlib.suppress(TimeoutError):  # a worker that is killed changes nothing: look again
                         async with asyncio.timeout(LOOK):
                             await signal.wait()
-
-    async def _nobody_works(self) -> bool:
-        async with self._registry.read() as tx:
-            return not await journal.workers(tx, self._tools.config.worker.dead_after)
 
     async def _run_here(self, operation_id: str) -> None:
         from tenantry.operations.worker import Worker  # the engine takes a second to import

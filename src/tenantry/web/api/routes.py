@@ -46,6 +46,7 @@ ROUTES: Final = (
     Route("POST", "/hostnames", "hostname.add", 201),
     Route("DELETE", "/hostnames/{host}", "hostname.remove"),
     Route("GET", "/operations", "operation.list"),
+    Route("GET", "/operations/-/workers", "operation.workers"),
     Route("GET", "/operations/{operation_id}", "operation.show"),
     Route("GET", "/operations/{operation_id}/items", "operation.items"),
     Route("POST", "/operations/{operation_id}/resume", "operation.resume", 202),

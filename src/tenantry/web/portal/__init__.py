@@ -10,7 +10,19 @@ from fastapi import FastAPI, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from tenantry.web.portal import admins, me, organizations, signin, tenants
+from tenantry.web.portal import (
+    admins,
+    audit,
+    me,
+    migrations,
+    operations,
+    organizations,
+    progress,
+    servers,
+    signin,
+    tenants,
+    verify,
+)
 
 __all__ = ["Armour", "install"]
 
@@ -57,7 +69,7 @@ class Armour:
 
 def install(app: FastAPI) -> None:
     """Add all of it to the application."""
-    for part in (signin, tenants, organizations, admins, me):
+    for part in (signin, progress, tenants, organizations, admins, operations, migrations, servers, audit, verify, me):
         app.include_router(part.router, prefix="/admin", include_in_schema=False)
     app.mount("/admin/static", StaticFiles(directory=STATIC), name="static")
 

@@ -51,6 +51,13 @@ TABS: Final[list[Tab]] = [
     Tab("Tenants", "/admin/"),
     Tab("Organizations", "/admin/organizations", superadmin=True),
     Tab("Admin users", "/admin/admins", superadmin=True),
+    Tab("Statistics", "/admin/statistics", superadmin=True),
+    Tab("Operations", "/admin/operations"),
+    Tab("Migrations", "/admin/migrations", superadmin=True),
+    Tab("Servers", "/admin/servers", superadmin=True),
+    Tab("Audit", "/admin/audit"),
+    Tab("Verify", "/admin/verify", superadmin=True),
+    Tab("Settings", "/admin/settings", superadmin=True),
 ]
 """In the order in which they stand."""
 
@@ -160,6 +167,8 @@ def _templates() -> Environment:
     environment.filters["moment"] = _moment
     environment.filters["browser"] = _browser
     environment.filters["size"] = _size
+    environment.filters["seconds"] = _seconds
+    environment.filters["number"] = "{:,}".format
     return environment
 
 
@@ -178,6 +187,14 @@ def _browser(agent: str) -> str:
     name = next((word for sign, word in names.items() if sign in agent), agent.partition(" ")[0] or "unknown")
     system = next((word for sign, word in (systems | {"Linux": "Linux"}).items() if sign in agent), "")
     return f"{name} on {system}" if system else name
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return ""
+    if value < 1:
+        return f"{value * 1000:.0f} ms"
+    return f"{value:.1f} s" if value < 100 else f"{value / 60:.1f} min"
 
 
 def _size(octets: float) -> str:
