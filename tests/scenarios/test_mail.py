@@ -11,7 +11,13 @@ import ground as g
 import people_world as w
 from tenantry.config import load
 from tenantry.errors import MailFailed
+from tenantry.identity import throttle
 from tenantry.mail import Letter, Post
+
+
+@pytest.fixture(autouse=True)
+def _waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(throttle, "_wait", w.waits)
 
 
 @pytest.mark.parametrize("tls", ["starttls", "tls"])
@@ -22,7 +28,7 @@ async def test_an_invitation_comes_by_mail(ground: g.Ground, tmp_path: Path, tls
         async with ground.open() as platform:
             invited = await platform.admins.invite("ana@example.org", "Ana <b>&</b> Söhne")
         assert (invited.mailed, invited.fault) == (True, "")
-        (mail,) = inbox.wait(1)
+        (mail,) = await inbox.wait(1)
         assert (mail["To"], mail["From"]) == ("ana@example.org", "Bücher & Söhne <noreply@example.org>")
         assert mail["Subject"] == "You are invited to Ground"
         link = f"https://portal.example/admin/link/{invited.link}"
@@ -78,10 +84,11 @@ async def test_a_forgotten_password_is_chosen_anew(ground: g.Ground, tmp_path: P
     with w.inbox(tmp_path) as inbox:
         w.mailing(ground, inbox, url="http://localhost")
         async with w.portal(ground) as here:
+            inbox.mails.clear()
             before = await here.signed_in()
             stranger = await here.browser(Host="evil.example", X_Forwarded_Host="evil.example")
             assert (await stranger.post("/admin/forgot", data={"mail": " ROOT@example.org "})).status_code == 200
-            mail = inbox.wait(1)[-1]
+            mail = (await inbox.wait(1))[-1]
             assert "evil" not in mail.as_string()
             link = re.search(r"http://localhost(/admin/link/\S+)", w.text_of(mail))
             assert link
@@ -101,6 +108,7 @@ async def test_nobody_learns_who_is_here(ground: g.Ground, tmp_path: Path) -> No
         async with w.portal(ground) as here:
             await here.add("off@example.org")
             await here.platform.admins.disable("off@example.org")
+            inbox.mails.clear()
             answers = []
             for mail in ("nobody@example.org", "off@example.org", "root@example.org"):
                 answer = await (await here.browser()).post("/admin/forgot", data={"mail": mail})
@@ -116,6 +124,7 @@ async def test_a_stranger_who_asks_takes_no_link_away(ground: g.Ground, tmp_path
     with w.inbox(tmp_path) as inbox:
         w.mailing(ground, inbox, url="http://localhost")
         async with w.portal(ground) as here:
+            inbox.mails.clear()
             codes = []
             for at in range(8):
                 stranger = await here.browser(f"10.0.0.{at}")
@@ -126,7 +135,7 @@ async def test_a_stranger_who_asks_takes_no_link_away(ground: g.Ground, tmp_path
                 for at in range(8)
             ]
             assert unknown == codes
-            first = inbox.wait(5)[0]
+            first = (await inbox.wait(5))[0]
             link = re.search(r"http://localhost(/admin/link/\S+)", w.text_of(first))
             assert link
             assert (await (await here.browser()).get(link[1])).status_code == 200
