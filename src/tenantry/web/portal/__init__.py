@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from tenantry.web.portal import progress, signin, tenants
+from tenantry.web.portal import create, progress, signin, tenant, tenants
 
 __all__ = ["Armour", "install"]
 
@@ -57,7 +57,7 @@ class Armour:
 
 def install(app: FastAPI) -> None:
     """Add all of it to the application."""
-    for part in (signin, progress, tenants):
+    for part in (signin, progress, tenants, create, tenant):
         app.include_router(part.router, prefix="/admin", include_in_schema=False)
     app.mount("/admin/static", StaticFiles(directory=STATIC), name="static")
 
