@@ -208,6 +208,23 @@ class OrganizationNotFound(TenantryError):
     exit_code = 4
 
 
+class NotOverTheApi(TenantryError):
+    """{verb} works on the platform's own machine alone."""
+
+    code = "request.local_only"
+    remedy = "Run the command there, without --server."
+    status = 501
+    exit_code = 2
+
+
+class RemoteUnreachable(TenantryError):
+    """The platform at {server} cannot be reached: {reason}."""
+
+    code = "remote.unreachable"
+    remedy = "Check --server, and that the platform is served."
+    status = 502
+
+
 class PageNotFound(TenantryError):
     """There is no page here."""
 

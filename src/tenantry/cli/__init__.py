@@ -11,11 +11,14 @@ from typing import Final
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
-from tenantry.errors import TenantryError
+from tenantry.errors import TenantryError, UsageError
 
 USAGE: Final = 2
 INTERNAL: Final = "This is a fault of Tenantry: run it again with -v to see where, and report it."
 INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
+
+ELSEWHERE: Final = {"--server": "TENANTRY_SERVER", "--token": "TENANTRY_TOKEN"}
+"""Options before the noun, with the variables that stand for them: they lead every command to a platform elsewhere."""
 
 _START, _DAY, _RUN = Group.create_ordered("Begin"), Group.create_ordered("Every day"), Group.create_ordered("Run")
 
@@ -47,7 +50,10 @@ def build() -> App:
     app = App(
         name="tenantry",
         help="The control plane of a multi-tenant platform that one tenantry.toml describes.",
-        help_epilogue="Exit status: 0 done, 1 failed, 2 used wrongly, 3 refused, 4 not found.",
+        help_epilogue=(
+            "Before a noun, --server URL and --token TOKEN drive a platform elsewhere by its API.\n\n"
+            "Exit status: 0 done, 1 failed, 2 used wrongly, 3 refused, 4 not found."
+        ),
         version_flags=["--version"],
         default_parameter=Parameter(negative=""),
         help_format="plaintext",
@@ -70,7 +76,7 @@ def run(arguments: list[str]) -> int:
     """Run one command; returns its exit status. Errors are told on stderr, with --json as JSON."""
     as_json = "--json" in arguments
     try:
-        result = build()(arguments)
+        result = build()(_addressed(arguments))
     except CycloptsError as error:
         return _tell("usage", str(error).strip(), _usage_remedy(error), USAGE, as_json)
     except TenantryError as error:
@@ -85,6 +91,20 @@ def run(arguments: list[str]) -> int:
             raise
         return _tell("internal", f"{type(error).__name__}: {error}.", INTERNAL, 1, as_json)
     return result if isinstance(result, int) else 0
+
+
+def _addressed(arguments: list[str]) -> list[str]:
+    """The command behind --server and --token, which say where it is to be carried out."""
+    while arguments and arguments[0].partition("=")[0] in ELSEWHERE:
+        option, equals, value = arguments[0].partition("=")
+        rest = arguments[1:]
+        if not equals:
+            if not rest:
+                raise UsageError(given=option, wanted=f"{option} and a value")
+            value, rest = rest[0], rest[1:]
+        os.environ[ELSEWHERE[option]] = value
+        arguments = rest
+    return arguments
 
 
 def _usage_remedy(error: CycloptsError) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, cast
 
 from cyclopts import Group, Parameter
 
@@ -16,6 +17,11 @@ from tenantry.errors import UsageError
 
 if TYPE_CHECKING:
     from tenantry.platform import Platform
+    from tenantry.web.api.client import RemotePlatform
+
+SERVER: Final = "TENANTRY_SERVER"
+TOKEN: Final = "TENANTRY_TOKEN"  # noqa: S105 the name of a variable
+"""Where `tenantry --server URL --token TOKEN` puts what it was given."""
 
 GROUP: Final = Group("Options of every command", sort_key=1000)
 FLAG: Final = Parameter(show_default=False, negative="")
@@ -50,15 +56,29 @@ class Common:
 
     @asynccontextmanager
     async def platform(self) -> AsyncIterator[Platform]:
-        """The platform, open while the block runs."""
+        """The platform, open while the block runs: the one of tenantry.toml, or with --server the one there."""
         import logging
 
         from tenantry.platform import Platform
 
         level = logging.INFO if self.verbose else logging.WARNING
         logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
+        server = os.environ.get(SERVER)
+        if server:
+            async with _elsewhere(server) as remote:
+                yield cast("Platform", remote)
+            return
         async with Platform.open(self.config) as platform:
             yield platform
+
+
+def _elsewhere(server: str) -> AbstractAsyncContextManager[RemotePlatform]:
+    from tenantry.web.api.client import RemotePlatform
+
+    token = os.environ.get(TOKEN)
+    if not token:
+        raise UsageError(given=f"--server {server}", wanted=f"--token or {TOKEN} beside it")
+    return RemotePlatform.open(server, token)
 
 
 COMMON: Final = Common()

@@ -28,6 +28,8 @@ def plain(value: Any) -> Any:
     """A value as JSON can hold it. Fields that do not show in a dataclass's repr are secret, and left out."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value) if field.repr}
+    if hasattr(value, "model_dump"):  # what a platform elsewhere gave, which holds no secret
+        return value.model_dump(mode="json")
     match value:
         case Enum():
             return value.value

@@ -42,6 +42,20 @@ __all__ = ["Credentials", "PlannedStep", "Platform", "Source", "TenantDetails"]
 class Platform:
     """One platform, opened."""
 
+    operations: Operations
+    tenants: Tenants
+    hostnames: Hostnames
+    servers: Servers
+    migrations: Migrations
+    verification: Verification
+    rehearsals: Rehearsals
+    drifts: Drifts
+    audit: Audit
+    secrets: Secrets
+    admins: Admins
+    tokens: Tokens
+    organizations: Organizations
+
     def __init__(self, config: Config, registry: Registry) -> None:
         self.config = config
         self.registry = self._registry = registry

@@ -19,11 +19,13 @@ _SETTINGS: Final = ConfigDict(from_attributes=True, extra="ignore")
 
 @cache
 def model(kind: type) -> type[BaseModel]:
-    """The model of a dataclass. Fields that do not show in its repr are secret, and left out."""
+    """The model of a dataclass, its properties too. Fields that do not show in its repr are secret, and left out."""
     hints = typing.get_type_hints(kind)
     fields: dict[str, Any] = {
         field.name: (wire(hints[field.name]), ...) for field in dataclasses.fields(kind) if field.repr
     }
+    for name, made in inspect.getmembers(kind, lambda one: isinstance(one, property)):
+        fields[name] = (wire(typing.get_type_hints(made.fget)["return"]), ...)
     described = (inspect.getdoc(kind) or "").partition("\n")[0]
     return create_model(kind.__name__, __config__=_SETTINGS, __doc__=described, **fields)
 
