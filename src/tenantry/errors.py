@@ -379,6 +379,7 @@ class ConfigError(TenantryError):
 
     code = "config.invalid"
     remedy = "Correct it, then run `tenantry config check`."
+    status = 422
     exit_code = 2
 
 
@@ -568,6 +569,7 @@ class ServerUnfit(TenantryError):
 
     code = "server.unfit"
     remedy = "`tenantry server check {server}` names everything that is missing."
+    status = 422
     exit_code = 3
 
 

@@ -147,9 +147,23 @@ class Audit:
         self._registry = registry
 
     @verb("audit.list", "platform:read", Reach.LIST)
-    async def list(self, limit: int = 50, tenant: str | None = None, before: int | None = None) -> list[Entry]:
-        """The newest entries, newest first."""
-        return await self._registry.entries(limit=limit, subject=tenant, before=before, admin=sees_only())
+    async def list(
+        self,
+        limit: int = 50,
+        tenant: str | None = None,
+        before: int | None = None,
+        actor: str | None = None,
+        action: str | None = None,
+        since: str | None = None,
+        until: str | None = None,
+    ) -> list[Entry]:
+        """The newest entries, newest first.
+
+        `tenant` is a slug, or what else was changed; `action` is one ("tenant.suspend") or all of a noun ("tenant").
+        `since` and `until` are moments in UTC, or days: 2026-11-21.
+        """
+        filters = {"actor": actor, "action": action, "since": since, "until": until}
+        return await self._registry.entries(limit=limit, subject=tenant, before=before, admin=sees_only(), **filters)
 
     @verb("audit.verify", "platform:read", Reach.PLATFORM)
     async def verify(self) -> AuditReport:

@@ -73,10 +73,22 @@ class Operations:
             return len(await journal.workers(tx, self._tools.config.worker.dead_after))
 
     @verb("operation.items", "operations:read", Reach.OPERATION)
-    async def items(self, operation_id: str) -> Sequence[journal.Item]:
-        """All items of a fleet operation."""
+    async def items(
+        self, operation_id: str, state: StepState | None = None, limit: int | None = None, after: int = -1
+    ) -> Sequence[journal.Item]:
+        """The items of a fleet operation; `after` is the position of the last of the page before."""
         async with self._registry.read() as tx:
-            return await journal.items(tx, (await journal.get(tx, operation_id)).id)
+            found = await journal.get(tx, operation_id)
+            return await journal.items(tx, found.id, state=state, limit=limit, after=after)
+
+    def pausable(self, verb: str) -> bool:
+        """Whether operations of this verb work on many tenants, and so can rest between two batches."""
+        return VERBS[verb].pausable
+
+    @property
+    def verbs(self) -> Sequence[str]:
+        """What operations do."""
+        return sorted(VERBS)
 
     @verb("operation.follow", "operations:read", Reach.OPERATION)
     async def follow(self, operation_id: str) -> AsyncIterator[OperationDetails]:

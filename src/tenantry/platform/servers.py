@@ -78,11 +78,15 @@ class Servers:
         return await self._asked(rows) if ask else rows
 
     @verb("server.show", "platform:read", Reach.PLATFORM)
-    async def show(self, name: str) -> ServerDetails:
-        """One server and the tenants on it. Raises `ServerUnknown`."""
+    async def show(self, name: str, *, ask: bool = True) -> ServerDetails:
+        """One server and the tenants on it; unless told otherwise it is asked whether it answers.
+
+        Raises `ServerUnknown`.
+        """
         rows = await self._rows()
         self._tools.servers.get(name)
-        (row,) = await self._asked([row for row in rows if row.name == name])
+        found = [row for row in rows if row.name == name]
+        (row,) = await self._asked(found) if ask else found
         async with self._registry.read() as tx:
             left = [str(one.arguments["location"]) for one in await servers.remnants(tx, server=name)]
             return ServerDetails(row, await servers.tenants_on(tx, name, SHOWN), left)

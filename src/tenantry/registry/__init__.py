@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.exc import DBAPIError
 
 from tenantry.errors import RegistryBehind, RegistryMissing, RegistryUnavailable
@@ -83,17 +83,43 @@ class Registry:
         return len(keys)
 
     async def entries(
-        self, *, limit: int = 50, subject: str | None = None, before: int | None = None, admin: str | None = None
+        self,
+        *,
+        limit: int = 50,
+        subject: str | None = None,
+        before: int | None = None,
+        admin: str | None = None,
+        actor: str | None = None,
+        action: str | None = None,
+        since: str | None = None,
+        until: str | None = None,
     ) -> list[Entry]:
-        """The newest audit entries, newest first; of one admin, those about her tenants."""
-        query = select(tables.audit).order_by(tables.audit.c.seq.desc()).limit(limit)
-        if subject is not None:
-            query = query.where(tables.audit.c.subject == plain(subject))
-        if before is not None:
-            query = query.where(tables.audit.c.seq < before)
+        """The newest audit entries, newest first; of one admin, those about her tenants.
+
+        `action` is one ("tenant.suspend") or the noun of many ("tenant"); `since` and `until` are moments in UTC (RFC
+        3339) or the beginnings of such: the first counts, the last does not.
+        """
+        column = tables.audit.c
+        query = select(tables.audit).order_by(column.seq.desc()).limit(limit)
+        for wanted, condition in (
+            (subject, column.subject == plain(subject or "")),
+            (actor, column.actor == plain(actor or "")),
+            (
+                action,
+                or_(
+                    column.action == plain(action or ""),
+                    column.action.startswith(f"{plain(action or '')}.", autoescape=True),
+                ),
+            ),
+            (before, column.seq < (before or 0)),
+            (since, column.at >= plain(since or "")),
+            (until, column.at < plain(until or "")),
+        ):
+            if wanted is not None:
+                query = query.where(condition)
         if admin is not None:
             slugs = select(tables.tenant.c.slug).where(tables.tenant.c.id.in_(tables.tenants_of(admin)))
-            query = query.where(tables.audit.c.subject.in_(slugs))
+            query = query.where(column.subject.in_(slugs))
         async with self.read() as tx:
             return [Entry(**row._mapping) for row in await tx.all(query)]
 

@@ -47,8 +47,17 @@ class Tab:
     superadmin: bool = False  # whether it is theirs alone
 
 
-TABS: Final[list[Tab]] = [Tab("Tenants", "/admin/")]
-"""In the order in which they stand; each part adds its own."""
+TABS: Final[list[Tab]] = [
+    Tab("Tenants", "/admin/"),
+    Tab("Statistics", "/admin/statistics", superadmin=True),
+    Tab("Operations", "/admin/operations"),
+    Tab("Migrations", "/admin/migrations", superadmin=True),
+    Tab("Servers", "/admin/servers", superadmin=True),
+    Tab("Audit", "/admin/audit"),
+    Tab("Verify", "/admin/verify", superadmin=True),
+    Tab("Settings", "/admin/settings", superadmin=True),
+]
+"""In the order in which they stand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +85,8 @@ class Visit:
         told = self._told()
         response = render(self.here, template, status=status, **(given | {"told": told} | values))
         if told is not None and not self.request.headers.get("hx-request"):
-            response.delete_cookie(cookie(TOLD, self.request), path="/")
+            secure = self.request.url.scheme == "https"  # else a browser refuses to forget one of __Host-
+            response.delete_cookie(cookie(TOLD, self.request), path="/", secure=secure)
         return response
 
     def go(self, path: str, told: str = "", mood: str = "good") -> Response:
@@ -154,6 +164,8 @@ def _templates() -> Environment:
     environment.filters["day"] = _day
     environment.filters["moment"] = _moment
     environment.filters["size"] = _size
+    environment.filters["seconds"] = _seconds
+    environment.filters["number"] = "{:,}".format
     return environment
 
 
@@ -163,6 +175,14 @@ def _day(value: datetime | None) -> str:
 
 def _moment(value: datetime | None) -> str:
     return value.strftime("%Y-%m-%d %H:%M UTC") if value else "–"
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return ""
+    if value < 1:
+        return f"{value * 1000:.0f} ms"
+    return f"{value:.1f} s" if value < 100 else f"{value / 60:.1f} min"
 
 
 def _size(octets: float) -> str:

@@ -1,0 +1,96 @@
+"""The tab of verification: attacks on the isolation of tenants, and what came of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Form
+from starlette.responses import Response
+
+from tenantry.errors import TenantryError
+from tenantry.web.portal.frame import Visit, Visiting
+
+HERE: Final = "/admin/verify"
+RUNS: Final = 20
+
+NAMED: Final = 100
+"""Attacks of one outcome that are named; the signed report holds all."""
+
+KINDS: Final = {
+    "breaches": "Got through",
+    "untried": "Could not be tried, and counts as nothing",
+    "not_promised": "Got through where nothing else is promised",
+}
+
+router = APIRouter(prefix="/verify")
+
+
+@router.get("")
+async def index(visit: Visiting) -> Response:
+    """The last verification, and those before."""
+    return await _page(visit)
+
+
+async def _page(visit: Visit, problem: TenantryError | None = None, sample: str = "", tenants: str = "") -> Response:
+    with visit.acting():
+        last = await visit.platform.verification.last()
+        runs = await visit.platform.operations.list(verb="verify", limit=RUNS)
+    verify = visit.platform.config.verify
+    shown: dict[str, Any] = {"last": last, "runs": runs, "sample": sample, "tenants": tenants, "settings": verify}
+    status = problem.status if problem else 200
+    return visit.page("verify.html", status=status, current=HERE, problem=problem, **shown)
+
+
+@router.post("")
+async def start(
+    visit: Visiting,
+    sample: Annotated[str, Form(max_length=20)] = "",
+    tenants: Annotated[str, Form(max_length=10_000)] = "",
+) -> Response:
+    """Attack all tenants, a sample, or those named."""
+    slugs = tenants.replace(",", " ").split()
+    try:
+        with visit.acting():
+            operation = await visit.platform.verification.run(sample.strip() or None, slugs)
+    except TenantryError as error:
+        if error.status in (401, 403):
+            raise
+        return await _page(visit, error, sample, tenants)
+    return visit.go(f"/admin/operations/{operation.id}", "The verification is queued.")
+
+
+@router.get("/{operation_id}")
+async def one(visit: Visiting, operation_id: str) -> Response:
+    """What a verification found."""
+    found = await _report(visit, operation_id)
+    entries = {kind: _once(found["tenants"], kind) for kind in KINDS}
+    shown: dict[str, Any] = {"report": found, "entries": entries, "kinds": KINDS, "named": NAMED}
+    return visit.page("verify_report.html", current=HERE, **shown)
+
+
+@router.get("/{operation_id}/report.json")
+async def signed(visit: Visiting, operation_id: str) -> Response:
+    """The signed report, as a file."""
+    found = await _report(visit, operation_id)
+    text = json.dumps(found, ensure_ascii=False, indent=1) + "\n"
+    headers = {"Content-Disposition": f'attachment; filename="verify-{found["operation"]}.json"'}
+    return Response(text, media_type="application/json", headers=headers)
+
+
+async def _report(visit: Visit, operation_id: str) -> dict[str, Any]:
+    with visit.acting():
+        return await visit.platform.verification.report(operation_id)
+
+
+def _once(tenants: Iterable[Mapping[str, Any]], kind: str) -> list[dict[str, Any]]:
+    """One line for each attack on a resource, with how many tenants it was so with."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for tenant in tenants:
+        for entry in tenant[kind]:
+            line = found.setdefault(
+                (entry["resource"], entry["attack"]), {**entry, "tenant": tenant["tenant"], "tenants": 0}
+            )
+            line["tenants"] += 1
+    return list(found.values())
