@@ -27,7 +27,7 @@ class Person:
 
     async def get(self, path: str, **query: str) -> httpx.Response:
         """Look at a page."""
-        return await self.client.get(f"/admin{path}", params=query)
+        return await self.client.get(f"/admin{path}", params=query or None)
 
     async def send(
         self, path: str, form: Mapping[str, Any] | None = None, *, csrf: str | None = None, **more: Any
