@@ -13,6 +13,7 @@ from starlette.staticfiles import StaticFiles
 from tenantry.web.portal import (
     admins,
     audit,
+    create,
     me,
     migrations,
     operations,
@@ -20,6 +21,7 @@ from tenantry.web.portal import (
     progress,
     servers,
     signin,
+    tenant,
     tenants,
     verify,
 )
@@ -69,7 +71,22 @@ class Armour:
 
 def install(app: FastAPI) -> None:
     """Add all of it to the application."""
-    for part in (signin, progress, tenants, organizations, admins, operations, migrations, servers, audit, verify, me):
+    parts = (
+        signin,
+        progress,
+        tenants,
+        create,
+        tenant,
+        organizations,
+        admins,
+        operations,
+        migrations,
+        servers,
+        audit,
+        verify,
+        me,
+    )
+    for part in parts:
         app.include_router(part.router, prefix="/admin", include_in_schema=False)
     app.mount("/admin/static", StaticFiles(directory=STATIC), name="static")
 
