@@ -28,6 +28,7 @@ from tenantry.platform.operations import Operations
 from tenantry.platform.people import Admins, Organizations, Tokens
 from tenantry.platform.rehearse import Rehearsals
 from tenantry.platform.servers import Servers
+from tenantry.platform.statistics import Statistics
 from tenantry.platform.tenants import Credentials, Hostnames, PlannedStep, Source, TenantDetails, Tenants
 from tenantry.platform.verify import Verification
 from tenantry.registry import AuditReport, Entry, Registry, Vault, journal, tenants
@@ -71,6 +72,7 @@ class Platform:
         self.drifts = Drifts(self.tools)
         self.audit = Audit(registry)
         self.secrets = Secrets(registry)
+        self.statistics = Statistics(self.tools)
         self.admins = Admins(registry)
         self.tokens = Tokens(registry)
         self.organizations = Organizations(registry)

@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from tenantry.web.portal import audit, migrations, operations, progress, servers, signin, tenants, verify
+from tenantry.web.portal import audit, migrations, operations, progress, servers, signin, statistics, tenants, verify
 
 __all__ = ["Armour", "install"]
 
@@ -57,7 +57,7 @@ class Armour:
 
 def install(app: FastAPI) -> None:
     """Add all of it to the application."""
-    for part in (signin, progress, tenants, operations, migrations, servers, audit, verify):
+    for part in (signin, progress, tenants, operations, migrations, servers, audit, verify, statistics):
         app.include_router(part.router, prefix="/admin", include_in_schema=False)
     app.mount("/admin/static", StaticFiles(directory=STATIC), name="static")
 
