@@ -10,9 +10,35 @@ from fastapi import FastAPI, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from tenantry.web.portal import audit, migrations, operations, progress, servers, signin, statistics, tenants, verify
+from tenantry.web.portal import (
+    audit,
+    migrations,
+    operations,
+    palette,
+    progress,
+    servers,
+    settings,
+    signin,
+    statistics,
+    tenants,
+    verify,
+)
 
 __all__ = ["Armour", "install"]
+
+PARTS: Final = (
+    signin,
+    progress,
+    tenants,
+    statistics,
+    operations,
+    migrations,
+    servers,
+    audit,
+    verify,
+    settings,
+    palette,
+)
 
 STATIC: Final = Path(__file__).parents[1] / "static"
 
@@ -57,7 +83,7 @@ class Armour:
 
 def install(app: FastAPI) -> None:
     """Add all of it to the application."""
-    for part in (signin, progress, tenants, operations, migrations, servers, audit, verify, statistics):
+    for part in PARTS:
         app.include_router(part.router, prefix="/admin", include_in_schema=False)
     app.mount("/admin/static", StaticFiles(directory=STATIC), name="static")
 
