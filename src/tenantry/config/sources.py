@@ -198,6 +198,7 @@ def _put(values: dict[str, Any], names: list[str], value: Any) -> Key:
     old, short = table.get(key[-1]), _SHORT.get(key[-2]) if len(key) > 1 else None
     if short and isinstance(old, dict) and (not isinstance(value, dict) or {"env", "file"} & set(value)):
         old[short] = value  # the value alone changes; that it is secret stays
+        key.append(short)
     else:
         table[key[-1]] = _merged(old, value)
     return tuple(key)

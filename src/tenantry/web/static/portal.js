@@ -20,7 +20,7 @@ const asked = () => palette().querySelector("input");
 let going = false; // Enter was pressed before the list was there
 const go = () => {
   const list = palette().querySelector(".goals");
-  if (list.dataset.for !== asked().value.trim()) { going = true; htmx.trigger(asked(), "palette"); return; }
+  if (list?.dataset.for !== asked().value.trim()) { going = true; htmx.trigger(asked(), "palette"); return; }
   going = false;
   list.querySelector("a")?.click();
 };
