@@ -362,8 +362,11 @@ async def import_(
     common: Common = COMMON,
 ) -> None:
     """Make every tenant of a CSV file. Each bad row is named with its line, and the others go on."""
+    from tenantry.platform.csvfile import text_of
+
+    text = text_of(file)  # which the platform, elsewhere perhaps, could not read
     async with common.platform() as platform:
-        operation = await platform.tenants.import_csv(file, blueprint, plan)
+        operation = await platform.tenants.import_text(text, str(file), blueprint, plan)
         ended = await carry_out(platform, operation, common.out, wait)
     if ended and common.json:
         common.out.data(ended)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -33,43 +33,53 @@ class Row:
     fault: str | None = None
 
 
-def read(path: Path) -> list[Row]:
-    """The rows of a CSV file with a heading. A row without a slug gets one made of its name.
-
-    Raises `ConfigError`, naming the line, when the file as a whole cannot be read.
-    """
+def text_of(path: Path) -> str:
+    """What a CSV file holds. Raises `ConfigError` where it cannot be read, naming the line that is not UTF-8."""
     try:
-        text = path.read_text("utf-8-sig")
+        return decoded(path.read_bytes(), str(path))
     except FileNotFoundError:
         raise ConfigError(f"There is no '{path}'.", remedy="Name a CSV file.") from None
     except OSError as error:
         raise ConfigError(f"'{path}' cannot be read: {error.strerror}.", remedy="Name a CSV file.") from error
+
+
+def decoded(content: bytes, file: str) -> str:
+    """The text of a file. Raises `ConfigError`, naming the line that is not UTF-8."""
+    try:
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise ConfigError(f"{path}, line {line}: this is not UTF-8.", remedy="Save the file as UTF-8.") from error
+        line = content[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{file}, line {line}: this is not UTF-8.", remedy="Save the file as UTF-8.") from error
+
+
+def rows_of(text: str, file: str) -> list[Row]:
+    """The rows of a CSV text with a heading. A row without a slug gets one made of its name.
+
+    Raises `ConfigError`, naming the line, when the text as a whole cannot be read.
+    """
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     heading = [name.strip() for name in reader.fieldnames or []]
     if not {"slug", "name"} & set(heading):
         raise ConfigError(
-            f"{path}, line 1: the heading has neither 'slug' nor 'name', but: {', '.join(heading) or 'nothing'}.",
+            f"{file}, line 1: the heading has neither 'slug' nor 'name', but: {', '.join(heading) or 'nothing'}.",
             remedy="Name the columns slug, name, plan, blueprint, and any value of the blueprint.",
         )
     twice = next((name for name in heading if name and heading.count(name) > 1), None)
     if twice:
-        raise ConfigError(f"{path}, line 1: the heading has '{twice}' twice.", remedy="Name each column once.")
+        raise ConfigError(f"{file}, line 1: the heading has '{twice}' twice.", remedy="Name each column once.")
     reader.fieldnames = heading
     try:
         rows = [_row(reader.line_num, cells) for cells in reader]
     except csv.Error as error:
-        raise ConfigError(f"{path}, line {reader.line_num + 1}: {error}.", remedy="Correct the quotes.") from error
+        raise ConfigError(f"{file}, line {reader.line_num + 1}: {error}.", remedy="Correct the quotes.") from error
     if len(rows) > MAX_ROWS:
-        raise ConfigError(f"'{path}' has {len(rows):,} rows.", remedy=f"Import at most {MAX_ROWS:,} at a time.")
+        raise ConfigError(f"'{file}' has {len(rows):,} rows.", remedy=f"Import at most {MAX_ROWS:,} at a time.")
     return rows
 
 
 def _row(line: int, cells: Mapping[str, Any]) -> Row:
-    known = {name: (cells.get(name) or "").strip() for name in COLUMNS}
-    settings = {key: value.strip() for key, value in cells.items() if key and key not in COLUMNS and value}
+    known = {name: _bare((cells.get(name) or "").strip()) for name in COLUMNS}
+    settings = {key: _bare(value.strip()) for key, value in cells.items() if key and key not in COLUMNS and value}
     slug = known["slug"] or slugify(known["name"], max_length=SLUG_LENGTH, word_boundary=True)
     fault = "it has more cells than the heading" if any(cells.get(None) or ()) else None  # type: ignore[call-overload]
     return Row(line, slug, known["name"] or None, known["plan"] or None, known["blueprint"] or None, settings, fault)
@@ -87,3 +97,19 @@ def item(row: Row, used: Mapping[str, str], describe: Callable[[Row], dict[str, 
         named = error.as_dict() | {"message": f"line {row.line}: {error.message}"}
         return journal.NewItem(REFUSED, row.slug, {"line": row.line}, named)
     return journal.NewItem(0, row.slug, {**arguments, "line": row.line})
+
+
+FORMULA: Final = "=+-@\t\r"
+"""What spreadsheets take for the beginning of a formula."""
+
+
+def written(rows: Iterable[Sequence[str]]) -> str:
+    """Rows as CSV (RFC 4180). A cell that a spreadsheet would take for a formula begins with an apostrophe."""
+    out = io.StringIO(newline="")
+    csv.writer(out).writerows([f"'{cell}" if cell[:1] in FORMULA and cell else cell for cell in row] for row in rows)
+    return out.getvalue()
+
+
+def _bare(cell: str) -> str:
+    """A cell without the apostrophe that `written` put there."""
+    return cell[1:] if cell[:1] == "'" and cell[1:2] and cell[1] in FORMULA else cell

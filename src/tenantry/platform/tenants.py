@@ -114,12 +114,28 @@ class Tenants:
         blueprint: str | None = None,
         limit: int = 100,
         after: str | None = None,
+        plan: str | None = None,
+        sort: str = "slug",
+        before: str | None = None,
     ) -> Sequence[TenantRow]:
-        """Tenants in the order of their slugs; `after` is the last slug of the page before."""
+        """Tenants in the order of their slugs; `after` is the last slug of the page before.
+
+        `sort` is slug, name, created or status, with "-" before it for the other direction. `after` and `before` are
+        then cursors: the name, moment or status, a space, and the slug. Raises `InvalidRequest`.
+        """
+        wanted = {"search": search, "status": status, "blueprint": blueprint, "plan": plan}
         async with self._registry.read() as tx:
             return await tenants.page(
-                tx, search=search, status=status, blueprint=blueprint, after=after, limit=limit, admin=sees_only()
+                tx, **wanted, sort=sort, after=after, before=before, limit=limit, admin=sees_only()
             )
+
+    @verb("tenant.slug", "tenants:read", Reach.LIST)
+    async def check_slug(self, slug: str) -> str:
+        """The slug itself, where a tenant could have it. Raises `InvalidSlug`, `ReservedSlug` or `SlugTaken`."""
+        check_slug(slug, self._config.platform.reserved)
+        async with self._registry.read() as tx:
+            await create.refuse_taken(tx, slug)
+        return slug
 
     @verb("tenant.show", "tenants:read", Reach.TENANT)
     async def show(self, slug: str) -> TenantDetails:
@@ -359,16 +375,23 @@ class Tenants:
     def _seal(self, tenant_id: str, sealed_key: bytes, name: str, value: Any) -> bytes:
         return self._registry.vault.seal(tenant_id, sealed_key, VALUE + name, json.dumps(value))
 
-    @verb("tenant.import", "tenants:write", Reach.PLATFORM)
     async def import_csv(
         self, path: Path | str, blueprint: str | None = None, plan: str | None = None
     ) -> journal.Operation:
-        """Create every tenant of a CSV file with the columns slug, name, plan, blueprint and any of the values.
+        """`import_text` of a file here. Raises `ConfigError` also where it cannot be read."""
+        return await self.import_text(csvfile.text_of(Path(path)), str(path), blueprint, plan)
+
+    @verb("tenant.import", "tenants:write", Reach.PLATFORM)
+    async def import_text(
+        self, text: str, file: str = "the list", blueprint: str | None = None, plan: str | None = None
+    ) -> journal.Operation:
+        """Create every tenant of a CSV text with the columns slug, name, plan, blueprint and any of the values.
 
         A row that cannot be is kept as a failed item with its line, and the others go on. Raises `ConfigError` when the
-        file itself cannot be read, and `LimitReached` when it has more rows than the platform has room.
+        text as a whole cannot be read, and `LimitReached` when it has more rows than the platform has room. `file` is
+        what errors and the audit log call it.
         """
-        rows = csvfile.read(Path(path))
+        rows = csvfile.rows_of(text, file)
         good: list[csvfile.Row] = []
         items: list[journal.NewItem] = []
         async with self._registry.write() as tx:
@@ -381,9 +404,9 @@ class Tenants:
                     used[row.slug] = f"on line {row.line} as well"
             await create.refuse_full(tx, self._tools, len(good))
             operation_id = new_id()
-            arguments = {"file": str(path), "rows": len(rows)}
+            arguments = {"file": file, "rows": len(rows)}
             await journal.submit(tx, operation_id, "import", [("tenants", "")], arguments=arguments, items=items)
-            tx.audit("tenant.import", Path(path).name, rows=len(rows), operation=operation_id)
+            tx.audit("tenant.import", Path(file).name, rows=len(rows), operation=operation_id)
             return await journal.get(tx, operation_id)
 
     def _describe(self, row: csvfile.Row, blueprint: str | None, plan: str | None) -> dict[str, Any]:

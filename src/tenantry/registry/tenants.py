@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, Table, Text, and_, cast, delete, func, insert, or_, select, update
+from sqlalchemy import Column, ColumnElement, Select, Table, Text, and_, cast, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
-from tenantry.errors import HostTaken, SlugTaken, TenantNotFound
+from tenantry.errors import HostTaken, InvalidRequest, SlugTaken, TenantNotFound
 from tenantry.model import Environment, Place, Status, Tenant
 from tenantry.registry import tables
 from tenantry.registry.database import IN_LIMIT, Transaction, chunks, now, plain
@@ -78,18 +78,34 @@ async def find(tx: Transaction, slug: str) -> TenantRow:
     return TenantRow(*row)
 
 
+SORTS: Final[Mapping[str, Column[Any]]] = {
+    "slug": tables.tenant.c.slug,
+    "name": tables.tenant.c.folded,
+    "created": tables.tenant.c.created,
+    "status": tables.tenant.c.status,
+}
+"""By what lists of tenants are ordered; tenants that are alike in it, by their slugs."""
+
+
 async def page(
     tx: Transaction,
     *,
     search: str | None = None,
     status: str | None = None,
     blueprint: str | None = None,
+    plan: str | None = None,
+    sort: str = "slug",
     after: str | None = None,
+    before: str | None = None,
     limit: int = 100,
     admin: str | None = None,
 ) -> list[TenantRow]:
-    """Tenants in the order of their slugs, those after a slug, at most `limit`; of one admin, those assigned to her."""
-    query = select(*_ROW).order_by(tables.tenant.c.slug).limit(limit)
+    """Tenants in an order, those after or before a cursor, at most `limit`; of one admin, those assigned to her.
+
+    `sort` is one of `SORTS`, with "-" before it for the other direction; a cursor is what `cursor` makes of a row.
+    Raises `InvalidRequest` for others.
+    """
+    query = select(*_ROW).limit(limit)
     if search:
         query = query.where(
             or_(
@@ -99,14 +115,47 @@ async def page(
                 )
             )
         )
-    for column, value in ((tables.tenant.c.status, status), (tables.tenant.c.blueprint, blueprint)):
+    columns = tables.tenant.c
+    for column, value in ((columns.status, status), (columns.blueprint, blueprint), (columns.plan, plan)):
         if value:
             query = query.where(column == plain(value))
-    if after:
-        query = query.where(tables.tenant.c.slug > plain(after))
     if admin:
-        query = query.where(tables.tenant.c.id.in_(tables.tenants_of(admin)))
-    return [TenantRow(*row) for row in await tx.all(query)]
+        query = query.where(columns.id.in_(tables.tenants_of(admin)))
+    falling = sort.startswith("-")
+    key = SORTS.get(sort.removeprefix("-"))
+    if key is None:
+        raise InvalidRequest(where="sort", reason=f"'{sort[:40]}' is none of {', '.join(SORTS)}")
+    if after:
+        query = query.where(_beyond(key, after, falling))
+    if before:
+        query = query.where(_beyond(key, before, not falling))
+    back = bool(before) and not after
+    ways = [column.desc() if falling is not back else column.asc() for column in dict.fromkeys((key, columns.slug))]
+    rows = [TenantRow(*row) for row in await tx.all(query.order_by(*ways))]
+    return rows[::-1] if back else rows
+
+
+def cursor(row: TenantRow, sort: str = "slug") -> str:
+    """Where a row stands in an order: what `page` goes on from."""
+    name = sort.removeprefix("-")
+    keys = {"name": fold(row.name), "created": row.created.isoformat(), "status": row.status}
+    return f"{keys[name]} {row.slug}" if name in keys else row.slug
+
+
+def _beyond(key: Column[Any], place: str, falling: bool) -> ColumnElement[bool]:
+    """Whether a row stands behind a cursor, in this direction."""
+    text, _, slug = plain(place).rpartition(" ")
+    value: Any = text
+    if key is tables.tenant.c.created:
+        try:
+            value = datetime.fromisoformat(text)
+        except ValueError:
+            raise InvalidRequest(where="after", reason=f"'{place[:60]}' is no place in this order") from None
+    own = tables.tenant.c.slug
+    further = own < slug if falling else own > slug
+    if key is own:
+        return further
+    return or_(key < value if falling else key > value, and_(key == value, further))
 
 
 async def count(tx: Transaction) -> int:

@@ -22,6 +22,9 @@ from tenantry.web.house import opened
 LONGEST: Final = 10_000
 """Characters of one text, and entries of one list, that are taken."""
 
+LONGEST_LIST: Final = 4_000_000
+"""Characters of a list of tenants, as a CSV file has it."""
+
 PAGE: Final = 1_000
 """The most entries of one page."""
 
@@ -106,7 +109,7 @@ def _bounded(name: str, hint: Any) -> Any:
     """A type with the longest text and list that is taken; numbers within what every database can hold."""
     arguments = typing.get_args(hint)
     if hint is str:
-        return Annotated[str, Field(max_length=LONGEST)]
+        return Annotated[str, Field(max_length=LONGEST_LIST if name == "text" else LONGEST)]
     if hint is int:
         return Annotated[int, Field(ge=-(2**31), lt=2**31)]
     if type(None) in arguments:

@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from tenantry.errors import InvalidRequest, PageNotFound, TenantryError, TooManyTries
@@ -65,6 +66,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(TenantryError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _plain)
+    app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _broken)
 
 
@@ -101,6 +103,11 @@ async def _plain(request: Request, error: Exception) -> Response:
     headers = {name.replace("-", "_"): value for name, value in (error.headers or {}).items()}
     codes = {404: "route.unknown", 405: "route.method"}
     return answer(error.status_code, codes.get(error.status_code, "request.invalid"), str(error.detail), **headers)
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    """Nobody reads this: the browser took its request back, as it does while somebody types on."""
+    return Response(status_code=400)
 
 
 async def _broken(request: Request, error: Exception) -> Response:

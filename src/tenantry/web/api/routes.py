@@ -30,6 +30,8 @@ ROUTES: Final = (
     Route("GET", "/tenants", "tenant.list"),
     Route("POST", "/tenants", "tenant.create", 202),
     Route("POST", "/tenants/-/plan", "tenant.plan_create"),
+    Route("GET", "/tenants/-/slugs/{slug}", "tenant.slug"),
+    Route("POST", "/tenants/-/import", "tenant.import", 202),
     Route("POST", "/tenants/-/rotate", "tenant.rotate", 202),
     Route("GET", "/tenants/{slug}", "tenant.show"),
     Route("PATCH", "/tenants/{slug}", "tenant.edit", 202),

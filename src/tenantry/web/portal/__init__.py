@@ -12,6 +12,7 @@ from starlette.staticfiles import StaticFiles
 
 from tenantry.web.portal import (
     audit,
+    create,
     migrations,
     operations,
     palette,
@@ -20,6 +21,7 @@ from tenantry.web.portal import (
     settings,
     signin,
     statistics,
+    tenant,
     tenants,
     verify,
 )
@@ -30,6 +32,8 @@ PARTS: Final = (
     signin,
     progress,
     tenants,
+    create,
+    tenant,
     statistics,
     operations,
     migrations,

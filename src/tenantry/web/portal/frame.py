@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hmac
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -85,7 +85,8 @@ class Visit:
         told = self._told()
         response = render(self.here, template, status=status, **(given | {"told": told} | values))
         if told is not None and not self.request.headers.get("hx-request"):
-            response.delete_cookie(cookie(TOLD, self.request), path="/")
+            secure = self.request.url.scheme == "https"  # else a browser refuses to forget one of __Host-
+            response.delete_cookie(cookie(TOLD, self.request), path="/", secure=secure)
         return response
 
     def go(self, path: str, told: str = "", mood: str = "good") -> Response:
@@ -121,7 +122,15 @@ async def visit(request: Request) -> Visit:
     return Visit(request, here, principal, session)
 
 
-Visiting = Annotated[Visit, Depends(visit)]
+async def visiting(request: Request) -> AsyncIterator[Visit]:
+    """The same, for as long as the request is answered; files that came with a form are gone afterwards."""
+    try:
+        yield await visit(request)
+    finally:
+        await request.close()
+
+
+Visiting = Annotated[Visit, Depends(visiting)]
 
 
 def csrf(here: Opened, session: str) -> str:

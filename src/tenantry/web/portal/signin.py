@@ -80,7 +80,7 @@ async def sign_out(visit: Visiting) -> Response:
     """End the session here."""
     await visit.here.sign_in.sign_out(visit.principal)
     response = RedirectResponse("/admin/sign-in", 303)
-    response.delete_cookie(cookie(SESSION, visit.request), path="/")
+    response.delete_cookie(cookie(SESSION, visit.request), path="/", secure=visit.request.url.scheme == "https")
     return response
 
 

@@ -8,6 +8,10 @@ document.addEventListener("click", async (event) => {
   button.textContent = "Copied";
   setTimeout(() => { button.textContent = before; }, 1500);
 });
+document.addEventListener("change", (event) => {
+  const name = event.target.dataset.ticks;
+  if (name) event.target.form.querySelectorAll(`[type=checkbox][name="${name}"]`).forEach((box) => { box.checked = event.target.checked; });
+});
 const told = (root) => root.querySelectorAll("time[datetime]").forEach((time) => {
   time.textContent = new Date(time.dateTime).toLocaleString([], {dateStyle: "medium", timeStyle: "short"});
 });

@@ -1,0 +1,242 @@
+"""The page of one tenant, and what is done to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, Form
+from starlette.responses import Response
+
+from tenantry.errors import NotConfirmed, TenantryError
+from tenantry.platform import TenantDetails
+from tenantry.registry.journal import Operation
+from tenantry.web.portal.fields import emptied, fields_of, settings_of, typed_of
+from tenantry.web.portal.frame import Visit, Visiting, render
+from tenantry.web.portal.progress import progress
+
+AUDITED: Final = 10
+"""Entries of the audit log that the page shows."""
+
+router = APIRouter(prefix="/tenants/{slug}")
+
+Text = Annotated[str, Form(max_length=2000)]
+
+
+def address_of(visit: Visit, found: TenantDetails) -> str | None:
+    """Where a tenant is opened in a browser: its first hostname, at the port and by the protocol used here."""
+    host = next((row.name for row in found.hostnames if row.canonical and row.former_until is None), None)
+    if host is None:
+        return None
+    here = urlsplit(visit.platform.config.platform.url or str(visit.request.base_url))
+    return f"{here.scheme}://{host}{f':{here.port}' if here.port else ''}/"
+
+
+@router.get("")
+async def show(visit: Visiting, slug: str) -> Response:
+    """All of it."""
+    return await _page(visit, slug)
+
+
+async def _page(visit: Visit, slug: str, problem: TenantryError | None = None, **more: Any) -> Response:
+    platform = visit.platform
+    with visit.acting():
+        found = await platform.tenants.show(slug)
+        caveats = await platform.tenants.caveats(slug)
+        entries = await platform.audit.list(AUDITED, slug)
+    newest = found.operations[0] if found.operations else None
+    under_way = await progress(visit, newest.id) if newest and _matters(newest) else {"details": None, "workers": 0}
+    shown: dict[str, Any] = {
+        "tenant": found,
+        "row": found.row,
+        "address": address_of(visit, found) if found.tenant.status.served else None,
+        "caveats": caveats,
+        "entries": entries,
+        "host": "",
+        "credentials": None,
+        "login": None,
+        **under_way,
+    }
+    status = problem.status if problem else 200
+    return visit.page("tenant.html", status=status, current="/admin/", problem=problem, **(shown | more))
+
+
+def _matters(operation: Operation) -> bool:
+    """Whether the page shows its steps: it is not over, or failed."""
+    return operation.ended is None or operation.error is not None
+
+
+@router.get("/connection")
+async def connection(visit: Visiting, slug: str) -> Response:
+    """Test every part of it now, and measure it: a part of its page, and a page of its own."""
+    problem = usage = None
+    with visit.acting():
+        findings = await visit.platform.tenants.check(slug)
+        try:
+            usage = await visit.platform.tenants.measure(slug)
+        except TenantryError as error:
+            problem = error
+    shown: dict[str, Any] = {"slug": slug, "findings": findings, "usage": usage, "unmeasured": problem}
+    if visit.request.headers.get("hx-request"):
+        return render(visit.here, "_connection.html", **shown)
+    return visit.page("tenant_connection.html", current="/admin/", **shown)
+
+
+@router.post("/credentials")
+async def credentials(visit: Visiting, slug: str) -> Response:
+    """Show the first password: now, and never again."""
+    with visit.acting():
+        found = await visit.platform.tenants.credentials(slug)
+    if found is None:
+        return visit.go(f"/admin/tenants/{slug}", "The first password was shown before, or there is none.", "warn")
+    return await _page(visit, slug, credentials=found)
+
+
+@router.post("/login")
+async def login(visit: Visiting, slug: str, resource: Text, environment: Text) -> Response:
+    """Show the login of a part that lies on a server; the audit log tells who asked."""
+    try:
+        with visit.acting():
+            found = await visit.platform.tenants.login(slug, resource, environment)
+    except TenantryError as error:
+        return await _page(visit, slug, error)
+    return await _page(visit, slug, login=found)
+
+
+# --- changing -----------------------------------------------------------------------------------------------------
+
+
+@router.get("/edit")
+async def edit_form(visit: Visiting, slug: str) -> Response:
+    """The form of what can be changed."""
+    return await _edit_page(visit, slug)
+
+
+@router.post("/edit")
+async def edit(visit: Visiting, slug: str) -> Response:
+    """Change its name, plan and values."""
+    typed = {key: str(value) for key, value in (await visit.request.form()).items()}
+    try:
+        with visit.acting():
+            found = await visit.platform.tenants.show(slug)
+            blueprint = visit.platform.config.blueprints[found.row.blueprint]
+            name, plan = typed.get("name", ""), typed.get("plan") or None
+            unset = emptied(blueprint, typed, found.tenant.settings)
+            await visit.platform.tenants.edit(slug, name, plan, settings_of(blueprint, typed), unset)
+    except TenantryError as error:
+        return await _edit_page(visit, slug, error, typed)
+    return visit.go(f"/admin/tenants/{slug}", f"{slug} is being changed.")
+
+
+@router.post("/rename")
+async def rename(visit: Visiting, slug: str, to: Text) -> Response:
+    """Give it another slug."""
+    try:
+        with visit.acting():
+            operation = await visit.platform.tenants.rename(slug, to.strip())
+    except TenantryError as error:
+        return await _edit_page(visit, slug, error, to=to)
+    return visit.go(f"/admin/tenants/-/made/{operation.id}")
+
+
+async def _edit_page(
+    visit: Visit,
+    slug: str,
+    problem: TenantryError | None = None,
+    typed: Mapping[str, str] | None = None,
+    to: str = "",
+) -> Response:
+    with visit.acting():
+        found = await visit.platform.tenants.show(slug)
+    if typed is None:
+        standing = {"name": found.row.name, "plan": found.row.plan or ""} | typed_of(found.tenant.settings)
+        typed = standing
+    config = visit.platform.config
+    shown = {
+        "row": found.row,
+        "typed": {key: typed.get(key, "") for key in ("name", "plan")},
+        "to": to or slug,
+        "plans": {key: value.title for key, value in config.plans.items()},
+        "fields": fields_of(config.blueprints[found.row.blueprint], typed),
+    }
+    status = problem.status if problem else 200
+    return visit.page("tenant_edit.html", status=status, current="/admin/", problem=problem, **shown)
+
+
+@router.post("/suspend")
+async def suspend(visit: Visiting, slug: str, reason: Text = "") -> Response:
+    """Refuse its requests from now on."""
+    try:
+        with visit.acting():
+            await visit.platform.tenants.suspend(slug, reason.strip())
+    except TenantryError as error:
+        return await _page(visit, slug, error)
+    return visit.go(f"/admin/tenants/{slug}", f"{slug} is being suspended. Its data stay as they are.")
+
+
+@router.post("/resume")
+async def resume(visit: Visiting, slug: str) -> Response:
+    """Serve it again."""
+    try:
+        with visit.acting():
+            await visit.platform.tenants.resume(slug)
+    except TenantryError as error:
+        return await _page(visit, slug, error)
+    return visit.go(f"/admin/tenants/{slug}", f"{slug} is being resumed.")
+
+
+# --- hostnames ----------------------------------------------------------------------------------------------------
+
+
+@router.post("/hostnames")
+async def add_hostname(visit: Visiting, slug: str, host: Text, environment: Text = "production") -> Response:
+    """Let one more name lead to it."""
+    try:
+        with visit.acting():
+            name = await visit.platform.hostnames.add(slug, host.strip(), environment)
+    except TenantryError as error:
+        return await _page(visit, slug, error, host=host)
+    return visit.go(f"/admin/tenants/{slug}", f"{name} leads to {slug}. Let its DNS point to this platform.")
+
+
+@router.post("/hostnames/remove")
+async def remove_hostname(visit: Visiting, slug: str, host: Text) -> Response:
+    """Let a name lead nowhere."""
+    try:
+        with visit.acting():
+            name = await visit.platform.hostnames.remove(host)
+    except TenantryError as error:
+        return await _page(visit, slug, error)
+    return visit.go(f"/admin/tenants/{slug}", f"{name} leads nowhere any more.")
+
+
+# --- removing -----------------------------------------------------------------------------------------------------
+
+
+@router.get("/delete")
+async def delete_form(visit: Visiting, slug: str) -> Response:
+    """What is going to be removed, and where the slug is typed to confirm it."""
+    return await _delete_page(visit, slug)
+
+
+@router.post("/delete")
+async def delete(visit: Visiting, slug: str, confirmed: Text = "") -> Response:
+    """Remove it and everything of it, where its slug was typed."""
+    try:
+        if confirmed.strip() != slug:
+            raise NotConfirmed(slug=slug, remedy=f"Type '{slug}' to remove it.")
+        with visit.acting():
+            operation = await visit.platform.tenants.destroy(slug)
+    except TenantryError as error:
+        return await _delete_page(visit, slug, error)
+    return visit.go(f"/admin/operations/{operation.id}", f"{slug} is being removed.", "warn")
+
+
+async def _delete_page(visit: Visit, slug: str, problem: TenantryError | None = None) -> Response:
+    with visit.acting():
+        found = await visit.platform.tenants.show(slug)
+        planned = await visit.platform.tenants.plan_destroy(slug)
+    status = problem.status if problem else 200
+    shown = {"row": found.row, "planned": planned, "problem": problem}
+    return visit.page("tenant_delete.html", status=status, current="/admin/", **shown)
