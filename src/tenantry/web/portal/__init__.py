@@ -15,15 +15,34 @@ from tenantry.web.portal import (
     create,
     migrations,
     operations,
+    palette,
     progress,
     servers,
+    settings,
     signin,
+    statistics,
     tenant,
     tenants,
     verify,
 )
 
 __all__ = ["Armour", "install"]
+
+PARTS: Final = (
+    signin,
+    progress,
+    tenants,
+    create,
+    tenant,
+    statistics,
+    operations,
+    migrations,
+    servers,
+    audit,
+    verify,
+    settings,
+    palette,
+)
 
 STATIC: Final = Path(__file__).parents[1] / "static"
 
@@ -68,7 +87,7 @@ class Armour:
 
 def install(app: FastAPI) -> None:
     """Add all of it to the application."""
-    for part in (signin, progress, tenants, create, tenant, operations, migrations, servers, audit, verify):
+    for part in PARTS:
         app.include_router(part.router, prefix="/admin", include_in_schema=False)
     app.mount("/admin/static", StaticFiles(directory=STATIC), name="static")
 
