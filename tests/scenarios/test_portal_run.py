@@ -18,6 +18,7 @@ from tenantry.config import load
 from tenantry.errors import AuditBroken
 from tenantry.identity.principal import AdminRole
 from tenantry.identity.signin import Client, SignIn
+from tenantry.operations.measure import measure_some
 from tenantry.platform import Platform
 from tenantry.web.site import site
 
@@ -80,8 +81,8 @@ async def world(ground: g.Ground) -> AsyncIterator[World]:
         yield World(platform, *visitors)
 
 
-SHARED = ("operations", "audit")
-SUPERADMINS = ("migrations", "servers", "verify")
+SHARED = ("operations", "audit", "palette")
+SUPERADMINS = ("statistics", "migrations", "servers", "verify", "settings")
 
 
 async def test_pages_show_for_whom_they_are(ground: g.Ground) -> None:
@@ -265,3 +266,71 @@ async def test_a_server_is_drained_closed_by_name_and_opened(ground: g.Ground) -
         assert (await here.root.post("servers", name="db2", url="postgresql://a:hush@127.0.0.1:1/x")).status_code >= 400
         assert (await here.root.get("servers/db9")).status_code == 404
         assert "is forgotten" in (await here.root.post("servers/db1/remove", typed="db1")).text
+
+
+async def test_the_platform_is_counted(ground: g.Ground) -> None:
+    """Tenants, what they take up once it was measured, operations of the day; each picture says it in words."""
+    async with world(ground) as here:
+        before = await here.platform.statistics.show()
+        assert (before.storage.measured, before.storage.bytes, before.largest) == (0, 0, [])
+        assert "Nothing was measured yet" in (await here.root.get("statistics")).text
+        await measure_some(here.platform.tools)
+        found = await here.platform.statistics.show(days=7)
+        assert found.tenants == found.growth[-1].tenants == 2
+        assert found.growth[0].tenants == 0
+        assert len(found.growth) == len(found.operations) == 7
+        assert (found.operations[-1].done, found.operations[-1].failed) == (2, 0)
+        assert found.storage.measured == found.storage.resources == 6
+        usage = [await here.platform.tenants.measure(slug) for slug in ("acme", "umbrella")]
+        assert found.storage.bytes == sum(one.bytes for one in usage) > 0
+        assert {one.name for one in found.largest} == {"acme", "umbrella"}
+        assert (found.admins, found.sessions) == (2, 2)
+        page = (await here.root.get("statistics", days=7)).text
+        assert "<title>Operations by day</title><desc>2 done, 0 cancelled, 0 failed, 0 open</desc>" in page
+        assert (await here.root.get("statistics", days=0)).status_code == 422
+
+
+async def test_what_is_measured_stays_where_it_cannot_be_measured_again(ground: g.Ground) -> None:
+    """A tenant's part that is out of reach keeps its last figure, and holds up no other."""
+    async with world(ground) as here:
+        await measure_some(here.platform.tools)
+        before = (await here.platform.statistics.show()).storage
+        ground.control("UPDATE resource SET measured = NULL")
+        ground.sql("umbrella", "INSERT INTO page (title) VALUES ('one more')")
+        ground.database("acme").write_bytes(b"this is no database" * 100)
+        await measure_some(here.platform.tools)
+        after = (await here.platform.statistics.show()).storage
+        assert after.rows == before.rows + 1
+        assert after.measured == before.measured
+
+
+async def test_settings_say_where_they_come_from_and_no_secret(
+    ground: g.Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line of the file, a variable, or the default; what is secret is covered."""
+    monkeypatch.setenv("TENANTRY_WORKER__CONCURRENCY", "3")
+    monkeypatch.setenv("TENANTRY_BLUEPRINTS__SITE__VALUES__SMTP_PASSWORD", "hush-hush")
+    async with world(ground) as here:
+        found = {row.key: row for row in await here.platform.settings()}
+        assert found["worker.concurrency"].source == "TENANTRY_WORKER__CONCURRENCY"
+        assert (found["platform.name"].value, found["platform.name"].source) == ('"Ground"', "tenantry.toml:3")
+        assert found["worker.heartbeat"].source == "default"
+        page = (await here.root.get("settings")).text
+        assert "hush-hush" not in page
+        assert ground.key not in page
+        only = (await here.root.get("settings", search="worker", written="true")).text
+        assert "worker.concurrency" in only
+        assert "worker.heartbeat" not in only
+        assert "No setting is like that" in (await here.root.get("settings", search="<b>")).text
+
+
+async def test_the_palette_finds_what_one_may_reach(ground: g.Ground) -> None:
+    """Pages, actions and tenants; an admin is led nowhere that is closed to her."""
+    async with world(ground) as here:
+        found = (await here.root.get("palette", search="umb")).text
+        assert 'href="/admin/tenants/umbrella"' in found
+        assert "/admin/tenants/umbrella" not in (await here.ana.get("palette", search="umb")).text
+        assert 'href="/admin/tenants/acme"' in (await here.ana.get("palette", search="acme")).text
+        assert "Verify the isolation" in (await here.root.get("palette", search="isolation ver")).text
+        assert "Verify the isolation" not in (await here.ana.get("palette")).text
+        assert "Nothing is called so" in (await here.root.get("palette", search="<script>")).text

@@ -15,13 +15,17 @@ app = App(name="audit", help="Who did what, and the proof that nobody changed it
 async def list_(
     *,
     tenant: Annotated[str | None, Parameter(help="Only what was done to this tenant.")] = None,
+    actor: Annotated[str | None, Parameter(help="Only what this one did, such as admin:ana@example.org.")] = None,
+    action: Annotated[str | None, Parameter(help="Only this (tenant.suspend), or all of a noun (tenant).")] = None,
+    since: Annotated[str | None, Parameter(help="Only from this day or moment on, in UTC: 2026-11-21.")] = None,
+    until: Annotated[str | None, Parameter(help="Only before this day or moment, in UTC.")] = None,
     limit: Annotated[int, Parameter(help="How many at most.")] = 50,
     before: Annotated[int | None, Parameter(help="Only entries older than this number.")] = None,
     common: Common = COMMON,
 ) -> None:
     """List what was done, newest first."""
     async with common.platform() as platform:
-        entries = await platform.audit.list(limit, tenant, before)
+        entries = await platform.audit.list(limit, tenant, before, actor, action, since, until)
     common.out.table(("seq", "at", "actor", "action", "subject", "detail"), entries, "Nothing was done yet.")
 
 

@@ -12,8 +12,6 @@ from tenantry.errors import SecretKeyError, UnknownSetting
 
 app = App(name="config", help="Check, show and explain the settings.")
 
-HIDDEN = "(hidden)"
-
 
 def _options() -> Mapping[str, Any]:
     from tenantry.resources import kinds
@@ -53,8 +51,9 @@ def show(
 ) -> None:
     """Print all settings as they are in force, or those below one KEY; secrets are hidden."""
     from tenantry.config import load
+    from tenantry.config.shown import flat, shown
 
-    settings: Any = _hide(load(common.config, kinds=_options()).model_dump(mode="json"))
+    settings: Any = shown(load(common.config, kinds=_options()))
     for part in key.split(".") if key else ():
         if not isinstance(settings, dict) or part not in settings:
             raise UnknownSetting(key=key)
@@ -62,25 +61,8 @@ def show(
     if common.json:
         common.out.data(settings)
     else:
-        for name, value in _flat(settings, key or ""):
-            common.out.line(f"{name} = {value}")
-
-
-def _hide(settings: Any) -> Any:
-    """The settings with secret values covered; pydantic covers its own."""
-    if not isinstance(settings, dict):
-        return settings
-    if settings.get("secret") is True and settings.get("default"):
-        return {**settings, "default": HIDDEN}
-    return {key: _hide(value) for key, value in settings.items()}
-
-
-def _flat(value: Any, key: str) -> list[tuple[str, str]]:
-    import json
-
-    if isinstance(value, dict) and value:
-        return [pair for name, inner in value.items() for pair in _flat(inner, f"{key}.{name}" if key else name)]
-    return [(key, json.dumps(value, ensure_ascii=False))]
+        for parts, value in flat(settings, tuple(key.split(".")) if key else ()):
+            common.out.line(f"{'.'.join(parts)} = {value}")
 
 
 @app.command
@@ -93,6 +75,7 @@ def explain(
     """Tell what a setting does, its default, and the variable that sets it; without KEY, all of them."""
     from tenantry.config.example import Entry, entries
     from tenantry.config.example import explain as find
+    from tenantry.config.shown import flat
 
     if key is None:
         rows = [{"key": ".".join(map(str, entry.key)), "help": entry.help} for entry in entries().values()]
@@ -107,8 +90,8 @@ def explain(
         common.out.data(about)
         return
     common.out.line(entry.help)
-    for name, value in _flat(entry.value, key) if entry.value is not None else ():
-        common.out.line(f"  {name} = {value}")
+    for parts, value in flat(entry.value, (key,)) if entry.value is not None else ():
+        common.out.line(f"  {'.'.join(parts)} = {value}")
     common.out.line(f"  {variable}=…")
 
 

@@ -61,6 +61,7 @@ def load(path: Path, environ: Mapping[str, str] | None = None, kinds: Kinds | No
     config, found = _examine(document, kinds)
     if config is None or found:
         raise ConfigError(_report(path, found), faults=found)
+    config.remember(document.origins())
     return config
 
 

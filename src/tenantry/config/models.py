@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parseaddr
 from pathlib import Path
@@ -15,6 +16,7 @@ from pydantic import (
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
+    PrivateAttr,
     SecretStr,
     ValidationInfo,
     WithJsonSchema,
@@ -299,6 +301,17 @@ class Config(Frozen):
     verify: Verify = Verify()
     mail: Mail = Mail()
     root: Path = Field(default=Path(), exclude=True)  # the directory of tenantry.toml
+
+    _origins: dict[tuple[str | int, ...], str] = PrivateAttr(default_factory=dict)
+
+    def remember(self, origins: Mapping[tuple[str | int, ...], str]) -> None:
+        """Keep where each setting was written."""
+        self._origins.update(origins)
+
+    def origin(self, key: Sequence[str]) -> str:
+        """Where a setting, or what it stands in, was written; "default" where it was not."""
+        ends = (self._origins.get(tuple(key[:end])) for end in range(len(key), 0, -1))
+        return next((found for found in ends if found), "default")
 
     @property
     def data(self) -> Path:

@@ -65,6 +65,21 @@ class Document:
                 return Source(self.path.name, self.lines[key[:end]])
         return Source(self.path.name)
 
+    def origins(self) -> dict[Key, str]:
+        """Where each value was written: a line of the file, or a variable; and what it is read from there."""
+        return dict(self._origins(self.values, ()))
+
+    def _origins(self, value: Any, key: Key) -> Iterator[tuple[Key, str]]:
+        reference = isinstance(value, dict) and len(value) == 1 and next(iter(value)) in ("env", "file")
+        if isinstance(value, dict) and value and not reference:
+            for name, inner in value.items():
+                yield from self._origins(inner, (*key, name))
+        elif reference:
+            kind, name = next(iter(value.items()))
+            yield key, f"{self.source(key)}, from {'the variable' if kind == 'env' else 'the file'} {name}"
+        else:
+            yield key, str(self.source(key))
+
     def text(self, reference: Mapping[str, Any]) -> str:
         """The text that {env = "NAME"} or {file = "path"} leads to. Raises `ValueError` where it leads nowhere."""
         kind, name = next(iter(reference.items()))
@@ -183,6 +198,7 @@ def _put(values: dict[str, Any], names: list[str], value: Any) -> Key:
     old, short = table.get(key[-1]), _SHORT.get(key[-2]) if len(key) > 1 else None
     if short and isinstance(old, dict) and (not isinstance(value, dict) or {"env", "file"} & set(value)):
         old[short] = value  # the value alone changes; that it is secret stays
+        key.append(short)
     else:
         table[key[-1]] = _merged(old, value)
     return tuple(key)

@@ -16,6 +16,7 @@ from tenantry.errors import RegistryUnavailable, TenantryError
 from tenantry.model import new_id
 from tenantry.operations import verify
 from tenantry.operations.engine import Engine
+from tenantry.operations.measure import measure_some
 from tenantry.operations.runner import Runner
 from tenantry.operations.toolbox import Toolbox
 from tenantry.registry import Feed, journal, tenants
@@ -39,6 +40,9 @@ STALLED: Final = 0.75
 
 SCHEDULE_LOOK: Final = 5.0
 """Seconds between two looks at what is to be done on a schedule."""
+
+MEASURE_LOOK: Final = 10.0
+"""Seconds between two looks at what of the tenants is to be measured."""
 
 TURN: Final = 0.02
 
@@ -81,6 +85,7 @@ class Worker:
                 asyncio.create_task(_ever(self._tidy, 0)),
                 asyncio.create_task(_ever(self._refill, 0)),
                 asyncio.create_task(_ever(self._verify_when_due, SCHEDULE_LOOK)),
+                asyncio.create_task(_ever(partial(measure_some, self.tools), MEASURE_LOOK)),
             ]
             try:
                 await self._take_queued(stop)

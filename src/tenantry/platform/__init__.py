@@ -12,11 +12,14 @@ import contextlib
 import getpass
 import os
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tenantry import embedded
 from tenantry.config import FILE, Config, secret_keys
+from tenantry.config.example import explain
+from tenantry.config.shown import flat, shown
 from tenantry.errors import RegistryMissing
 from tenantry.identity import Reach, sees_only, verb
 from tenantry.operations import placement
@@ -29,6 +32,7 @@ from tenantry.platform.operations import Operations
 from tenantry.platform.people import Admins, Organizations, Tokens
 from tenantry.platform.rehearse import Rehearsals
 from tenantry.platform.servers import Servers
+from tenantry.platform.statistics import Statistics
 from tenantry.platform.tenants import Credentials, Hostnames, PlannedStep, Source, TenantDetails, Tenants
 from tenantry.platform.verify import Verification
 from tenantry.registry import AuditReport, Entry, Registry, Vault, journal, tenants
@@ -72,6 +76,7 @@ class Platform:
         self.drifts = Drifts(self.tools)
         self.audit = Audit(registry)
         self.secrets = Secrets(registry)
+        self.statistics = Statistics(self.tools)
         self.admins = Admins(registry, config)
         self.account = Account(registry, config)
         self.tokens = Tokens(registry)
@@ -126,6 +131,26 @@ class Platform:
             "audit_entries": newest[0].seq if newest else 0,
             "verified": _verified(await self.verification.last()),
         }
+
+    @verb("platform.settings", "platform:read", Reach.PLATFORM)
+    async def settings(self) -> list[Setting]:
+        """The configuration as this process has it in force, without secrets, and where each value comes from."""
+        return [
+            Setting(
+                ".".join(key), value, self.config.origin(key), entry.help if (entry := explain(".".join(key))) else ""
+            )
+            for key, value in flat(shown(self.config))
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting in force."""
+
+    key: str
+    value: str  # as JSON
+    source: str  # a line of a file, a variable, or "default"
+    help: str
 
 
 def _outdoors(config: Config, vault: Vault) -> Outdoors:

@@ -94,6 +94,7 @@ class TenantDetails:
     operations: list[journal.Operation]
     credentials_wait: bool  # whether the first admin's password was not shown yet
     users: Mapping[str, str]  # "environment/resource" → the user by which it reaches its server
+    organization: str | None = None  # its name
 
 
 class Tenants:
@@ -151,6 +152,7 @@ class Tenants:
                 operations=await journal.latest(tx, tenant=slug, limit=10),
                 credentials_wait=ADMIN in await tenants.secrets(tx, row.id),
                 users={f"{e.name}/{name}": login.user for e in environments for name, login in e.logins.items()},
+                organization=await people.organization_of(tx, row.id),
             )
 
     @verb("tenant.check", "tenants:read", Reach.TENANT)

@@ -13,7 +13,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
 
-from sqlalchemy import Connection, Executable, UpdateBase, delete, event, func, insert, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Executable,
+    UpdateBase,
+    delete,
+    event,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.engine import URL, CursorResult, make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -122,6 +134,12 @@ class Transaction:
         seal = self._vault.sign_head(head_content(0, GENESIS))
         row = {"id": 1, "audit_seq": 0, "audit_hash": GENESIS, "change_seq": 0, "seal": seal}
         await self.insert(tables.head, [row])
+
+    def day(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
+        """The day in UTC of a column of moments."""
+        if self._connection.dialect.name == "postgresql":
+            return func.date(func.timezone("UTC", column))
+        return func.date(column)
 
     async def all(self, statement: Executable) -> Sequence[Any]:
         """All rows."""

@@ -459,6 +459,13 @@ async def drop_organization(tx: Transaction, organization_id: str) -> list[str]:
     return slugs
 
 
+async def organization_of(tx: Transaction, tenant_id: str) -> str | None:
+    """The name of a tenant's organization; None where it belongs to none."""
+    table, tenant = tables.organization, tables.tenant
+    name: str | None = await tx.scalar(select(table.c.name).join(tenant).where(tenant.c.id == tenant_id))
+    return name
+
+
 async def tenants_in(tx: Transaction, organization_id: str) -> list[str]:
     """The slugs of an organization's tenants."""
     tenant = tables.tenant.c

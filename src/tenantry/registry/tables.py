@@ -124,6 +124,10 @@ resource = Table(
     Column("server", Name, index=True),  # no foreign key: a server of tenantry.toml may have been removed there
     Column("sealed", LargeBinary),  # the login on that server
     Column("pinned", Boolean, nullable=False, server_default=false()),  # fleet migrations leave it at its version
+    Column("used_bytes", Count),  # what it took up when a worker last measured it
+    Column("used_rows", Count),
+    Column("used_files", Count),
+    Column("measured", Moment),  # when it was last tried
     Index("ix_resource_version", "kind", "version"),
 )
 

@@ -25,6 +25,8 @@ class Route:
 
 ROUTES: Final = (
     Route("GET", "/platform", "platform.status"),
+    Route("GET", "/statistics", "platform.statistics"),
+    Route("GET", "/settings", "platform.settings"),
     Route("GET", "/tenants", "tenant.list"),
     Route("POST", "/tenants", "tenant.create", 202),
     Route("POST", "/tenants/-/plan", "tenant.plan_create"),

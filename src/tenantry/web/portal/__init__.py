@@ -18,15 +18,37 @@ from tenantry.web.portal import (
     migrations,
     operations,
     organizations,
+    palette,
     progress,
     servers,
+    settings,
     signin,
+    statistics,
     tenant,
     tenants,
     verify,
 )
 
 __all__ = ["Armour", "install"]
+
+PARTS: Final = (
+    signin,
+    progress,
+    tenants,
+    create,
+    tenant,
+    organizations,
+    admins,
+    me,
+    statistics,
+    operations,
+    migrations,
+    servers,
+    audit,
+    verify,
+    settings,
+    palette,
+)
 
 STATIC: Final = Path(__file__).parents[1] / "static"
 
@@ -71,22 +93,7 @@ class Armour:
 
 def install(app: FastAPI) -> None:
     """Add all of it to the application."""
-    parts = (
-        signin,
-        progress,
-        tenants,
-        create,
-        tenant,
-        organizations,
-        admins,
-        operations,
-        migrations,
-        servers,
-        audit,
-        verify,
-        me,
-    )
-    for part in parts:
+    for part in PARTS:
         app.include_router(part.router, prefix="/admin", include_in_schema=False)
     app.mount("/admin/static", StaticFiles(directory=STATIC), name="static")
 

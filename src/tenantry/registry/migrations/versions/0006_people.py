@@ -33,6 +33,9 @@ def upgrade() -> None:
         "CONSTRAINT fk_tenant_organization_id REFERENCES organization (id)"
     )
     op.create_index("ix_tenant_organization_id", "tenant", ["organization_id"])
+    for name in ("used_bytes", "used_rows", "used_files"):
+        op.add_column("resource", sa.Column(name, COUNT, nullable=True))
+    op.add_column("resource", sa.Column("measured", tables.Moment(), nullable=True))
 
 
 def _admin_user() -> None:

@@ -1,0 +1,102 @@
+"""Counts over the whole platform."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from tenantry.identity import Reach, verb
+from tenantry.operations.toolbox import Toolbox
+from tenantry.registry import statistics
+from tenantry.registry.database import now
+from tenantry.registry.statistics import Share, Storage
+
+LARGEST: Final = 10
+"""Tenants that are named for what they take up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grown:
+    """How many of today's tenants there were at the end of a day."""
+
+    day: str
+    tenants: int
+
+
+@dataclass(frozen=True, slots=True)
+class Worked:
+    """How many operations were asked for on a day, by how they ended."""
+
+    day: str
+    done: int
+    failed: int
+    cancelled: int
+    open: int  # not over
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """The platform in numbers. Storage is what workers measured last."""
+
+    at: datetime
+    tenants: int
+    by_status: Mapping[str, int]
+    by_blueprint: Mapping[str, int]
+    by_plan: Mapping[str, int]
+    growth: Sequence[Grown]
+    admins: int
+    sessions: int  # of admin users, that hold still
+    tokens: int
+    tokens_used: int  # within a day
+    organizations: int
+    storage: Storage
+    by_server: Sequence[Share]
+    largest: Sequence[Share]
+    operations: Sequence[Worked]
+
+
+class Statistics:
+    """What is counted."""
+
+    def __init__(self, tools: Toolbox) -> None:
+        self._registry = tools.registry
+
+    @verb("platform.statistics", "platform:read", Reach.PLATFORM)
+    async def show(self, days: int = 30) -> Counted:
+        """Tenants, storage, operations and people, with their last so many days (1 to 366)."""
+        moment = now()
+        length = min(max(days, 1), 366)
+        since = (moment - timedelta(days=length - 1)).replace(hour=0, minute=0, second=0, microsecond=0)
+        dates = [f"{since + timedelta(days=at):%Y-%m-%d}" for at in range(length)]
+        async with self._registry.read() as tx:
+            older, made = await statistics.made_by_day(tx, since)
+            worked = await statistics.operations_by_day(tx, since)
+            by_status = await statistics.tenants_by(tx, "status")
+            return Counted(
+                at=moment,
+                tenants=sum(by_status.values()),
+                by_status=by_status,
+                by_blueprint=await statistics.tenants_by(tx, "blueprint"),
+                by_plan=await statistics.tenants_by(tx, "plan"),
+                growth=_grown(dates, older, made),
+                storage=await statistics.storage(tx),
+                by_server=await statistics.storage_by_server(tx),
+                largest=await statistics.largest(tx, LARGEST),
+                operations=[_worked(day, worked.get(day, {})) for day in dates],
+                **await statistics.people(tx),
+            )
+
+
+def _grown(dates: Sequence[str], older: int, made: Mapping[str, int]) -> list[Grown]:
+    found, total = [], older
+    for day in dates:
+        total += made.get(day, 0)
+        found.append(Grown(day, total))
+    return found
+
+
+def _worked(day: str, counts: Mapping[str, int]) -> Worked:
+    names = ("done", "failed", "cancelled", "open")
+    return Worked(day, *(counts.get(name, 0) for name in names))

@@ -1,0 +1,48 @@
+"""The tab of statistics: the platform in numbers, drawn, each picture with its table."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Query
+from starlette.responses import Response
+
+from tenantry.registry.statistics import Share
+from tenantry.web.portal import charts
+from tenantry.web.portal.frame import Visiting
+
+HERE: Final = "/admin/statistics"
+SPANS: Final = (7, 30, 90, 366)
+ENDS: Final = (("done", 0), ("cancelled", 1), ("failed", 2), ("open", 3))
+"""How operations end, each with its colour: the order in which they stand on one another."""
+
+router = APIRouter(prefix="/statistics")
+
+
+@router.get("")
+async def index(visit: Visiting, days: Annotated[int, Query(ge=1, le=366)] = 30) -> Response:
+    """All of them."""
+    with visit.acting():
+        found = await visit.platform.statistics.show(days)
+    growth = charts.line("Tenants", [(one.day, one.tenants) for one in found.growth])
+    names = [name for name, _ in ENDS]
+    worked = [(one.day, [getattr(one, name) for name in names]) for one in found.operations]
+    shown: dict[str, Any] = {
+        "found": found,
+        "days": days,
+        "spans": SPANS,
+        "ends": ENDS,
+        "growth": growth,
+        "worked": charts.columns("Operations by day", worked, names),
+        "busiest": max((sum(numbers) for _, numbers in worked), default=0),
+        "servers": _drawn(found.by_server),
+        "largest": _drawn(found.largest),
+        "kinds": [("Status", found.by_status), ("Blueprint", found.by_blueprint), ("Plan", found.by_plan)],
+    }
+    return visit.page("statistics.html", current=HERE, **shown)
+
+
+def _drawn(shares: list[Share] | Any) -> list[tuple[Share, Any]]:
+    """Each with a bar beside the largest."""
+    most = max((one.bytes for one in shares), default=0)
+    return [(one, charts.bar(one.name or "this machine", one.bytes, most)) for one in shares]
