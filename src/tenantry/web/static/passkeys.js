@@ -1,5 +1,6 @@
 // Passkeys: asks the browser to make or to use one, and sends its answer as any form is sent.
 "use strict";
+{ // what is named here stays here: pages load other scripts, too
 const known = window.PublicKeyCredential && PublicKeyCredential.parseCreationOptionsFromJSON;
 const asked = async (form) => {
   const reply = await fetch(form.dataset.passkey, {credentials: "same-origin"});
@@ -32,3 +33,4 @@ document.querySelectorAll("form[data-passkey]").forEach((form) => {
     }
   });
 });
+}
