@@ -256,9 +256,17 @@ class LinkInvalid(TenantryError):
     """This link was used before, or has run out."""
 
     code = "link.invalid"
-    remedy = "Ask for another one: `tenantry admin invite` or `tenantry admin reset` prints it."
+    remedy = "Ask a superadmin for another one; `tenantry admin reset` prints it, too."
     status = 410
     exit_code = 3
+
+
+class MailFailed(TenantryError):
+    """The mail to {to} could not be sent: {reason}."""
+
+    code = "mail.failed"
+    remedy = "Look at [mail] in tenantry.toml: host, port, tls, user, password, sender."
+    status = 503
 
 
 class SecondFactorNeeded(TenantryError):

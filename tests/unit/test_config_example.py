@@ -13,7 +13,11 @@ from tenantry.config import Config, faults, load
 from tenantry.config.example import entries, everything, example, explain, general, json_schema, starter
 from tenantry.config.faults import model_at
 
-CONTROL = {"CONTROL_DATABASE_URL": "sqlite:///x", "PG_ADMIN_URL": "postgresql://admin@db.example/postgres"}
+CONTROL = {
+    "CONTROL_DATABASE_URL": "sqlite:///x",
+    "PG_ADMIN_URL": "postgresql://admin@db.example/postgres",
+    "SMTP_PASSWORD": "x",
+}
 REQUIRED = {"ServerSpec": {"kind": "postgres", "url": "postgresql://admin@db.example/postgres"}}
 
 

@@ -74,6 +74,10 @@ async def reset(admin: Admin, /, *, common: Common = COMMON) -> None:
 def _tell(common: Common, found: Invitation, link: str, holds: str) -> None:
     if common.json:
         common.out.data({"admin": found.admin, "link": link})
+    if found.mailed:
+        common.out.line(f"A mail is on its way to {found.admin.mail}.")
+    elif found.fault:
+        common.out.line(found.fault)
     common.out.line(f"{found.admin.mail} chooses a password at this address, once, within {holds}:")
     common.out.line(f"  {link}")
 
@@ -132,6 +136,14 @@ async def enable(admin: Admin, /, *, common: Common = COMMON) -> None:
     async with common.platform() as platform:
         await platform.admins.enable(admin)
     _done(common, admin, "is let in again.")
+
+
+@app.command
+async def drop_factor(admin: Admin, /, *, common: Common = COMMON) -> None:
+    """Take the second factor away from somebody who lost it."""
+    async with common.platform() as platform:
+        await platform.admins.drop_factor(admin)
+    _done(common, admin, "signs in by the password alone.")
 
 
 @app.command

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from email.utils import parseaddr
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal
 
@@ -128,6 +129,19 @@ def _schedule(value: str) -> str:
 
 
 Schedule = Annotated[str, AfterValidator(_schedule)]
+
+
+def _sender(value: str) -> str:
+    from email_validator import EmailNotValidError, validate_email
+
+    try:
+        validate_email(parseaddr(value)[1], check_deliverability=False, test_environment=True)
+    except EmailNotValidError as error:
+        raise ValueError(f"it holds no mail address ({error})") from error
+    return value
+
+
+Sender = Annotated[str, AfterValidator(_sender)]
 
 
 # --- sections -----------------------------------------------------------------------------------------------------
@@ -254,6 +268,16 @@ class Verify(Frozen):
     app: str | None = None  # "package.module:application" with the middleware in it, attacked in place of a plain one
 
 
+class Mail(Frozen):
+    host: str | None = Field(default=None, min_length=1)  # the SMTP server; without one no mail is sent
+    port: int | None = Field(default=None, ge=1, le=65535)
+    tls: Literal["starttls", "tls", "off"] = "starttls"
+    ca: str | None = None  # relative to tenantry.toml
+    user: str | None = None
+    password: Secret | None = None
+    sender: Sender | None = None
+
+
 class Runtime(Frozen):
     open_databases: int = Field(default=200, ge=1)  # tenant databases kept open by one process
     session: Seconds = 14 * 86400.0  # how long a sign-in holds
@@ -275,6 +299,7 @@ class Config(Frozen):
     migrate: Migrate = Migrate()
     runtime: Runtime = Runtime()
     verify: Verify = Verify()
+    mail: Mail = Mail()
     root: Path = Field(default=Path(), exclude=True)  # the directory of tenantry.toml
 
     _origins: dict[tuple[str | int, ...], str] = PrivateAttr(default_factory=dict)

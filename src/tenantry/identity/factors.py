@@ -5,18 +5,15 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from collections.abc import Sequence
+from typing import Final
 
 import pyotp
 
 from tenantry.credentials import ALPHABET
 from tenantry.errors import SecondFactorNeeded, SignInRefused
 from tenantry.identity import throttle
-from tenantry.registry import Registry, people
-
-if TYPE_CHECKING:
-    from tenantry.identity.signin import Client
+from tenantry.registry import Registry, Transaction, people
 
 STEP: Final = 30
 """Seconds for which a code holds; the one before and the one after are taken too, for clocks that go wrong."""
@@ -25,18 +22,10 @@ CODES: Final = 10
 """Recovery codes that are given out at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class Enrolment:
-    """What an authenticator app is given, by a picture or by hand."""
-
-    secret: str  # base32
-    uri: str  # otpauth://
-
-
-def enrolment(mail: str, platform: str) -> Enrolment:
-    """A new secret, which nobody uses before a first code of it was given."""
+def enrolment(mail: str, platform: str) -> tuple[str, str]:
+    """A new secret (base32) and its address (otpauth://) for an authenticator app."""
     secret = pyotp.random_base32()
-    return Enrolment(secret, pyotp.TOTP(secret).provisioning_uri(name=mail, issuer_name=platform))
+    return secret, pyotp.TOTP(secret).provisioning_uri(name=mail, issuer_name=platform)
 
 
 def step_of(secret: str, code: str, last: int) -> int | None:
@@ -59,27 +48,42 @@ def digest(code: str) -> str:
     return hashlib.sha256(code.replace("-", "").replace(" ", "").encode(errors="replace")).hexdigest()
 
 
-async def check(registry: Registry, row: people.AdminRow, code: str | None, client: Client) -> None:
+def counted(row: people.AdminRow, device: str | None) -> list[tuple[str, str]]:
+    """What wrong codes are counted for: a device that signed in before by itself, so that nobody who learned the
+
+    password keeps the owner out.
+    """
+    kind, key = throttle.keys(f"second\0{row.id}", "", device)[0]
+    return [(kind if kind == "device" else "second", key)]
+
+
+async def check(
+    registry: Registry, row: people.AdminRow, code: str | None, count: Sequence[tuple[str, str]], whence: str
+) -> None:
     """Hold that the second factor is there. Raises `SecondFactorNeeded`, `SignInRefused` or `TooManyTries`."""
     if not code:
         raise SecondFactorNeeded
-    counted = [("second", throttle.keys(f"second\0{row.id}", client.address, None)[0][1])]
-    async with registry.read() as tx:
-        await throttle.refuse(tx, counted)
-    assert row.totp is not None
-    secret = registry.vault.open_platform(f"totp:{row.id}", row.totp)
     async with registry.write(f"admin:{row.mail}") as tx:
+        await throttle.begin(tx, count)
         row = await people.find(tx, row.id)  # of two at once, one finds the code used
-        step = step_of(secret, code, row.totp_used)
-        if step is not None:
-            await people.change(tx, row.id, totp_used=step)
-            await people.drop_failures(tx, [key for _, key in counted])
+        if await _uses(tx, registry, row, code):
+            await throttle.passed(tx, count)
             return
-        if await people.use_recovery_code(tx, row.id, digest(code)):
-            tx.audit("admin.recovery_code", row.mail, left=await people.recovery_codes(tx, row.id))
-            return
-        await throttle.failed(tx, counted)
-        tx.audit("admin.refused", row.mail, factor="second", address=client.address)
+        tx.audit("admin.refused", row.mail, factor="second", address=whence)
     raise SignInRefused(
         "The code is wrong, or was used before.", remedy="Wait for the next one, or use a recovery code."
     )
+
+
+async def _uses(tx: Transaction, registry: Registry, row: people.AdminRow, code: str) -> bool:
+    """Use a code up, of either kind; whether it is one."""
+    if row.totp is None:
+        return False
+    step = step_of(registry.vault.open_platform(f"totp:{row.id}", row.totp), code, row.totp_used)
+    if step is not None:
+        await people.change(tx, row.id, totp_used=step)
+        return True
+    if await people.use_recovery_code(tx, row.id, digest(code)):
+        tx.audit("admin.recovery_code", row.mail, left=await people.recovery_codes(tx, row.id))
+        return True
+    return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -78,3 +79,8 @@ def acting_as(principal: Principal) -> Iterator[Principal]:
             yield principal
     finally:
         _current.reset(token)
+
+
+def digest(secret: str) -> str:
+    """How a secret of 256 random bits is kept: no slow hash is needed, since nobody can guess it."""
+    return hashlib.sha256(secret.encode(errors="replace")).hexdigest()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import hmac
 import secrets
 from dataclasses import dataclass
@@ -11,11 +10,13 @@ from datetime import timedelta
 from typing import Final
 
 from tenantry.credentials import PASSWORD_LENGTH, check_chosen, hash_chosen, outdated
-from tenantry.errors import AccountError, LinkInvalid, SignInNeeded, SignInRefused
+from tenantry.errors import AccountError, SignInNeeded, SignInRefused
 from tenantry.identity import factors, throttle
-from tenantry.identity.principal import AdminRole, Principal
+from tenantry.identity.links import follow
+from tenantry.identity.passkeys import Passkeys
+from tenantry.identity.principal import AdminRole, Principal, digest
 from tenantry.model import new_id
-from tenantry.registry import Registry, Transaction, people
+from tenantry.registry import Registry, people
 from tenantry.registry.database import NAME, now, plain
 
 BEGINNING: Final = "tenantry_"
@@ -38,6 +39,7 @@ class Client:
     address: str
     agent: str = ""
     device: str | None = None  # the content of the device cookie, if it came with one
+    session: str | None = None  # likewise; whoever signs in leaves that one
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,22 +61,38 @@ class SignIn:
     async def password(self, mail: str, password: str, client: Client, code: str | None = None) -> SignedIn:
         """Sign in. Raises `SignInRefused`, `TooManyTries`, or `SecondFactorNeeded` once the password was right."""
         login = plain(mail.strip().lower(), NAME)
-        counted = throttle.keys(login, client.address, self._device(login, client.device))
+        device = self._device(login, client.device)
+        counted = throttle.keys(login, client.address, device)
         async with self._registry.read() as tx:
-            await throttle.refuse(tx, counted)
+            await throttle.refuse(tx, counted)  # without taking the turn of those who write
+        async with self._registry.write() as tx:
+            await throttle.begin(tx, counted)
             row = await people.by_mail(tx, login)
         right = await asyncio.to_thread(check_chosen, (row.password or "") if row else "", password)
         if row is None or not right or not row.active:
             async with self._registry.write() as tx:
-                await throttle.failed(tx, counted)
                 tx.audit("admin.refused", login or "-", address=client.address)
             raise SignInRefused
-        if row.second_factor:
-            await factors.check(self._registry, row, code, client)
-        if outdated(str(row.password)):
-            stored = await asyncio.to_thread(hash_chosen, password)
-            async with self._registry.write() as tx:
+        stored = await asyncio.to_thread(hash_chosen, password) if outdated(str(row.password)) else row.password
+        async with self._registry.write() as tx:
+            await throttle.passed(tx, counted)
+            if stored != row.password:
                 await people.change(tx, row.id, password=stored)
+        if row.second_factor:
+            await factors.check(self._registry, row, code, factors.counted(row, device), client.address)
+        return await self.begin(row, client)
+
+    async def passkey(self, passkeys: Passkeys, answer: str, client: Client) -> SignedIn:
+        """Sign in by a passkey: something one has, that asks for something one knows or is, is two factors itself.
+
+        Raises `SignInRefused` or `TooManyTries`.
+        """
+        counted = throttle.keys("", client.address, None)[1:]
+        async with self._registry.write() as tx:
+            await throttle.begin(tx, counted)
+        row = await passkeys.owner(answer)
+        async with self._registry.write() as tx:
+            await throttle.passed(tx, counted)
         return await self.begin(row, client)
 
     async def begin(self, row: people.AdminRow, client: Client) -> SignedIn:
@@ -91,6 +109,8 @@ class SignIn:
                 "seen": moment,
                 "expires": moment + IDLE,
             }
+            if client.session is not None:
+                await people.end_session(tx, digest(client.session))
             await people.add_session(tx, entered)
             await people.change(tx, row.id, seen=moment)
             tx.audit("admin.sign_in", row.mail, session=entered["id"], address=client.address)
@@ -134,23 +154,24 @@ class SignIn:
     async def link(self, link: str) -> tuple[people.AdminRow, str]:
         """Whose link this is, and what for. Raises `LinkInvalid`."""
         async with self._registry.read() as tx:
-            return await _follow(tx, link)
+            return await follow(tx, link)
 
-    async def take(self, link: str, password: str, client: Client) -> SignedIn:
+    async def take(self, link: str, password: str, client: Client) -> SignedIn | None:
         """Choose a password by a link: it is used up, all other sessions end, and its owner is signed in.
 
-        Raises `LinkInvalid`, or `AccountError` for a password that keeps no rule.
+        Not so an owner with a second factor, who signs in by it, since a mailbox is none: None. Raises `LinkInvalid`,
+        or `AccountError` for a password that keeps no rule.
         """
         async with self._registry.read() as tx:
-            row, _ = await _follow(tx, link)
+            row, _ = await follow(tx, link)
         stored = await hashed(password)
         async with self._registry.write(f"admin:{row.mail}") as tx:
-            row, purpose = await _follow(tx, link)  # of two at once, one finds it used
+            row, purpose = await follow(tx, link)  # of two at once, one finds it used
             await people.drop_links(tx, row.id)
             await people.end_sessions(tx, row.id)
             await people.change(tx, row.id, password=stored)
             tx.audit("admin.password", row.mail, by=purpose)
-        return await self.begin(row, client)
+        return None if row.second_factor else await self.begin(row, client)
 
     # --- devices --------------------------------------------------------------------------------------------------
 
@@ -174,18 +195,3 @@ async def hashed(password: str) -> str:
         shortest, longest = PASSWORD_LENGTH
         raise AccountError(f"A password has {shortest} to {longest} characters.", remedy="Choose another one.")
     return stored
-
-
-async def _follow(tx: Transaction, link: str) -> tuple[people.AdminRow, str]:
-    found = await people.link(tx, digest(link))
-    if found is None:
-        raise LinkInvalid
-    row = await people.find(tx, found[0])
-    if not row.active:
-        raise LinkInvalid
-    return row, found[1]
-
-
-def digest(secret: str) -> str:
-    """How a secret of 256 random bits is kept: no slow hash is needed, since nobody can guess it."""
-    return hashlib.sha256(secret.encode(errors="replace")).hexdigest()

@@ -17,7 +17,7 @@ from tenantry.errors import TooManyTries
 from tenantry.registry import Transaction, people
 from tenantry.registry.database import now
 
-FREE: Final[Mapping[str, int]] = {"device": 5, "unknown": 10, "address": 30, "second": 5}
+FREE: Final[Mapping[str, int]] = {"device": 5, "unknown": 10, "address": 30, "second": 5, "forgot": 5, "own": 5}
 """Failures before the first wait, by what they are counted for."""
 
 LONGEST: Final = timedelta(minutes=15)
@@ -51,14 +51,33 @@ async def refuse(tx: Transaction, counted: Sequence[tuple[str, str]]) -> None:
         raise TooManyTries(seconds=max(1, round(wait.total_seconds())))
 
 
-async def failed(tx: Transaction, counted: Sequence[tuple[str, str]]) -> None:
-    """Count a failure."""
+async def begin(tx: Transaction, counted: Sequence[tuple[str, str]]) -> None:
+    """Count a try as a failure before it is looked at: of a thousand that come at once, each counts.
+
+    Raises `TooManyTries`. `passed` takes it back.
+    """
+    await refuse(tx, counted)
     moment = now()
     found = await people.failures(tx, [key for _, key in counted])
     for kind, key in counted:
         before, until = found.get(key, (0, moment))
         count = 1 if moment - until > FORGOTTEN else before + 1
         await people.put_failures(tx, key, count, moment + _wait(kind, count))
+    await people.forget_failures(tx, moment - FORGOTTEN)
+
+
+async def passed(tx: Transaction, counted: Sequence[tuple[str, str]]) -> None:
+    """Take a try back that was none of a guesser's. A device that its owner used begins anew.
+
+    Others do not: whoever guesses would go on for free after each time that the owner signs in.
+    """
+    found = await people.failures(tx, [key for _, key in counted])
+    for kind, key in counted:
+        count = 0 if kind == "device" else found.get(key, (1, now()))[0] - 1
+        if count:
+            await people.put_failures(tx, key, count, now())
+        else:
+            await people.drop_failures(tx, [key])
 
 
 def _wait(kind: str, count: int) -> timedelta:

@@ -25,6 +25,7 @@ from tenantry.identity import Reach, sees_only, verb
 from tenantry.operations import placement
 from tenantry.operations.blueprints import read_config
 from tenantry.operations.toolbox import Toolbox
+from tenantry.platform.account import Account
 from tenantry.platform.drift import Drifts
 from tenantry.platform.fleet import Migrations
 from tenantry.platform.operations import Operations
@@ -76,7 +77,8 @@ class Platform:
         self.audit = Audit(registry)
         self.secrets = Secrets(registry)
         self.statistics = Statistics(self.tools)
-        self.admins = Admins(registry)
+        self.admins = Admins(registry, config)
+        self.account = Account(registry, config)
         self.tokens = Tokens(registry)
         self.organizations = Organizations(registry)
 

@@ -10,20 +10,20 @@ from typing import Final
 
 from email_validator import EmailNotValidError, validate_email
 
-from tenantry.errors import AccountError, AdminRefused, OrganizationNotFound, SignInNeeded, TokenNotFound
+from tenantry.config import Config
+from tenantry.errors import AccountError, AdminRefused, MailFailed, OrganizationNotFound, SignInNeeded, TokenNotFound
 from tenantry.identity import Reach, current_principal, verb
-from tenantry.identity.principal import SCOPES, AdminRole
-from tenantry.identity.signin import BEGINNING, digest
+from tenantry.identity.links import letter, new_link
+from tenantry.identity.principal import SCOPES, AdminRole, digest
+from tenantry.identity.signin import BEGINNING
+from tenantry.mail import Post
 from tenantry.model import check_name, new_id
 from tenantry.registry import Registry, Transaction, people, tenants
 from tenantry.registry.database import now
 from tenantry.registry.people import AdminRow, OrganizationRow, SessionRow, TokenRow
 
-INVITED: Final = timedelta(days=7)
-"""How long an invitation holds."""
-
-RESET: Final = timedelta(hours=1)
-"""How long a link to a new password holds."""
+LISTED: Final = 1_000
+"""How many are listed where nothing else is said."""
 
 TOKEN_DAYS: Final = 90
 LONGEST_DAYS: Final = 3660
@@ -36,6 +36,8 @@ class Invitation:
 
     admin: AdminRow
     link: str  # the secret part: the address is /admin/link/<link>
+    mailed: bool  # whether a mail server took it
+    fault: str  # why it did not, where mail is set up
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +69,18 @@ class OrganizationDetails:
 class Admins:
     """Every verb on admin users."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, config: Config) -> None:
         self._registry = registry
+        self._config = config
+        self._post = Post(config)
 
     @verb("admin.list", "people:read", Reach.PLATFORM)
-    async def list(self, search: str | None = None) -> Sequence[AdminRow]:
-        """Admin users by mail address."""
+    async def list(
+        self, search: str | None = None, limit: int = LISTED, after: str | None = None
+    ) -> Sequence[AdminRow]:
+        """Admin users by mail address; `after` is the last one of the page before."""
         async with self._registry.read() as tx:
-            return await people.admins(tx, search)
+            return await people.admins(tx, search, limit, after)
 
     @verb("admin.show", "people:read", Reach.PLATFORM)
     async def show(self, admin: str) -> AdminDetails:
@@ -107,18 +113,29 @@ class Admins:
                     "role": AdminRole(role).value,
                 }
                 await people.add(tx, {**entered, "active": True, "created": now()})
-            link = await _new_link(tx, await people.find(tx, address), "invite", INVITED)
-            tx.audit("admin.invite", address, role=AdminRole(role).value)
-            return Invitation(await people.find(tx, address), link)
+            row = await people.find(tx, address)
+            link = await new_link(tx, row, "invite")
+            tx.audit("admin.invite", address, role=row.role)
+        return await self._sent(row, "invite", link)
 
     @verb("admin.reset", "people:write", Reach.PLATFORM)
     async def reset(self, admin: str) -> Invitation:
         """A link by which somebody chooses a new password; the old one holds until then."""
         async with self._registry.write() as tx:
             row = await people.find(tx, admin)
-            link = await _new_link(tx, row, "reset", RESET)
+            link = await new_link(tx, row, "reset")
             tx.audit("admin.reset", row.mail)
-            return Invitation(row, link)
+        return await self._sent(row, "reset", link)
+
+    async def _sent(self, row: AdminRow, purpose: str, link: str) -> Invitation:
+        """The link, mailed where mail is set up; one that could not be is shown all the same."""
+        if not self._post.is_set_up:
+            return Invitation(row, link, False, "")
+        try:
+            await self._post.send(row.mail, letter(self._config, row, purpose, link))
+        except MailFailed as error:
+            return Invitation(row, link, False, str(error))
+        return Invitation(row, link, True, "")
 
     @verb("admin.edit", "people:write", Reach.PLATFORM)
     async def edit(self, admin: str, name: str | None = None, role: AdminRole | None = None) -> AdminRow:
@@ -179,6 +196,16 @@ class Admins:
             await (people.assign if hers else people.unassign)(tx, row.id, ids)
             tx.audit("admin.assign" if hers else "admin.unassign", row.mail, tenants=sorted(set(slugs)))
             return await people.assigned(tx, row.id)
+
+    @verb("admin.drop_factor", "people:write", Reach.PLATFORM)
+    async def drop_factor(self, admin: str) -> AdminRow:
+        """Take the second factor away from somebody who lost it; all sessions end. A new password is not needed."""
+        async with self._registry.write() as tx:
+            row = await people.find(tx, admin)
+            await people.drop_factor(tx, row.id)
+            await people.end_sessions(tx, row.id)
+            tx.audit("admin.drop_factor", row.mail)
+            return await people.find(tx, row.id)
 
     @verb("admin.end_sessions", "people:write", Reach.PLATFORM)
     async def end_sessions(self, admin: str) -> int:
@@ -247,10 +274,12 @@ class Organizations:
         self._registry = registry
 
     @verb("org.list", "platform:read", Reach.PLATFORM)
-    async def list(self) -> Sequence[OrganizationRow]:
-        """Organizations by name."""
+    async def list(
+        self, search: str | None = None, limit: int = LISTED, after: str | None = None
+    ) -> Sequence[OrganizationRow]:
+        """Organizations by name; `after` is the last name of the page before."""
         async with self._registry.read() as tx:
-            return await people.organizations(tx)
+            return await people.organizations(tx, search, limit, after)
 
     @verb("org.show", "platform:read", Reach.PLATFORM)
     async def show(self, organization: str) -> OrganizationDetails:
@@ -264,8 +293,7 @@ class Organizations:
         """A new organization; the address is its administrator's."""
         name, address = check_name(name), check_mail(mail)
         async with self._registry.write() as tx:
-            if any(one.name == name for one in await people.organizations(tx)):
-                raise AccountError(f"There is an organization '{name}' already.", remedy="Choose another name.")
+            await _is_free(tx, name)
             await people.add_organization(tx, {"id": new_id(), "name": name, "mail": address, "created": now()})
             tx.audit("org.create", name, mail=address)
             return await _organization(tx, name)
@@ -276,8 +304,7 @@ class Organizations:
         async with self._registry.write() as tx:
             row = await _organization(tx, organization)
             name = row.name if name is None else check_name(name)
-            if any(one.name == name and one.id != row.id for one in await people.organizations(tx)):
-                raise AccountError(f"There is an organization '{name}' already.", remedy="Choose another name.")
+            await _is_free(tx, name, row.id)
             address = row.mail if mail is None else check_mail(mail)
             await people.change_organization(tx, row.id, name=name, mail=address)
             tx.audit("org.edit", row.name, name=name, mail=address)
@@ -330,13 +357,6 @@ async def _keep_one(tx: Transaction, row: AdminRow) -> None:
         raise AdminRefused(admin=row.mail, reason="it is the last superadmin who can sign in")
 
 
-async def _new_link(tx: Transaction, row: AdminRow, purpose: str, holds: timedelta) -> str:
-    link = secrets.token_urlsafe(32)
-    entered = {"digest": digest(link), "admin_id": row.id, "purpose": purpose, "expires": now() + holds}
-    await people.add_link(tx, entered)
-    return link
-
-
 async def _ids(tx: Transaction, slugs: Sequence[str]) -> list[str]:
     if len(slugs) > TENANTS_AT_ONCE:
         raise AccountError(f"{len(slugs)} tenants are too many at once.", remedy=f"Name at most {TENANTS_AT_ONCE}.")
@@ -344,10 +364,16 @@ async def _ids(tx: Transaction, slugs: Sequence[str]) -> list[str]:
 
 
 async def _organization(tx: Transaction, wanted: str) -> OrganizationRow:
-    for row in await people.organizations(tx):
-        if wanted in (row.id, row.name):
-            return row
-    raise OrganizationNotFound(organization=wanted)
+    row = await people.organization(tx, wanted)
+    if row is None:
+        raise OrganizationNotFound(organization=wanted)
+    return row
+
+
+async def _is_free(tx: Transaction, name: str, own: str | None = None) -> None:
+    there = await people.organization(tx, name)
+    if there is not None and there.id != own:
+        raise AccountError(f"There is an organization '{name}' already.", remedy="Choose another name.")
 
 
 def _scopes(scopes: Sequence[str]) -> list[str]:

@@ -77,6 +77,10 @@ class Registry:
                 opened = self.vault.open_data_key(tenant_id, sealed)
                 await tenants.put_data_key(tx, tenant_id, self.vault.seal_data_key(tenant_id, opened))
             await servers.reseal(tx, self.vault)
+            for admin_id, sealed in await people.sealed_factors(tx):
+                field = f"totp:{admin_id}"
+                again = self.vault.seal_platform(field, self.vault.open_platform(field, sealed))
+                await people.change(tx, admin_id, totp=again)
             await tenants.put_meta(tx, "check", self.vault.new_check())
             tx.changed(*(tenant_id for tenant_id, _ in keys))
             tx.audit("secret.rotate", "platform", keys=len(keys))

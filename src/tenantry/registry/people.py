@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import ColumnElement, delete, func, or_, select, update
 
 from tenantry.errors import AdminNotFound
 from tenantry.registry import tables
@@ -48,6 +48,19 @@ class SessionRow:
 
 
 @dataclass(frozen=True, slots=True)
+class PasskeyRow:
+    """A passkey: the public half of it (W3C WebAuthn, section 4)."""
+
+    id: str  # the credential's, in base64url
+    admin_id: str
+    name: str
+    public_key: bytes = field(repr=False)
+    sign_count: int = field(repr=False)
+    created: datetime
+    used: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class TokenRow:
     """A token of an admin user, without the token itself."""
 
@@ -80,16 +93,20 @@ def _admin(row: Any) -> AdminRow:
     return AdminRow(**values, invited=row.password is None, second_factor=row.totp is not None)
 
 
-async def admins(tx: Transaction, search: str | None = None) -> list[AdminRow]:
-    """Admin users by mail address."""
+async def admins(tx: Transaction, search: str | None, limit: int, after: str | None) -> list[AdminRow]:
+    """Admin users by mail address, those after an address, at most `limit`."""
     table = tables.admin_user
-    query = select(table).order_by(table.c.mail)
+    query = select(table).order_by(table.c.mail).limit(limit)
     if search:
-        wanted = plain(search)
-        query = query.where(
-            or_(*(func.lower(c).contains(wanted.lower(), autoescape=True) for c in (table.c.mail, table.c.name)))
-        )
+        query = query.where(_holds(search, table.c.mail, table.c.name))
+    if after:
+        query = query.where(table.c.mail > plain(after))
     return [_admin(row) for row in await tx.all(query)]
+
+
+def _holds(search: str, *columns: ColumnElement[str]) -> ColumnElement[bool]:
+    wanted = plain(search).lower()
+    return or_(*(func.lower(column).contains(wanted, autoescape=True) for column in columns))
 
 
 async def find(tx: Transaction, who: str) -> AdminRow:
@@ -224,10 +241,17 @@ async def end_sessions(tx: Transaction, admin_id: str, *, but: str | None = None
     return ended
 
 
-async def add_link(tx: Transaction, row: Mapping[str, Any]) -> None:
-    """Enter a link of one use; an earlier one for the same purpose leads nowhere any more."""
+async def end_session(tx: Transaction, digest: str) -> None:
+    """End the session of a cookie."""
+    await tx.execute(delete(tables.admin_session).where(tables.admin_session.c.digest == digest))
+
+
+async def add_link(tx: Transaction, row: Mapping[str, Any], *, keep: bool = False) -> None:
+    """Enter a link of one use; an earlier one for the same purpose leads nowhere any more, unless kept."""
     table = tables.admin_link
-    await tx.execute(delete(table).where(table.c.admin_id == row["admin_id"], table.c.purpose == row["purpose"]))
+    earlier = () if keep else (table.c.purpose == row["purpose"],)
+    gone = or_(table.c.expires <= now(), *earlier)
+    await tx.execute(delete(table).where(table.c.admin_id == row["admin_id"], gone))
     await tx.insert(table, [row])
 
 
@@ -265,6 +289,53 @@ async def recovery_codes(tx: Transaction, admin_id: str) -> int:
     """How many recovery codes are left."""
     table = tables.recovery_code
     return int(await tx.scalar(select(func.count()).select_from(table).where(table.c.admin_id == admin_id)))
+
+
+async def sealed_factors(tx: Transaction) -> list[tuple[str, bytes]]:
+    """Every admin user's id and sealed secret of the second factor."""
+    table = tables.admin_user.c
+    return [(row[0], row[1]) for row in await tx.all(select(table.id, table.totp).where(table.totp.is_not(None)))]
+
+
+async def drop_factor(tx: Transaction, admin_id: str) -> None:
+    """Take the second factor away, with its recovery codes."""
+    await change(tx, admin_id, totp=None)
+    await put_recovery_codes(tx, admin_id, ())
+
+
+# --- passkeys -----------------------------------------------------------------------------------------------------
+
+_PASSKEY = [tables.passkey.c[name] for name in PasskeyRow.__dataclass_fields__]
+
+
+async def add_passkey(tx: Transaction, row: Mapping[str, Any]) -> None:
+    """Enter a passkey."""
+    await tx.insert(tables.passkey, [row])
+
+
+async def passkey(tx: Transaction, passkey_id: str) -> PasskeyRow | None:
+    """The passkey of this id."""
+    row = await tx.first(select(*_PASSKEY).where(tables.passkey.c.id == plain(passkey_id)))
+    return PasskeyRow(*row) if row else None
+
+
+async def passkeys(tx: Transaction, admin_id: str) -> list[PasskeyRow]:
+    """The passkeys of an admin user, oldest first."""
+    query = select(*_PASSKEY).where(tables.passkey.c.admin_id == admin_id).order_by(tables.passkey.c.created)
+    return [PasskeyRow(*row) for row in await tx.all(query)]
+
+
+async def use_passkey(tx: Transaction, passkey_id: str, sign_count: int) -> None:
+    """Note that a passkey was used just now, and how often it says it was."""
+    table = tables.passkey
+    await tx.execute(update(table).where(table.c.id == passkey_id).values(sign_count=sign_count, used=now()))
+
+
+async def drop_passkey(tx: Transaction, admin_id: str, passkey_id: str) -> bool:
+    """Forget an admin user's passkey; whether it was there."""
+    table = tables.passkey
+    where = (table.c.admin_id == admin_id, table.c.id == plain(passkey_id))
+    return (await tx.execute(delete(table).where(*where))).rowcount > 0
 
 
 # --- tokens -------------------------------------------------------------------------------------------------------
@@ -322,15 +393,50 @@ async def drop_failures(tx: Transaction, keys: Collection[str]) -> None:
     await tx.execute(delete(tables.throttle).where(tables.throttle.c.key.in_(keys)))
 
 
+async def forget_failures(tx: Transaction, before: datetime) -> None:
+    """Forget failures that are so old, whosever they are: names that strangers made up do not pile up."""
+    await tx.execute(delete(tables.throttle).where(tables.throttle.c.until < before))
+
+
+async def spend(tx: Transaction, digest: str, until: datetime) -> bool:
+    """Use something up that counts once, and need not be kept after a moment; whether it was unused."""
+    table = tables.spent
+    await tx.execute(delete(table).where(table.c.until < now()))
+    if await tx.first(select(table.c.digest).where(table.c.digest == digest)) is not None:
+        return False
+    await tx.insert(table, [{"digest": digest, "until": until}])
+    return True
+
+
 # --- organizations ------------------------------------------------------------------------------------------------
 
 
-async def organizations(tx: Transaction) -> list[OrganizationRow]:
-    """Organizations by name, each with the number of its tenants."""
-    table, tenant = tables.organization, tables.tenant
-    count = select(func.count()).where(tenant.c.organization_id == table.c.id).scalar_subquery()
-    rows = await tx.all(select(table.c.id, table.c.name, table.c.mail, count, table.c.created).order_by(table.c.name))
-    return [OrganizationRow(*row) for row in rows]
+_ORGANIZATION: list[ColumnElement[Any]] = [tables.organization.c[name] for name in ("id", "name", "mail")]
+_ORGANIZATION += [
+    select(func.count())
+    .where(tables.tenant.c.organization_id == tables.organization.c.id)
+    .scalar_subquery()
+    .label("tenants"),
+    tables.organization.c.created,
+]
+
+
+async def organizations(tx: Transaction, search: str | None, limit: int, after: str | None) -> list[OrganizationRow]:
+    """Organizations by name, those after a name, at most `limit`, each with the number of its tenants."""
+    table = tables.organization
+    query = select(*_ORGANIZATION).order_by(table.c.name).limit(limit)
+    if search:
+        query = query.where(_holds(search, table.c.name, table.c.mail))
+    if after:
+        query = query.where(table.c.name > plain(after))
+    return [OrganizationRow(*row) for row in await tx.all(query)]
+
+
+async def organization(tx: Transaction, wanted: str) -> OrganizationRow | None:
+    """The organization of an id or a name."""
+    table, given = tables.organization.c, plain(wanted)
+    row = await tx.first(select(*_ORGANIZATION).where(or_(table.id == given, table.name == given)))
+    return OrganizationRow(*row) if row else None
 
 
 async def add_organization(tx: Transaction, row: Mapping[str, Any]) -> None:

@@ -360,7 +360,14 @@ throttle = Table(
     metadata,
     Column("key", String(64), primary_key=True),  # a hash of what is counted: a purpose, a login, an address
     Column("failures", Integer, nullable=False),
-    Column("until", Moment, nullable=False),  # before, no further try is looked at
+    Column("until", Moment, nullable=False, index=True),  # before, no further try is looked at
+)
+
+spent = Table(
+    "spent",
+    metadata,
+    Column("digest", String(64), primary_key=True),  # of what counts once: the challenge that a passkey signed
+    Column("until", Moment, nullable=False, index=True),  # when it would be too old in any case
 )
 
 idempotency = Table(

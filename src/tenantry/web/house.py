@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from starlette.requests import HTTPConnection
 
 from tenantry.config import Config
+from tenantry.identity.links import Forgotten
+from tenantry.identity.passkeys import Passkeys
 from tenantry.identity.signin import SignIn
 from tenantry.platform import Platform
 from tenantry.web.hub import Hub
@@ -20,6 +22,8 @@ class Opened:
 
     platform: Platform
     sign_in: SignIn
+    passkeys: Passkeys
+    forgotten: Forgotten
     hub: Hub
 
 
@@ -38,13 +42,16 @@ class House:
             async with self._turn:
                 if self._opened is None:
                     platform = await self._stack.enter_async_context(Platform.open(self.config, actor="web"))
-                    self._opened = Opened(platform, SignIn(platform.registry), Hub(platform))
+                    registry, config = platform.registry, self.config
+                    proofs = SignIn(registry), Passkeys(registry, config), Forgotten(registry, config)
+                    self._opened = Opened(platform, *proofs, Hub(platform))
         return self._opened
 
     async def close(self) -> None:
         """Close it."""
         if self._opened is not None:
             await self._opened.hub.close()
+            await self._opened.forgotten.close()
         self._opened = None
         await self._stack.aclose()
 

@@ -11,10 +11,13 @@ from starlette.responses import RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from tenantry.web.portal import (
+    admins,
     audit,
     create,
+    me,
     migrations,
     operations,
+    organizations,
     palette,
     progress,
     servers,
@@ -34,6 +37,9 @@ PARTS: Final = (
     tenants,
     create,
     tenant,
+    organizations,
+    admins,
+    me,
     statistics,
     operations,
     migrations,

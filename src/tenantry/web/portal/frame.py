@@ -49,6 +49,8 @@ class Tab:
 
 TABS: Final[list[Tab]] = [
     Tab("Tenants", "/admin/"),
+    Tab("Organizations", "/admin/organizations", superadmin=True),
+    Tab("Admin users", "/admin/admins", superadmin=True),
     Tab("Statistics", "/admin/statistics", superadmin=True),
     Tab("Operations", "/admin/operations"),
     Tab("Migrations", "/admin/migrations", superadmin=True),
@@ -161,7 +163,8 @@ def keep(response: Response, request: Request, name: str, value: str, seconds: i
 def client_of(request: Request) -> Client:
     """Where a request comes from; uvicorn puts in the address that a trusted proxy names."""
     address = request.client.host if request.client else ""
-    return Client(address, request.headers.get("user-agent", ""), request.cookies.get(cookie(DEVICE, request)))
+    known = (request.cookies.get(cookie(name, request)) for name in (DEVICE, SESSION))
+    return Client(address, request.headers.get("user-agent", ""), *known)
 
 
 @cache
@@ -171,6 +174,7 @@ def _templates() -> Environment:
     )
     environment.filters["day"] = _day
     environment.filters["moment"] = _moment
+    environment.filters["browser"] = _browser
     environment.filters["size"] = _size
     environment.filters["seconds"] = _seconds
     environment.filters["number"] = "{:,}".format
@@ -183,6 +187,15 @@ def _day(value: datetime | None) -> str:
 
 def _moment(value: datetime | None) -> str:
     return value.strftime("%Y-%m-%d %H:%M UTC") if value else "–"
+
+
+def _browser(agent: str) -> str:
+    """What a browser calls itself, in two words; what it also claims to be comes later in this order."""
+    names = {"Edg/": "Edge", "OPR/": "Opera", "Firefox/": "Firefox", "Chrome/": "Chrome", "Safari/": "Safari"}
+    systems = {"iPhone": "iPhone", "iPad": "iPad", "Android": "Android", "Windows": "Windows", "Mac OS": "macOS"}
+    name = next((word for sign, word in names.items() if sign in agent), agent.partition(" ")[0] or "unknown")
+    system = next((word for sign, word in (systems | {"Linux": "Linux"}).items() if sign in agent), "")
+    return f"{name} on {system}" if system else name
 
 
 def _seconds(value: float | None) -> str:

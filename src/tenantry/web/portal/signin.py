@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Request
 from starlette.responses import RedirectResponse, Response
@@ -26,6 +26,7 @@ from tenantry.web.portal.frame import (
 router = APIRouter()
 
 Text = Annotated[str, Form(max_length=2000)]
+Answer = Annotated[str, Form(max_length=20_000)]
 
 
 @router.get("/sign-in")
@@ -72,7 +73,50 @@ async def take(request: Request, link: str, password: Text) -> Response:
     except AccountError as error:
         owner, purpose = await here.sign_in.link(link)
         return render(here, "link.html", status=error.status, owner=owner, purpose=purpose, problem=error)
+    if signed is None:
+        told = {"mood": "good", "text": "The password is changed. Sign in by it and your second factor."}
+        return render(here, "sign_in.html", next="/admin/", mail="", second=False, told=told)
     return _entered(request, signed, "/admin/")
+
+
+@router.get("/passkey/options")
+async def passkey_options(request: Request) -> Response:
+    """What the browser is asked to sign."""
+    return Response((await opened(request)).passkeys.to_sign_in(), media_type="application/json")
+
+
+@router.post("/passkey")
+async def by_passkey(request: Request, answer: Answer, next: Text = "/admin/") -> Response:
+    """Sign in by a passkey."""
+    _own(request)
+    here = await opened(request)
+    try:
+        signed = await here.sign_in.passkey(here.passkeys, answer, client_of(request))
+    except (SignInRefused, TooManyTries) as error:
+        shown: dict[str, Any] = {"next": target(next), "mail": "", "second": False, "problem": error}
+        return render(here, "sign_in.html", status=error.status, **shown)
+    return _entered(request, signed, target(next))
+
+
+@router.get("/forgot")
+async def forgot(request: Request) -> Response:
+    """The form by which a new password is asked for."""
+    here = await opened(request)
+    return render(here, "forgot.html", possible=here.forgotten.is_possible, asked=False, mail="")
+
+
+@router.post("/forgot")
+async def ask(request: Request, mail: Text) -> Response:
+    """Send a link to whoever has this address; the answer tells nobody whether somebody has it."""
+    _own(request)
+    here = await opened(request)
+    shown: dict[str, Any] = {"possible": here.forgotten.is_possible, "mail": mail}
+    try:
+        if here.forgotten.is_possible:
+            await here.forgotten.ask(mail, client_of(request).address)
+    except TooManyTries as error:
+        return render(here, "forgot.html", status=error.status, asked=False, problem=error, **shown)
+    return render(here, "forgot.html", asked=True, **shown)
 
 
 @router.post("/sign-out")

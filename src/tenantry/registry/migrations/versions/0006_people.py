@@ -20,6 +20,7 @@ def upgrade() -> None:
     _idempotency()
     _organization()
     _throttle()
+    _spent()
     _admin_link()
     _admin_session()
     _api_token()
@@ -88,6 +89,17 @@ def _throttle() -> None:
         sa.Column("until", tables.Moment(), nullable=False),
         sa.PrimaryKeyConstraint("key", name=op.f("pk_throttle")),
     )
+    op.create_index(op.f("ix_throttle_until"), "throttle", ["until"], unique=False)
+
+
+def _spent() -> None:
+    op.create_table(
+        "spent",
+        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.Column("until", tables.Moment(), nullable=False),
+        sa.PrimaryKeyConstraint("digest", name=op.f("pk_spent")),
+    )
+    op.create_index(op.f("ix_spent_until"), "spent", ["until"], unique=False)
 
 
 def _admin_link() -> None:

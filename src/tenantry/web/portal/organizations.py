@@ -1,0 +1,112 @@
+"""The tab of organizations."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Form
+from starlette.responses import Response
+
+from tenantry.errors import NotConfirmed, TenantryError
+from tenantry.web.portal.frame import Visit, Visiting
+from tenantry.web.portal.picking import After, Search, Slugs, picked, picking
+
+HERE: Final = "/admin/organizations"
+PAGE: Final = 50
+
+router = APIRouter(prefix="/organizations")
+
+Text = Annotated[str, Form(max_length=2000)]
+
+
+@router.get("")
+async def index(visit: Visiting, search: Search = "", after: After = "") -> Response:
+    """Organizations by name, as wanted."""
+    return await _index(visit, search=search, after=after)
+
+
+async def _index(visit: Visit, *, search: str = "", after: str = "", status: int = 200, **more: Any) -> Response:
+    with visit.acting():
+        rows = await visit.platform.organizations.list(search or None, PAGE + 1, after or None)
+    onward = urlencode({"search": search, "after": rows[PAGE - 1].name}) if len(rows) > PAGE else ""
+    shown = {
+        "rows": rows[:PAGE],
+        "search": search,
+        "onward": onward,
+        "typed": {"name": "", "mail": "", "role": "admin"},
+        **more,
+    }
+    return visit.page("organizations.html", current=HERE, status=status, **shown)
+
+
+@router.post("")
+async def create(visit: Visiting, name: Text = "", mail: Text = "") -> Response:
+    """Make one."""
+    try:
+        with visit.acting():
+            row = await visit.platform.organizations.create(name, mail)
+    except TenantryError as error:
+        return await _index(visit, status=error.status, problem=error, typed={"name": name, "mail": mail})
+    return visit.go(f"{HERE}/{row.id}", f"The organization {row.name} is made. Assign its tenants below.")
+
+
+@router.get("/{organization}")
+async def show(
+    visit: Visiting, organization: str, search: Search = "", after: After = "", only: Search = ""
+) -> Response:
+    """One organization with its tenants."""
+    return await _show(visit, organization, search=search, after=after, only=only)
+
+
+async def _show(
+    visit: Visit, organization: str, *, search: str = "", after: str = "", only: str = "", **more: Any
+) -> Response:
+    with visit.acting():
+        found = await visit.platform.organizations.show(organization)
+        picker = await picking(visit, f"{HERE}/{found.row.id}", found.tenants, search, after, only)
+    shown: dict[str, Any] = {"row": found.row, "typed": {"name": found.row.name, "mail": found.row.mail}}
+    return visit.page("organization.html", current=HERE, **(shown | picker | more))
+
+
+@router.post("/{organization}")
+async def edit(visit: Visiting, organization: str, name: Text = "", mail: Text = "") -> Response:
+    """Change its name or its administrator's address."""
+    try:
+        with visit.acting():
+            row = await visit.platform.organizations.edit(organization, name, mail)
+    except TenantryError as error:
+        typed = {"name": name, "mail": mail}
+        return await _show(visit, organization, status=error.status, problem=error, typed=typed)
+    return visit.go(f"{HERE}/{row.id}", f"The organization is now {row.name}, {row.mail}.")
+
+
+@router.post("/{organization}/assign")
+async def assign(visit: Visiting, organization: str, slugs: Slugs = ()) -> Response:
+    """Put tenants into it."""
+    with visit.acting():
+        found = await visit.platform.organizations.assign(organization, picked(slugs))
+    told = f"{', '.join(slugs)}: now of {found.row.name}, which has {found.row.tenants}."
+    return visit.go(f"{HERE}/{found.row.id}", told)
+
+
+@router.post("/{organization}/unassign")
+async def unassign(visit: Visiting, organization: str, slugs: Slugs = ()) -> Response:
+    """Take tenants out of it."""
+    with visit.acting():
+        found = await visit.platform.organizations.unassign(organization, picked(slugs))
+    told = f"{', '.join(slugs)}: no longer of {found.row.name}, which has {found.row.tenants}."
+    return visit.go(f"{HERE}/{found.row.id}", told)
+
+
+@router.post("/{organization}/remove")
+async def remove(visit: Visiting, organization: str, confirm: Text = "") -> Response:
+    """Forget it, once its name was typed; its tenants stay."""
+    with visit.acting():
+        row = (await visit.platform.organizations.show(organization)).row
+        if confirm.strip() != row.name:
+            error = NotConfirmed(slug=row.name, remedy="Type the name exactly as it is shown.")
+            return await _show(visit, organization, status=error.status, problem=error)
+        freed = await visit.platform.organizations.remove(row.id)
+    kept = f" Its {len(freed)} tenants stay, and belong to none." if freed else ""
+    return visit.go(HERE, f"The organization {row.name} is deleted.{kept}")
