@@ -228,14 +228,10 @@ class PrefixGround(Ground):
         self._known(url)
 
     def ask(self, statement: str) -> list[tuple[Any, ...]]:
-        """The rows of one statement by the one login, past Tenantry."""
-        with self._engine().connect() as connection:
-            return [tuple(row) for row in connection.exec_driver_sql(statement)]
-
-    def do(self, statement: str) -> None:
-        """Run one statement that gives no rows."""
+        """Run one statement by the one login, past Tenantry; its rows, if it gives any."""
         with self._engine().begin() as connection:
-            connection.exec_driver_sql(statement)
+            result = connection.exec_driver_sql(statement)
+            return [tuple(row) for row in result] if result.returns_rows else []
 
     def _engine(self) -> Engine:
         url = driven(self.url)
@@ -245,7 +241,7 @@ class PrefixGround(Ground):
     def change_password(self, password: str) -> None:
         """Give the one login another password, on the server and in the address."""
         how = "ALTER ROLE CURRENT_USER PASSWORD '{}'" if self.kind == "postgres" else "SET PASSWORD = PASSWORD('{}')"
-        self.do(how.format(password))
+        self.ask(how.format(password))
         self._known(make_url(self.url).set(password=password).render_as_string(hide_password=False))
 
     def _known(self, url: str) -> None:
