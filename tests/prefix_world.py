@@ -67,6 +67,10 @@ class PrefixWorld(World):
 
     def run(self, statement: str) -> list[tuple[Any, ...]]:
         """Run one statement as it is, by the one login."""
+        return self.run_all([statement])
+
+    def run_all(self, statements: list[str]) -> list[tuple[Any, ...]]:
+        """Run statements one by one in one session; the rows of the last one."""
         raise NotImplementedError
 
     def query(self, resource: Resource, env: Environment, statement: str) -> list[tuple[Any, ...]]:
@@ -114,10 +118,10 @@ class PostgresPrefixWorld(PrefixWorld):
     broken_reference: ClassVar[str] = 'violates foreign key constraint "acme__link_acme__page_fkey"'
     not_unique: ClassVar[str] = 'could not create unique index "t3__one_title"'
 
-    def run(self, statement: str) -> list[tuple[Any, ...]]:
+    def run_all(self, statements: list[str]) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.url, autocommit=True) as connection:
-            cursor = connection.execute(statement.encode())
-            return cursor.fetchall() if cursor.description else []
+            cursors = [connection.execute(statement.encode()) for statement in statements]
+            return cursors[-1].fetchall() if cursors and cursors[-1].description else []
 
     def everything(self) -> list[str]:
         query = "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace UNION SELECT proname FROM "
@@ -142,11 +146,12 @@ class MysqlPrefixWorld(PrefixWorld):
     not_unique: ClassVar[str] = "Duplicate entry 'Welcome' for key 't3__one_title'"
     rolls_back: ClassVar[bool] = False
 
-    def run(self, statement: str) -> list[tuple[Any, ...]]:
+    def run_all(self, statements: list[str]) -> list[tuple[Any, ...]]:
         url = make_url(self.url)
         opened = self.server.connect(url.username or "", url.password, url.database)
         with contextlib.closing(opened) as connection, connection.cursor() as cursor:
-            cursor.execute(statement)
+            for statement in statements:
+                cursor.execute(statement)
             return list(cursor.fetchall())
 
     def everything(self) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from psycopg import sql
@@ -94,13 +96,24 @@ _QUERY: Final = _query()
 """All in one: names unqualified for the schema `public`, definitions qualified in full."""
 
 
-def shape(connection: Connection) -> dict[str, str]:
+def shape(connection: Connection, beginning: str = "", named: str = "") -> dict[str, str]:
     """Each table, index, constraint, view, function and so on by its name, with a short hash of its definition.
 
-    Columns count by name: their order may differ after a way back down.
+    Columns count by name: their order may differ after a way back down. With a beginning only what is named so, told
+    as if it were `named` instead.
     """
-    found = definitions(connection)
+    found = definitions(connection, beginning)
+    if beginning:
+        bare, other = beginnings(beginning, ""), beginnings(beginning, named)
+        return {
+            other(name).replace("public.", ""): _hash(other(t)) for name, t in found if not is_bookkeeping(bare(name))
+        }
     return {name.replace("public.", ""): _hash(text) for name, text in found if not is_bookkeeping(name)}
+
+
+def beginnings(old: str, new: str) -> Callable[[str], str]:
+    """What lets all names in a text that have one beginning have another one."""
+    return partial(re.compile(rf"(?<![\w$]){re.escape(old)}").sub, new)
 
 
 def definitions(connection: Connection, beginning: str = "") -> list[tuple[str, str]]:
