@@ -27,7 +27,7 @@ from worlds import PostgresWorld, World, environment, furnish
 
 MADE: dict[str, object] = {"schema": "schema", "seed": "seed.sql"}
 NAMES = re.compile(
-    r"\b(?<!\{prefix\})(page|page_title|page_by_title|trim_title|link|half|nowhere|stray|one_title|tenantry_user)\b"
+    r"\b(?<!\{prefix\})(page|page_title|page_by_title|trim_title|link|half|nowhere|stray|more|one_title|tenantry_user)\b"
 )
 """The names of tables, indexes and so on that tests use, wherever a file or a query has them."""
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from mysql_world import MysqlWorld
 from tenantry.errors import ConfigError, MigrationError, MigrationInvalid, ResourceError
 from tenantry.model import Environment, Place
 from tenantry.resources import Resource
@@ -250,8 +249,6 @@ def test_kinds_without_a_place_for_it_refuse(tmp_path: Path, kind: str) -> None:
 
 async def test_a_killed_programs_worker_leaves_the_lock(world: World) -> None:
     """While a program lives whose worker was killed, the next run waits for its end."""
-    if isinstance(world, MysqlWorld | PostgresWorld):
-        pytest.skip("the lock is the same for all kinds")
     resource, env = world.resource(), world.environment()
     await resource.create(env)
     release(world, "1.1")

@@ -12,7 +12,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from tenantry.resources.postgres_dialect import Connection
-from tenantry.resources.postgres_shape import NAME, OURS, beginnings, shape
+from tenantry.resources.postgres_shape import NAME, OURS, beginnings, qualified, shape
 
 Row = Mapping[str, Any]
 _IDENT: Final = "format('%I.%I', n.nspname, {})"
@@ -117,8 +117,7 @@ class Catalog:
 
     def __init__(self, connection: Connection, beginning: str = "", named: str = "") -> None:
         told = partial(_told, beginning, beginnings(beginning, named)) if beginning else dict
-        with connection.transaction():
-            connection.execute("SET LOCAL search_path TO ''")
+        with qualified(connection):
             self._kinds = {kind: told(_read(connection, *query)) for kind, query in _QUERIES.items()}
         self.shape = shape(connection, beginning, named)
         self._owners = {table["oid"]: key for key, table in self.tables.items()}

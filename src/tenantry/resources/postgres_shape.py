@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
@@ -119,10 +120,18 @@ def beginnings(old: str, new: str) -> Callable[[str], str]:
 def definitions(connection: Connection, beginning: str = "") -> list[tuple[str, str]]:
     """The whole of it: each name and definition, in which all is qualified in full; of things whose names begin so."""
     query = sql.SQL("SELECT name, text FROM ({}) AS found (name, text) WHERE name ~ {}")
-    with connection.transaction():
-        connection.execute("SET LOCAL search_path TO ''")
+    with qualified(connection):
         rows = connection.execute(query.format(sql.SQL(_QUERY), sql.Literal(f'[ ."]{beginning}'))).fetchall()
     return [(str(name), str(text or "")) for name, text in rows]
+
+
+@contextmanager
+def qualified(connection: Connection) -> Iterator[None]:
+    """Have the server tell all names in full."""
+    with connection.transaction():
+        connection.execute("SET LOCAL search_path TO ''")
+        yield
+        connection.execute("SET LOCAL search_path TO DEFAULT")  # it holds as long as a transaction around this one
 
 
 def is_bookkeeping(name: str) -> bool:

@@ -52,7 +52,6 @@ FORMS: Final = {
 }
 """Where the form of the kind for each kind of server is."""
 
-RECORDS: Final = "tenantry_schema"
 BY_HAND: Final = "-- by hand:"
 
 Part = tuple[Any, str]
@@ -361,26 +360,20 @@ class Prefix(server_database.ServerDatabase):
     def _copy(self, env: Environment, source: Part, target: Part) -> str | None:
         """Make the tables of one prefix what those of another one are now, with their rows; their version."""
         (there, prefix), (here, copied) = source, target
-        version = self._at(prefix)._read_version(there)
+        version, stopped = self._at(prefix)._read_version(there), self._at(prefix).dialect.unfinished(there)
+        if stopped is not None:  # what of it ran is kept by the names in it
+            raise self._error(env, f"no copy can go on where it is: {stopped.what}")
         self._at(copied)._fill_to(here, version)
         for statement in self._way(source, target):
             if statement.startswith(BY_HAND):
                 raise self._error(env, f"its tables cannot be copied: {statement.removeprefix(BY_HAND).strip()}")
             self._run(here, statement)
         with self._filling(here, copied):
-            tables = self._tables(there, prefix)
-            if version is not None:  # with how far a migration is that stopped in the middle
-                tables[RECORDS] = self._columns(here, f"{copied}{RECORDS}")
-                self._run(here, f"DELETE FROM {copied}{RECORDS}")  # noqa: S608 - both parts are ours
-            for table, columns in tables.items():
+            for table, columns in self._tables(there, prefix).items():
                 lines = self._write_rows(there, f"{prefix}{table}", columns)
                 self._read_rows(here, f"{copied}{table}", columns, lines)
             self._set_counters(here, copied, self._counters(there, prefix))
         return version
-
-    def _columns(self, connection: Any, table: str) -> list[str]:
-        query = "SELECT column_name FROM information_schema.columns WHERE table_name = %s ORDER BY ordinal_position"
-        return [str(name) for (name,) in self.book.ask(connection, query, table)]
 
     # --- how much there is ---
 
