@@ -131,6 +131,12 @@ def tidy(connection: Admin, prefix: str) -> list[str]:
     return removed
 
 
+def size(connection: Connection) -> int:
+    """The bytes of a connection's database."""
+    (found,) = connection.execute("SELECT pg_database_size(current_database())").fetchone() or (0,)
+    return int(found)
+
+
 # --- looking on ---------------------------------------------------------------------------------------------------
 
 
@@ -234,8 +240,7 @@ class Watch:
             self._end()
 
     def _size(self) -> int:
-        (size,) = self._connection.execute("SELECT pg_database_size(current_database())").fetchone() or (0,)
-        return int(size)
+        return size(self._connection)
 
     def _end(self) -> None:
         """End the sessions that migrate."""

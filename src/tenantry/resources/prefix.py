@@ -9,7 +9,7 @@ import copy
 import secrets
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
@@ -338,7 +338,7 @@ class Prefix(server_database.ServerDatabase):
         with self._open(env) as connection:
             return self._taken(connection, self._parts(env)[1])
 
-    def _rehearse(self, env: Environment, to: str | None, room: int) -> Rehearsed:
+    def _rehearse(self, env: Environment, to: str | None, room: int, others: Sequence[Environment]) -> Rehearsed:
         start, (database, prefix), server = time.perf_counter(), self._parts(env), self._known_admin(self.server(env))
         with (
             self._connect(server, database) as connection,
