@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pymysql.cursors import SSCursor
 
 from tenantry.errors import ResourceError, ServerUnavailable, ServerUnfit, TenantryError
-from tenantry.model import Environment, Server, Usage, new_id
+from tenantry.model import Environment, Finding, Server, Usage, new_id
 from tenantry.resources import history, mysql_diff, mysql_scratch, mysql_script, mysql_server, prefix_names
 from tenantry.resources.history import BOOKKEEPING
 from tenantry.resources.mysql_dialect import MySQL
@@ -82,6 +82,10 @@ class MysqlPrefix(Prefix):
     faults = (OSError, Refused)
     dialect = PrefixMySQLDialect()
     book = MySQLBook()
+
+    @classmethod
+    def _probe(cls, server: Server) -> list[Finding]:
+        return mysql_server.probe(server, databases=False)
 
     @contextmanager
     def _connect(self, server: Server, database: str) -> Iterator[Connection]:

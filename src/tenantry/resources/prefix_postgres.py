@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 
 from tenantry.errors import ServerUnavailable
-from tenantry.model import Environment, Server, Usage, new_id
+from tenantry.model import Environment, Finding, Server, Usage, new_id
 from tenantry.resources import history, postgres_admin, postgres_diff, postgres_scratch, prefix_names
 from tenantry.resources.history import BOOKKEEPING
 from tenantry.resources.postgres_dialect import Connection, Postgres
@@ -153,6 +153,10 @@ class PostgresPrefix(Prefix):
     faults = (OSError, psycopg.Error)
     dialect = PrefixPostgresDialect()
     book = PostgresBook()
+
+    @classmethod
+    def _probe(cls, server: Server) -> list[Finding]:
+        return postgres_admin.probe(server, databases=False)
 
     @contextmanager
     def _connect(self, server: Server, database: str) -> Iterator[Connection]:
