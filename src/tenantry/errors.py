@@ -458,7 +458,10 @@ class NoLogin(TenantryError):
     """'{slug}' has no login on a server{where}."""
 
     code = "tenant.no_login"
-    remedy = "Only parts that lie on servers have one; `tenantry tenant show {slug}` names its parts."
+    remedy = (
+        "Only parts that lie on servers have one; `tenantry tenant show {slug}` names its parts. "
+        "A login that tenants share changes with `tenantry tenant rotate --all`."
+    )
     status = 404
     exit_code = 4
 

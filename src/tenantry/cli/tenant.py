@@ -13,6 +13,7 @@ from tenantry.cli.options import COMMON, FLAG, Common, DryRun, Settings, Slug, W
 from tenantry.cli.output import moment
 from tenantry.cli.progress import carry_out
 from tenantry.errors import NotConfirmed, TenantryError, UsageError
+from tenantry.model import ExportForm
 
 if TYPE_CHECKING:
     from tenantry.model import Finding
@@ -245,6 +246,26 @@ def _tell(findings: Sequence[Finding], common: Common) -> None:
     for finding in findings:
         mark, style = ("✓", "green") if finding.ok else ("✗", "red")
         common.out.line(f"  {mark} {finding.resource:<12} {finding.what}  {finding.remedy}".rstrip(), style)
+
+
+@app.command
+async def export(
+    slug: Slug,
+    /,
+    *,
+    into: Annotated[Path, Parameter(help="A directory that is not there yet.")],
+    form: Annotated[ExportForm, Parameter(name="--format", help="How rows are written.")] = "csv",
+    environment: Annotated[str | None, Parameter(help="That environment alone.")] = None,
+    common: Common = COMMON,
+) -> None:
+    """Write a tenant's rows to files for other programs: one for each table, as of one moment."""
+    async with common.platform() as platform:
+        found = await platform.tenants.export(slug, into, form, environment)
+    if common.json:
+        common.out.data(found)
+        return
+    rows = [{"table": one.table, "rows": one.rows, "file": str(into / one.file)} for one in found]
+    common.out.table(("table", "rows", "file"), rows, "It has no tables.")
 
 
 @app.command
