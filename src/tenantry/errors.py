@@ -372,11 +372,20 @@ class Handover(TenantryError):
     remedy = "Nothing to do: another worker goes on."
 
 
+class SharedInUse(TenantryError):
+    """The shared database '{database}' on '{server}' is not dropped: {what}."""
+
+    code = "server.shared_in_use"
+    remedy = "`tenantry server show {server}` names the shared databases there, and how many tenants each has."
+    status = 409
+    exit_code = 3
+
+
 class NotConfirmed(TenantryError):
     """'{slug}' was not confirmed."""
 
     code = "confirm.missing"
-    remedy = "Type the slug when asked, or pass --yes."
+    remedy = "Type the name when asked, or pass --yes."
     status = 409
     exit_code = 3
 

@@ -18,7 +18,7 @@ from kills import populate
 from shelves import RowsShelves
 from tenantry import connect
 from tenantry.context import tenant_context
-from tenantry.errors import NoLogin
+from tenantry.errors import NoLogin, SharedInUse
 from tenantry.model import Login
 from tenantry.registry.journal import State
 from tenantry.runtime import tenant_session
@@ -150,3 +150,63 @@ async def _login(platform: g.Platform) -> Login:
         tenant = (await platform.tenants.show("acme")).row.id
         (environment,) = await platform.tools.all_environments(tx, [tenant])
     return environment.logins["db"]
+
+
+# --- what is left -------------------------------------------------------------------------------------------------
+
+
+async def test_a_shared_database_that_nobody_needs(shelves: RowsShelves) -> None:
+    """It is named with how many tenants it has, dropped when they are gone, and never while any row is there."""
+    async with shelves.open() as platform, g.working(platform):
+        await populate(shelves, platform, ["acme"])
+        assert (await platform.servers.show("pg1")).shared == {shelves.database: 1}
+        with pytest.raises(SharedInUse, match="1 tenants have their rows"):
+            await platform.servers.drop_shared("pg1", shelves.database)
+        stray = "INSERT INTO page (tenant_id, title) VALUES (gen_random_uuid(), 'stray')"
+        shelves.query("pg1", stray, shelves.database)
+        ended = await platform.operations.finish((await platform.tenants.destroy("acme")).id)
+        assert ended.operation.state is State.DONE
+        unused = [one for one in (await platform.servers.check("pg1"))["pg1"] if "drop-shared" in one.remedy]
+        assert [(one.ok, shelves.database in one.what) for one in unused] == [(True, True)]
+        with pytest.raises(SharedInUse, match="rows in page"):
+            await platform.servers.drop_shared("pg1", shelves.database)
+        assert shelves.query("pg1", "SELECT count(*) FROM page", shelves.database) == [(1,)]
+        forced = "SELECT relforcerowsecurity FROM pg_class WHERE relname = 'page'"
+        assert shelves.query("pg1", forced, shelves.database) == [(True,)]
+        shelves.query("pg1", "DELETE FROM page", shelves.database)
+        (shelves.root / "tenantry.toml").write_text(
+            shelves.config.read_text().replace(
+                f'database = "{shelves.database}"', f'database = "{shelves.prefix}_next"'
+            )
+        )
+    async with shelves.open() as platform:
+        (unused,) = [one for one in (await platform.servers.check("pg1"))["pg1"] if "drop-shared" in one.remedy]
+        assert not unused.ok
+        assert "no blueprint names it" in unused.what
+    with shelves.command("server", "drop-shared", "pg1", shelves.database, "--json") as process:
+        process.communicate(timeout=60)
+    assert process.returncode == 3
+    for _ in range(2):  # and nothing is there to be dropped again
+        with shelves.command("server", "drop-shared", "pg1", shelves.database, "--yes") as process:
+            text = process.communicate(timeout=60)[0]
+        assert process.returncode in (0, 3), text
+    assert shelves.query("pg1", f"SELECT 1 FROM pg_database WHERE datname = '{shelves.database}'") == []
+    assert shelves.query("pg1", f"SELECT 1 FROM pg_roles WHERE rolname ~ '^{shelves.database}'") == []
+    async with shelves.open() as platform:
+        assert (await platform.servers.show("pg1")).shared == {}
+
+
+async def test_what_is_not_ours_is_not_dropped(shelves: RowsShelves) -> None:
+    """A drop that was cut off is ended by the next; a database that somebody else made in its place is kept."""
+    async with shelves.open() as platform, g.working(platform):
+        await populate(shelves, platform, ["acme"])
+        await platform.operations.finish((await platform.tenants.destroy("acme")).id)
+        shelves.query("pg1", f'DROP DATABASE "{shelves.database}" WITH (FORCE)')
+        shelves.query("pg1", f'CREATE DATABASE "{shelves.database}"')
+        with pytest.raises(SharedInUse, match="another platform made it"):
+            await platform.servers.drop_shared("pg1", shelves.database)
+        shelves.query("pg1", f'DROP DATABASE "{shelves.database}"')
+        await platform.servers.drop_shared("pg1", shelves.database)
+        assert shelves.query("pg1", f"SELECT 1 FROM pg_roles WHERE rolname ~ '^{shelves.database}'") == []
+        await populate(shelves, platform, ["again"])
+        assert await g.faults_of(platform) == []
