@@ -250,6 +250,22 @@ class Rows(PostgresKind):
         self._found(connection)
         return server_migrator.migrate(self.dialect, connection, self.schema(), version, self._limits)
 
+    def discard(self) -> None:
+        """Drop the shared database, with the rows of every tenant in it, and its roles; only what is this platform's.
+
+        No verb of an operator's does this: it is for `tenantry.testing`, whose databases are of its own.
+        """
+
+        def gone(connection: Admin, server: Server) -> None:
+            with admin.locked(connection, f"rows {self.options.database}"):
+                self._refuse_foreign(connection, server)
+                template.remove(connection, self.options.database)
+                found = admin.roles(connection, self.owner, self.role).values()
+                mine = [sql.Identifier(role.name) for role in found if role.comment == self._mine]
+                admin.run(connection, [sql.SQL("DROP ROLE {}").format(role) for role in mine])
+
+        self._on_each(gone, every=True)
+
     def weaknesses(self, connection: psycopg.Connection[Any], role: str) -> list[str]:
         """What does not keep tenants apart in a database, as an application's role finds it."""
         return [one.what for one in rows_plan.weaknesses(connection, role, self.options.shared) if one.grave]
