@@ -360,6 +360,63 @@ LEAKS = {
         """,
         r"t\w{12} / db / note: holds what belongs to t\w{12}: id=1, text='hello Tenant t\w{12}'",
     ),
+    "a thread that fills the first tenant's cache": (
+        """
+        import contextvars, queue, threading
+        import tenantry
+
+        tenantry.connect("tenantry.toml")
+        jobs = queue.Queue()
+        thread = None
+
+        def work():
+            while True:
+                tenantry.tenant_cache().set("last", jobs.get())
+                jobs.task_done()
+
+        def add(note):
+            global thread
+            if thread is None:
+                thread = threading.Thread(target=contextvars.copy_context().run, args=(work,), daemon=True)
+                thread.start()
+                note += "!"
+            jobs.put(note)
+            jobs.join()
+        """,
+        r"t\w{12} / tenant_cache / values: written while the current tenant was t\w{12}: last='hello'",
+    ),
+    "another tenant's value in the cache": (
+        """
+        from functools import cache
+        import tenantry
+
+        tenantry.connect("tenantry.toml")
+
+        @cache
+        def signature():
+            return "-" * 1000 + tenantry.current_tenant().slug
+
+        def add(note):
+            tenantry.tenant_cache().set(note, signature())
+        """,
+        r"t\w{12} / tenant_cache / values: holds what belongs to t\w{12}: hello='-{290}.* names t\w{12}\)",
+    ),
+    "another tenant's name in a file": (
+        """
+        from functools import cache
+        import tenantry
+
+        tenantry.connect("tenantry.toml")
+
+        @cache
+        def letter():
+            return f"Yours, {tenantry.current_tenant().slug}".encode()
+
+        def add(note):
+            tenantry.tenant_storage().write(f"letters/{note}", letter())
+        """,
+        r"t\w{12} / media / files: holds what belongs to t\w{12}: letters/hello \(.* names t\w{12}\)",
+    ),
 }
 
 

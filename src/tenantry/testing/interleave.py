@@ -9,8 +9,9 @@ import pytest
 from _pytest.runner import CallInfo, runtestprotocol
 
 from tenantry.model import Environment
+from tenantry.testing.caches import Caches
 from tenantry.testing.ground import Ground
-from tenantry.testing.leaks import Leak, Snapshot, TenantLeak, changed, foreigners, look, strayed
+from tenantry.testing.leaks import Leak, Search, Snapshot, TenantLeak, changed, foreigners, strayed
 from tenantry.testing.responses import Responses
 
 ALONE: Final = "tenantry_alone"
@@ -57,6 +58,7 @@ class Interleaver:
         self.tests = self.leaks = 0
         self._responses = Responses()
         self._responses.watch(patch)
+        self._caches = Caches(patch)
 
     # --- two turns ----------------------------------------------------------------------------------------------
 
@@ -65,6 +67,7 @@ class Interleaver:
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         first, second = self.ground.pair(), self.ground.pair()
         self.tests += 1
+        self._caches.begin()
         try:
             reports = self._take_turn(item, item.parent, Turn(0, first))
             if all(report.passed for report in reports):
@@ -119,7 +122,8 @@ class Interleaver:
         item.add_report_section("call", "tenants", "\n".join(told))
 
     def _look(self, turn: Turn) -> Sequence[Snapshot]:
-        return [look(self.ground.runtime, environment) for environment in turn.watched]
+        search = Search(self.ground.runtime, self.ground.slugs)
+        return [search.look(environment) for environment in turn.watched]
 
     def _found(self, turn: Turn, before: Sequence[Snapshot]) -> list[Leak]:
         found: list[Leak] = []
@@ -131,7 +135,7 @@ class Interleaver:
             text = bytes(seen.get(environment.id, b"")).decode("utf-8", "replace")
             for foreign in foreigners(text, now.slug, slugs):
                 found.append(Leak(f"{now.slug} / responses", f"a response names {foreign}"))
-        return found
+        return [*found, *self._caches.leaks()]
 
 
 def _listed(found: list[Leak]) -> str:
