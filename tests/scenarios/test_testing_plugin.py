@@ -269,6 +269,17 @@ def test_a_test_that_fails_fails_once(application: Application) -> None:
     assert "It failed as the first tenant" in done.text
 
 
+def test_tenants_that_cannot_be_made(application: Application) -> None:
+    """Where a migration fails, each test has that error; tests without tenants run."""
+    application.write("test_app.py", "def test_tenant(tenant): pass\n\ndef test_plain(): pass\n")
+    application.write("schema/0002_broken.sql", "CREATE TABLE;\n")
+    for arguments in ((), ("--tenantry-interleave",)):
+        done = application.pytest(*arguments)
+        assert "1 passed, 1 error" in done.text, done.text
+        assert "MigrationError: 0002_broken" in done.text
+        assert "INTERNALERROR" not in done.text
+
+
 LEAKS = {
     "an engine kept open": (
         """

@@ -65,21 +65,28 @@ class Interleaver:
     def run(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
         """Run a test twice. It counts once; where the first turn fails, there is no second one."""
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-        first, second = self.ground.pair(), self.ground.pair()
+        made = CallInfo.from_call(lambda: (self.ground.pair(), self.ground.pair()), "setup")
+        if made.excinfo:  # there are no tenants to run it as
+            reports = [item.ihook.pytest_runtest_makereport(item=item, call=made), *self._tear_down(item, nextitem)]
+        else:
+            reports = self._both(item, nextitem, *made.result)
+        for report in reports:
+            item.ihook.pytest_runtest_logreport(report=report)
+        item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+
+    def _both(
+        self, item: pytest.Item, nextitem: pytest.Item | None, first: Pair, second: Pair
+    ) -> list[pytest.TestReport]:
         self.tests += 1
         self._caches.begin()
         try:
             reports = self._take_turn(item, item.parent, Turn(0, first))
             if all(report.passed for report in reports):
-                reports = self._take_turn(item, nextitem, Turn(1, second, first))
-            else:
-                reports += self._tear_down(item, nextitem)
+                return self._take_turn(item, nextitem, Turn(1, second, first))
+            return reports + self._tear_down(item, nextitem)
         finally:
             self.turn = None
             self.ground.remove((*first, *second))
-        for report in reports:
-            item.ihook.pytest_runtest_logreport(report=report)
-        item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
 
     def _take_turn(self, item: pytest.Item, nextitem: object, turn: Turn) -> list[pytest.TestReport]:
         """The parent as the next one lets all but the test's own fixtures stand, so that caches outlive the turn."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from typing import Any, ClassVar
 
 from django.db.backends.postgresql import base
+from psycopg import sql
 from psycopg.adapt import AdaptersMap
 
 from tenantry.integrations.django.backend import PooledDatabase
@@ -49,7 +48,7 @@ class DatabaseWrapper(PooledDatabase, base.DatabaseWrapper):
             return bool(super()._configure_timezone(connection))
         name = self.timezone_name
         if name:
-            connection.setup = b"SET TIME ZONE " + connection.pgconn.escape_literal(name.encode()) + b"; "
+            connection.setup = sql.SQL("SET TIME ZONE {}; ").format(name).as_bytes(connection)
         return False
 
     def chunked_cursor(self) -> Any:
@@ -72,14 +71,6 @@ def _committing(factory: type[Any]) -> type[Any]:
         def executemany(self, *arguments: Any, **options: Any) -> Any:
             """Run a statement for each of many values, all of them or none."""
             return self._alone(super().executemany, *arguments, **options)
-
-        @contextmanager
-        def copy(self, *arguments: Any, **options: Any) -> Iterator[Any]:
-            """Copy rows from or to the server."""
-            with super().copy(*arguments, **options) as copied:
-                yield copied
-            if self.connection.commits:
-                self.connection.commit()
 
         def _alone(self, run: Any, *arguments: Any, **options: Any) -> Any:
             connection = self.connection
