@@ -301,6 +301,16 @@ def test_a_project_on_mariadb(tmp_path: Path, mariadb_server: MariaDB) -> None:
     assert "6 passed" in done.text
 
 
+def test_two_drivers_at_once_are_refused(tmp_path: Path) -> None:
+    """Where mysqlclient is loaded already, the engine says what to write so that PyMySQL comes first."""
+    (tmp_path / "MySQLdb.py").write_text("")  # it stands for mysqlclient, which is not to be had without a compiler
+    engine = "tenantry.integrations.django.mysql"
+    for first, told in (("MySQLdb", "at the top of the settings"), (engine, "MySQLdb is PyMySQL")):
+        script = f"import {first}, {engine}, MySQLdb; print('MySQLdb is', MySQLdb.VERSION and 'PyMySQL')"
+        done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert told in done.stdout + done.stderr
+
+
 ROWS = """
     from datetime import datetime, timezone
     from django.db import connection

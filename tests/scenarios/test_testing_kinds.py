@@ -264,3 +264,7 @@ def test_shared_tables_of_its_own(postgres: Postgres, tmp_path: Path) -> None:
     assert {column for (column,) in ask(postgres.url(first[0]), columns)} == {"id", "text", "more", "tenant_id"}
     roles = ask(postgres.url(), "SELECT rolname FROM pg_roles WHERE starts_with(rolname, %s)", name)
     assert len(roles) == 2
+    made.append("test_notes.py", "\ndef test_more(tenants):\n    pass\n")
+    done = made.pytest("-n", "2", NOTES_SERVER=kind.address)
+    assert done.code == 0, done.text
+    assert len(shared(postgres, name)) == 3, "two processes at once have one each"
