@@ -141,7 +141,7 @@ class Ground:
             left = [row.id for row in await tenants.page(tx, limit=10_000)]
         if left:
             await self._remove(left)
-        await shared.renew(self._platform.tools, self.slot.path)
+        await shared.renew(self._platform, self.slot.path)
 
     def close(self) -> None:
         """Remove every tenant and stop; the golden templates stay for the next run."""

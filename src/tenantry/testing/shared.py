@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, Final
 
 from tenantry.config import Config, ResourceSpec
 from tenantry.operations.toolbox import Toolbox
+from tenantry.platform import Platform
 
 KIND: Final = "rows"
 
@@ -44,14 +44,17 @@ def _token(place: Path) -> str:
     return file.read_text()
 
 
-async def renew(tools: Toolbox, place: Path) -> None:
+async def renew(platform: Platform, place: Path) -> None:
     """Drop the shared databases that other migrations made: an edited file is none that was applied."""
+    tools = platform.tools
     async with tools.registry.read() as tx:
         await tools.learn_servers(tx)
     for blueprint, resource in _rows(tools):
         file, mark = place / f"{TOKEN}-{blueprint}-{resource.name}", resource.fingerprint()
         if not file.exists() or file.read_text() != mark:
-            await asyncio.to_thread(resource.discard)
+            for server in tools.servers.of(resource.server_kind):
+                if resource.shared_database in server.shared:
+                    await platform.servers.drop_shared(server.name, resource.shared_database)
             file.write_text(mark)
 
 
