@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -167,7 +168,7 @@ async def refuse_edited(tx: Transaction, tools: Toolbox, found: Sequence[Due]) -
     for (blueprint, name, _), some in samples.items():
         resource = tools.resource(blueprint, name)
         environments = {e.id: e for e in await tools.all_environments(tx, list({one.tenant_id for one in some}))}
-        faults = [await _contradiction(resource, environments[one.environment_id]) for one in some]
+        faults = await asyncio.gather(*(_contradiction(resource, environments[one.environment_id]) for one in some))
         if faults[0] is not None and all(faults):
             raise faults[0]
 

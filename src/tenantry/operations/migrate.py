@@ -175,6 +175,7 @@ class Migrate(Verb):
             run.migrate,
             run.record,
             tenant_of=lambda item: str(item.arguments["tenant"]),
+            ahead=run.look_up,
             manner=_manner(work, step),
         )
 
@@ -232,10 +233,11 @@ class _Run:
         self.work = work
         self.tools = work.tools
         self.parallel = int(work.operation.arguments["parallel"])
+        self._there: dict[int, Environment | str] = {}  # by the position of items that were looked up
 
     async def migrate(self, items: Sequence[journal.Item]) -> list[fleet.Result]:
         """Migrate a batch, each resource's environments in one go."""
-        there = await self._look_up(items)
+        there = {item.position: self._there.pop(item.position) for item in items}
         groups: dict[tuple[str, str, str | None], list[journal.Item]] = {}
         results = []
         for item in items:
@@ -247,23 +249,21 @@ class _Run:
         done = await asyncio.gather(*(self._group(key, some, there) for key, some in groups.items()))
         return [*results, *(result for some in done for result in some)]
 
-    async def _look_up(self, items: Sequence[journal.Item]) -> dict[int, Environment | str]:
-        """The environment of each item, or why there is nothing to do."""
+    async def look_up(self, items: Sequence[journal.Item]) -> None:
+        """Find the environment of each item, or why there is nothing to do."""
         async with self.tools.registry.read() as tx:
             ids = {item.position: await self._ids(tx, item) for item in items}
             wanted = dict.fromkeys(tenant for tenant, _ in filter(None, ids.values()))
             found = {environment.id: environment for environment in await self.tools.all_environments(tx, wanted)}
             pinned = await schemas.pinned_among(tx, list(found))
-        there: dict[int, Environment | str] = {}
         for item in items:
             environment = found.get((ids[item.position] or ("", ""))[1])
             if environment is None:
-                there[item.position] = "destroyed meanwhile"
+                self._there[item.position] = "destroyed meanwhile"
             elif (environment.id, item.arguments["resource"]) in pinned:
-                there[item.position] = "pinned meanwhile"
+                self._there[item.position] = "pinned meanwhile"
             else:
-                there[item.position] = environment
-        return there
+                self._there[item.position] = environment
 
     async def _ids(self, tx: Transaction, item: journal.Item) -> tuple[str, str] | None:
         """The tenant and the environment that an item is done on."""

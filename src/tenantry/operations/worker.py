@@ -31,6 +31,9 @@ AFTER_FAULT: Final = 0.5
 TIDY_EVERY: Final = 10
 """How often a worker tidies up, in multiples of `worker.dead_after`."""
 
+TIDY_AFTER: Final = 1.0
+"""Seconds in which a worker that begins takes what is queued, before it tidies up."""
+
 FRESH: Final = 60.0
 """Seconds for which the engine's notes of an operation that is over are kept: whoever ran it may be about to write."""
 
@@ -78,7 +81,7 @@ class Worker:
         async with self._employed():
             chores = [
                 asyncio.create_task(_ever(self._resume_orphans, ORPHAN_POLL)),
-                asyncio.create_task(_ever(self._tidy, 0)),
+                asyncio.create_task(_ever(self._tidy, TIDY_AFTER)),
                 asyncio.create_task(_ever(self._refill, 0)),
                 asyncio.create_task(_ever(self._verify_when_due, SCHEDULE_LOOK)),
             ]
@@ -206,6 +209,7 @@ class Worker:
 
     async def _tidy(self) -> None:
         """End workers and redirects whose time is over; clear away what dead processes left where there may be some."""
+        await self.runner.rest(self.settings.dead_after)  # to remove a database costs a server a checkpoint
         if self._untidy.is_set():
             self._untidy.clear()
             await self._learn_servers()

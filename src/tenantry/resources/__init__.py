@@ -13,8 +13,9 @@ import logging
 import re
 import time
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -28,6 +29,7 @@ from pydantic import BaseModel, ValidationError
 from tenantry.config import Frozen, ResourceSpec
 from tenantry.errors import ConfigError, MigrationInvalid, ResourceError, TenantryError, UnknownKind
 from tenantry.model import Attempt, Environment, Finding, Login, Migrated, Place, Rehearsed, Server, Usage
+from tenantry.resources import schema
 from tenantry.resources.limits import DEFAULT, Limits
 from tenantry.resources.servers import Servers
 
@@ -343,8 +345,9 @@ class Resource(ABC):
         self, envs: Sequence[Environment], to: str | None = None, parallel: int = 2
     ) -> list[Migrated | TenantryError]:
         """`migrate` for a batch, in order; an environment that fails has its error in its place."""
-        target = await asyncio.to_thread(self._target, to)
-        return await self._many([(env, target) for env in envs], "migrate", self._migrate, parallel)
+        with schema.held():
+            target = await asyncio.to_thread(self._target, to)
+            return await self._many([(env, target) for env in envs], "migrate", self._migrate, parallel)
 
     async def enrol_many(
         self, users: Sequence[tuple[Environment, str, str, str]], parallel: int = 2
@@ -371,18 +374,26 @@ class Resource(ABC):
     async def _many(
         self, calls: Sequence[tuple[Any, ...]], verb: str, method: Callable[..., Answer[T]], parallel: int
     ) -> list[T | TenantryError]:
-        """One hop to a worker thread for each share of the calls; every n-th one makes a share."""
-        shares = max(1, min(parallel, PARALLEL, len(calls)))
+        """So many hands, each with one hop to a thread, take what is next until nothing is left."""
         done: list[Any] = [None] * len(calls)
-        results = await asyncio.gather(*(self._share(calls[first::shares], verb, method) for first in range(shares)))
-        for first, result in enumerate(results):
-            done[first::shares] = result
+        left = deque(enumerate(calls))  # taking from it is atomic
+        hands = max(1, min(parallel, PARALLEL, len(calls)))
+        await asyncio.gather(*(self._work_off(left, done, verb, method) for _ in range(hands)))
         return done
 
-    async def _share(self, calls: Sequence[tuple[Any, ...]], verb: str, method: Callable[..., Any]) -> list[Any]:
+    async def _work_off(
+        self, left: deque[tuple[int, tuple[Any, ...]]], done: list[Any], verb: str, method: Callable[..., Any]
+    ) -> None:
         if inspect.iscoroutinefunction(method):
-            return [await self._settled(call, verb, method) for call in calls]
-        return await asyncio.to_thread(lambda: [self._settle(call, verb, method) for call in calls])
+            for number, call in _taken(left):
+                done[number] = await self._settled(call, verb, method)
+            return
+
+        def settle() -> None:
+            for number, call in _taken(left):
+                done[number] = self._settle(call, verb, method)
+
+        await asyncio.to_thread(settle)
 
     async def _settled(self, call: tuple[Any, ...], verb: str, method: Callable[..., Any]) -> Any:
         try:
@@ -554,6 +565,13 @@ class Resource(ABC):
 
     def _tidy(self) -> Answer[list[str]]:
         return []
+
+
+def _taken(left: deque[T]) -> Iterator[T]:
+    """What is taken from a queue that others take from, too."""
+    with suppress(IndexError):
+        while True:
+            yield left.popleft()
 
 
 def _reason(error: Exception) -> str:

@@ -100,7 +100,7 @@ class Postgres(PostgresKind):
 
     def __init__(self, name: str, options: Any, setting: Setting) -> None:
         super().__init__(name, options, setting)
-        self._golden = Golden(setting, name, options, self.fingerprint, self._fill)
+        self._golden = Golden(setting, name, options, self.fingerprint, self._fill, self._kin, self._grow)
 
     def _made_of(self) -> tuple[str, ...]:
         chosen = self.options

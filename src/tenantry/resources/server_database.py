@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from tenantry.config import Frozen, Seconds
 from tenantry.credentials import USER_TABLE
-from tenantry.errors import ResourceError
+from tenantry.errors import MigrationInvalid, ResourceError
 from tenantry.model import Environment, Finding, Login, Migrated
 from tenantry.resources import Setting, command, history, limits, server_migrator, servers
 from tenantry.resources.command import Place, Programmed, Records
@@ -79,8 +79,17 @@ class ServerDatabase(servers.OnServer, Programmed):
     def fingerprint(self) -> str:
         """What a new database is made of, in 16 hex digits: schema files, seed, users' table and options."""
         seed = checksum(self._seed.read_text("utf-8")) if self._seed else ""
+        return fingerprint((self.schema().fingerprint, seed, *self._frame()))
+
+    def _frame(self) -> tuple[str, ...]:
+        """What a new database is made of besides migrations and seed."""
         users = USER_TABLE[self.dialect.name] if self.setting.users else ""
-        return fingerprint((self.making, self.schema().fingerprint, seed, users, *self._made_of()))
+        return (self.making, users, *self._made_of())
+
+    def _kin(self) -> str | None:
+        """What a template and an older one must have in common; None where none is built on another."""
+        built_alone = self._seed or self._program  # a seed is sown last
+        return None if built_alone else fingerprint(self._frame())
 
     def _made_of(self) -> tuple[str, ...]:
         """The options that change what a new database is."""
@@ -92,6 +101,18 @@ class ServerDatabase(servers.OnServer, Programmed):
         if self._seed:
             statements = self.dialect.split(self._seed.read_text("utf-8"), self._seed.name)
             self.dialect.script(connection, statements, self._seed.name)
+
+    def _grow(self, connection: Any) -> bool:
+        """Bring a copy of an older template to the newest version; False where it is not these files' past."""
+        order = self.versions()
+        try:
+            before = server_migrator.version(self.dialect, connection, self.schema())
+        except MigrationInvalid:
+            return False
+        if history.position(order, before) > history.position(order, self.newest):
+            return False
+        self._fill(connection)
+        return True
 
     def _fill_to(self, connection: Any, version: str | None) -> None:
         self._add_users(connection)
