@@ -155,6 +155,15 @@ def _due(resource: Resource, row: schemas.PartRow, target: str | None, *, shared
     )
 
 
+async def release(tx: Transaction, tools: Toolbox, wanted: Wanted) -> None:
+    """Record to which versions a run of the whole fleet brings it: new tenants are made there from now on."""
+    await tools.learn_released(tx)
+    for resource in with_schema(tools, wanted.blueprint):
+        target = resource.golden if wanted.phase == "pre" else wanted.named(resource)
+        if target is not None and resource.posts():
+            await schemas.set_released(tx, resource.setting.blueprint, resource.name, target)
+
+
 async def refuse_edited(tx: Transaction, tools: Toolbox, found: Sequence[Due]) -> None:
     """Raise `MigrationInvalid` where the files contradict what is applied, before anything is made out of them.
 

@@ -180,10 +180,11 @@ class Migrate(Verb):
         )
 
     async def _template(self, work: Work) -> str:
-        """New tenants get the newest schema from here on, so that none is behind when the run ends."""
+        """Make what new tenants are made of: they get the schema of the run since it was entered, so none is behind."""
         async with work.tools.registry.read() as tx:
             wanted = await _resources_of(tx, work)
             await work.tools.learn_servers(tx)
+            await work.tools.learn_released(tx)
         made = [str(await resource.prepare()) for resource in wanted]
         return ", ".join(made)
 

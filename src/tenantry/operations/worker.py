@@ -212,7 +212,7 @@ class Worker:
         await self.runner.rest(self.settings.dead_after)  # to remove a database costs a server a checkpoint
         if self._untidy.is_set():
             self._untidy.clear()
-            await self._learn_servers()
+            await self._learn()
             for resource in self._resources():
                 try:
                     for gone in await resource.tidy():
@@ -235,7 +235,7 @@ class Worker:
         self.runner.made.clear()
         wanted = [resource for resource in self._resources() if getattr(resource.options, "spares", 0)]
         if wanted:
-            await self._learn_servers()
+            await self._learn()
         for resource in wanted:
             try:
                 made = await resource.refill()
@@ -262,9 +262,10 @@ class Worker:
     def _resources(self) -> list[Resource]:
         return [resource for resources in self.tools.resources.values() for resource in resources]
 
-    async def _learn_servers(self) -> None:
-        if any(resource.server_kind for resource in self._resources()):
-            async with self.registry.read() as tx:
+    async def _learn(self) -> None:
+        async with self.registry.read() as tx:
+            await self.tools.learn_released(tx)
+            if any(resource.server_kind for resource in self._resources()):
                 await self.tools.learn_servers(tx)
 
     async def _forget_ended(self) -> None:

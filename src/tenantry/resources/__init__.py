@@ -98,6 +98,7 @@ class Resource(ABC):
         self.options = options
         self.setting = setting
         self.location = self._location()
+        self.released: str | None = None  # the version the fleet was brought to; None where no `post` waits for it
 
     # --- life ---
 
@@ -106,7 +107,7 @@ class Resource(ABC):
         return await self._call(env, "exists", self._exists)
 
     async def create(self, env: Environment) -> None:
-        """Make it, or bring the one that is there to the newest schema; it appears whole or not at all."""
+        """Make it, or bring the one that is there up to `golden`; it appears whole or not at all."""
         await self._call(env, "create", self._create)
 
     async def check(self, env: Environment) -> list[Finding]:
@@ -246,9 +247,23 @@ class Resource(ABC):
 
     @property
     def newest(self) -> str | None:
-        """The version `create` makes; None without a schema."""
+        """The newest version that the blueprint declares; None without a schema."""
         versions = self.versions()
         return versions[-1] if versions else None
+
+    @property
+    def golden(self) -> str | None:
+        """The version `create` makes: the newest, but no `post` migration that the fleet has not been brought to.
+
+        So old code that still serves works with new tenants, and the run that brings the others up brings these up too.
+        """
+        versions = self.versions()
+        return self.target("pre", self.released) if self.released in versions else self.newest
+
+    def further(self, version: str | None) -> str | None:
+        """`golden`, or this version where it is further: what is there is never taken back."""
+        golden, versions = self.golden, self.versions()
+        return version if version in versions and versions.index(version) > versions.index(str(golden)) else golden
 
     def posts(self) -> frozenset[str]:
         """Those of its versions that only new code bears: the ones of the phase `post`."""
@@ -327,7 +342,7 @@ class Resource(ABC):
     # --- for all environments at once ---
 
     async def prepare(self) -> str | None:
-        """Make what every `create` builds on, such as a golden template, and return the newest version.
+        """Make what every `create` builds on, such as a golden template, and return its version, `golden`.
 
         Several processes may do so at once. Raises `MigrationInvalid`, `MigrationError` or `ConfigError`.
         """

@@ -79,7 +79,7 @@ class ServerDatabase(servers.OnServer, Programmed):
     def fingerprint(self) -> str:
         """What a new database is made of, in 16 hex digits: schema files, seed, users' table and options."""
         seed = checksum(self._seed.read_text("utf-8")) if self._seed else ""
-        return fingerprint((self.schema().fingerprint, seed, *self._frame()))
+        return fingerprint((self.schema().fingerprint, str(self.golden), seed, *self._frame()))
 
     def _frame(self) -> tuple[str, ...]:
         """What a new database is made of besides migrations and seed."""
@@ -97,19 +97,19 @@ class ServerDatabase(servers.OnServer, Programmed):
 
     def _fill(self, connection: Any) -> None:
         """Make an empty database what every new tenant gets."""
-        self._fill_to(connection, self.newest)
+        self._fill_to(connection, self.golden)
         if self._seed:
             statements = self.dialect.split(self._seed.read_text("utf-8"), self._seed.name)
             self.dialect.script(connection, statements, self._seed.name)
 
     def _grow(self, connection: Any) -> bool:
-        """Bring a copy of an older template to the newest version; False where it is not these files' past."""
+        """Bring a copy of an older template to what a new one is; False where it is not these files' past."""
         order = self.versions()
         try:
             before = server_migrator.version(self.dialect, connection, self.schema())
         except MigrationInvalid:
             return False
-        if history.position(order, before) > history.position(order, self.newest):
+        if history.position(order, before) > history.position(order, self.golden):
             return False
         self._fill(connection)
         return True
@@ -127,7 +127,8 @@ class ServerDatabase(servers.OnServer, Programmed):
         """Bring a database that was there already to what a new one would be, its data kept."""
         with self._open(env) as connection:
             self._add_users(connection)
-            self._bring(connection, env, self.newest)
+            there = server_migrator.version(self.dialect, connection, self.schema())
+            self._bring(connection, env, self.further(there))
 
     def _version(self, env: Environment) -> str | None:
         with self._open(env) as connection:
