@@ -36,7 +36,7 @@ from tenantry.resources.servers import Servers
 if TYPE_CHECKING:
     from tenantry.resources.scratch import Scratch
 
-__all__ = ["PARALLEL", "Limits", "Phase", "Resource", "Servers", "Setting", "build", "kinds"]
+__all__ = ["PARALLEL", "Limits", "Phase", "Resource", "Servers", "Setting", "build", "kinds", "options"]
 
 GROUP: Final = "tenantry.resources"
 PARALLEL: Final = 8
@@ -604,10 +604,30 @@ def _known_kinds() -> Mapping[str, EntryPoint]:
     return MappingProxyType({point.name: point for point in entry_points(group=GROUP)})
 
 
-@cache
+class _Loaded(Mapping[str, T]):
+    """By the name of a kind something of its driver, which is loaded when it is asked for: few platforms use many."""
+
+    def __init__(self, take: Callable[[type[Resource]], T]) -> None:
+        self._take = take
+
+    def __getitem__(self, name: str) -> T:
+        return self._take(_known_kinds()[name].load())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(_known_kinds()))
+
+    def __len__(self) -> int:
+        return len(_known_kinds())
+
+
 def kinds() -> Mapping[str, type[Resource]]:
     """All resource kinds by name, Tenantry's own and those of installed packages."""
-    return MappingProxyType({name: point.load() for name, point in sorted(_known_kinds().items())})
+    return _Loaded(lambda driver: driver)
+
+
+def options() -> Mapping[str, type[BaseModel]]:
+    """The options that each kind takes."""
+    return _Loaded(lambda driver: driver.Options)
 
 
 def build(name: str, spec: ResourceSpec, setting: Setting) -> Resource:
