@@ -103,8 +103,8 @@ class Shelves(Ground):
 class RowsShelves(Shelves):
     """The like of it, whose tenants share the tables of one database."""
 
-    def __init__(self, root: Path, *known: Postgres) -> None:
-        super().__init__(root, *known, options=', server = "pg1", seed = "seed.sql"')
+    def __init__(self, root: Path, *known: Postgres, overlap: str = "200ms") -> None:
+        super().__init__(root, *known, options=', server = "pg1", seed = "seed.sql"', overlap=overlap)
         self.database = f"{self.prefix}_all"
         own = f'kind = "postgres", name = "{self.prefix}_{{slug}}"'
         text = self.config.read_text()

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import idna
 
@@ -195,6 +195,20 @@ class Finding:
     ok: bool
     what: str
     remedy: str = ""
+
+
+ExportForm = Literal["csv", "json"]
+"""How exported rows are written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """One table that was written to a file of its own."""
+
+    table: str
+    file: str  # its name, or from the directory that was asked for
+    rows: int
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from psycopg import sql
 from pydantic import BaseModel, Field
 
 from tenantry.errors import NameTaken
-from tenantry.model import Attempt, Environment, Finding, Login, Place, Server, Usage, new_id
+from tenantry.model import Attempt, Environment, Exported, ExportForm, Finding, Login, Place, Server, Usage, new_id
 from tenantry.resources import (
     Setting,
     history,
@@ -30,6 +30,7 @@ from tenantry.resources import (
 from tenantry.resources import postgres_admin as admin
 from tenantry.resources import postgres_adopt as adoption
 from tenantry.resources import postgres_copy as copies
+from tenantry.resources import postgres_export as exports
 from tenantry.resources import postgres_template as template
 from tenantry.resources.canary import TABLE, Ask, plant, seek, uproot
 from tenantry.resources.postgres_admin import Admin, Found
@@ -418,6 +419,10 @@ class Postgres(PostgresKind):
             major = connection.info.server_version // 10000
         into.mkdir(parents=True, exist_ok=True)
         copies.dump(self._conninfo(env, self.locate(env)), major, into / self.name)
+
+    def _export(self, env: Environment, into: Path, form: ExportForm) -> list[Exported]:
+        with self._open(env) as connection, exports.snapshot(connection):
+            return exports.export(connection, exports.contents(connection), form, into / self.name)
 
     def _load(self, env: Environment, source: Path) -> None:
         """Fill a database aside, then let it take the place of the one that is there."""

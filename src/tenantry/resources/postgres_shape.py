@@ -113,13 +113,14 @@ def definitions(connection: Connection, beginning: str = "") -> list[tuple[str, 
 
 
 def is_bookkeeping(name: str) -> bool:
-    """Whether something is part of the records of migrations."""
-    return bool(BOOKKEEPING & set(_words(name)))
+    """Whether something is a table of the records of migrations, or a part of one; a name alone hides nothing."""
+    kind, _, rest = name.partition(" ")
+    table = rest.removeprefix("public.")
+    return (table if kind == "table" else table.partition(" ")[0] if kind in _PARTS else "") in BOOKKEEPING
 
 
-def _words(name: str) -> list[str]:
-    return [word.removeprefix("public.").removesuffix("_pkey") for word in name.split(" ")]
-
+_PARTS: Final = ("constraint", "trigger", "policy")
+"""What stands under its table's name."""
 
 _CASTS: Final = re.compile(r"::(?:character varying|character|bpchar|text)(?:\(\d+\))?(?:\[\])*|[()\s]")
 

@@ -19,7 +19,19 @@ from sqlalchemy.exc import ArgumentError
 from tenantry.config import Frozen
 from tenantry.credentials import USER_TABLE
 from tenantry.errors import NameTaken
-from tenantry.model import Attempt, Environment, Finding, Login, Migrated, Rehearsed, Server, Usage, new_id
+from tenantry.model import (
+    Attempt,
+    Environment,
+    Exported,
+    ExportForm,
+    Finding,
+    Login,
+    Migrated,
+    Rehearsed,
+    Server,
+    Usage,
+    new_id,
+)
 from tenantry.resources import (
     Setting,
     history,
@@ -33,6 +45,8 @@ from tenantry.resources import (
     server_migrator,
 )
 from tenantry.resources import postgres_admin as admin
+from tenantry.resources import postgres_adopt as adoption
+from tenantry.resources import postgres_export as exports
 from tenantry.resources import postgres_template as template
 from tenantry.resources.postgres_admin import Admin, Found
 from tenantry.resources.postgres_dialect import Connection
@@ -42,7 +56,7 @@ from tenantry.resources.postgres_template import Golden
 from tenantry.resources.rows_attack import Attacker
 from tenantry.resources.rows_dialect import Shared
 from tenantry.resources.server_database import Pool
-from tenantry.resources.servers import PASSWORD_BYTES
+from tenantry.resources.servers import OTHER, PASSWORD_BYTES
 from tenantry.resources.shapes import differences
 
 APPLICATION: Final = "_app"
@@ -136,12 +150,28 @@ class Rows(PostgresKind):
         return self.options.database, self.options.database
 
     def user(self, env: Environment) -> str:
-        """The role that applications log in as, for whatever tenant."""
+        """The role that applications log in as, or as a member of it, for whatever tenant."""
         return self.role
 
     def new_login(self, env: Environment, *, apart: bool = False) -> Login:
-        """The login of all tenants; it is asked for once."""
-        return Login(self.role, secrets.token_urlsafe(PASSWORD_BYTES))
+        """A login of all tenants. Two roles take turns, so that the old one holds while the new one spreads."""
+        current = env.logins.get(self.name)
+        other = OTHER if current is not None and current.user == self.role else ""
+        return Login(self.role + other, secrets.token_urlsafe(PASSWORD_BYTES))
+
+    def _admit(self, env: Environment, login: Login) -> None:
+        if not self._is_there(env):
+            raise self._missing(env)
+        with self._alone(self.server(env)) as connection:
+            self._make_roles(connection, self.server(env), login, anew=True)
+
+    def _expel(self, env: Environment, user: str) -> None:
+        with self._alone(self.server(env)) as connection:
+            if user in admin.roles(connection, user):
+                shut = sql.SQL("ALTER ROLE {} NOLOGIN PASSWORD NULL").format(sql.Identifier(user))
+                admin.run(connection, [shut])
+                with admin.acting(connection, user):
+                    adoption.end_sessions(connection, self.options.database, user)
 
     # --- connections ---
 
@@ -203,14 +233,17 @@ class Rows(PostgresKind):
         return found
 
     def _make_roles(self, connection: Admin, server: Server, login: Login, *, anew: bool = False) -> None:
-        """The owner, and the application's role, which gets its password where it has none, or `anew`."""
-        there = admin.roles(connection, self.owner, self.role)
+        """The owner, the application's role, and the login, which gets its password where it has none, or `anew`."""
+        wanted = list(dict.fromkeys((self.owner, self.role, login.user)))
+        there = admin.roles(connection, *wanted)
         steps: list[sql.Composable] = []
-        for name in (self.owner, self.role):
+        for name in wanted:
             role = sql.Identifier(name)
             if name not in there:
                 steps.append(sql.SQL("CREATE ROLE {} NOLOGIN {}").format(role, _NOTHING))
                 steps.append(sql.SQL("COMMENT ON ROLE {} IS {}").format(role, self._mine))
+                if name not in (self.owner, self.role):
+                    steps.append(sql.SQL("GRANT {} TO {}").format(sql.Identifier(self.role), role))
             elif there[name].comment != self._mine:
                 raise NameTaken(kind="role", name=name, server=server.name)
         if anew or not (login.user in there and there[login.user].open):
@@ -252,9 +285,25 @@ class Rows(PostgresKind):
         self._found(connection)
         return server_migrator.migrate(self.dialect, connection, self.schema(), version, self._limits)
 
-    def weaknesses(self, connection: psycopg.Connection[Any], role: str) -> list[str]:
+    @property
+    def shared_database(self) -> str:
+        """The same on every server."""
+        return str(self.options.database)
+
+    def faults_of(self, connection: psycopg.Connection[Any], role: str) -> list[str]:
         """What does not keep tenants apart in a database, as an application's role finds it."""
-        return [one.what for one in rows_plan.weaknesses(connection, role, self.options.shared) if one.grave]
+        return [one.what for one in rows_plan.weaknesses(connection, role, self.options.shared)]
+
+    def _weaknesses(self, server: Server, login: Login) -> list[Finding]:
+        try:
+            with self._entered(server, login) as connection:
+                return self._found_weak(connection, login.user)
+        except psycopg.OperationalError:  # it is silent, or not made yet: the first session looks
+            return []
+
+    def _found_weak(self, connection: Connection, role: str) -> list[Finding]:
+        weak = rows_plan.weaknesses(connection, role, self.options.shared)
+        return [Finding(self.name, False, one.what, one.mending) for one in weak]
 
     # --- one tenant ---
 
@@ -313,6 +362,15 @@ class Rows(PostgresKind):
             version = server_migrator.version(self.dialect, inner, self.schema())
             rows_copy.dump(inner, self.options.shared, env.key, version, into / self.name)
 
+    def _export(self, env: Environment, into: Path, form: ExportForm) -> list[Exported]:
+        with self._open(env) as inner, rows_copy.snapshot(inner, env.key):
+            found = [
+                exports.Content(one.schema, one.name, one.columns, one.of(env.key))
+                for one in self._tables(inner)
+                if one.name != rows_tables.TRACE
+            ]
+            return exports.export(inner, found, form, into / self.name)
+
     def _load(self, env: Environment, source: Path) -> None:
         try:
             with rows_copy.opened(source / self.name) as archive:
@@ -366,8 +424,7 @@ class Rows(PostgresKind):
         return partial(self._lay_out_to, version=version)
 
     def _unsafe(self, env: Environment, connection: Connection) -> list[Finding]:
-        weak = rows_plan.weaknesses(connection, self.role, self.options.shared)
-        found = [Finding(self.name, False, one.what, one.remedy) for one in weak]
+        found = self._found_weak(connection, self._login(env).user)
         try:
             with self._application(env):
                 return found
@@ -379,9 +436,13 @@ class Rows(PostgresKind):
     @contextmanager
     def _application(self, env: Environment) -> Iterator[Connection]:
         """The shared database, as an application enters it."""
-        login = self._login(env)
+        with self._entered(self.server(env), self._login(env)) as connection:
+            yield connection
+
+    @contextmanager
+    def _entered(self, server: Server, login: Login) -> Iterator[Connection]:
         facts = {"dbname": self.options.database, "user": login.user, "password": login.password}
-        with Connection.connect(admin.conninfo(self.server(env).address, **facts), autocommit=True) as connection:
+        with Connection.connect(admin.conninfo(server.address, **facts), autocommit=True) as connection:
             yield connection
 
     def _attack(self, env: Environment, other: Environment) -> list[Attempt]:

@@ -13,9 +13,9 @@ from itertools import count
 from pathlib import Path
 from typing import IO, Any, Final
 
-import psycopg
 from psycopg import sql
 
+from tenantry.resources import postgres_export as exports
 from tenantry.resources.postgres_dialect import Connection
 from tenantry.resources.rows_plan import TENANT
 from tenantry.resources.rows_tables import Table, flat, holders, mark, tables, unmark, working_for
@@ -46,7 +46,7 @@ def dump(connection: Connection, shared: Collection[str], key: str, version: str
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".tenantry-") as folder:
         path = Path(folder) / target.name
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive, _snapshot(connection, key):
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive, snapshot(connection, key):
             found = flat(tables(connection, shared))
             contents = {"format": FORMAT, "schema": version, "tables": [_described(table) for table in found]}
             archive.writestr(CONTENTS, json.dumps(contents, indent=1))
@@ -60,15 +60,10 @@ def dump(connection: Connection, shared: Collection[str], key: str, version: str
 
 
 @contextmanager
-def _snapshot(connection: Connection, key: str) -> Iterator[None]:
-    """A transaction that sees everything as of one moment, and changes nothing."""
-    before = connection.isolation_level, connection.read_only
-    connection.isolation_level, connection.read_only = psycopg.IsolationLevel.REPEATABLE_READ, True
-    try:
-        with working_for(connection, key):
-            yield
-    finally:
-        connection.isolation_level, connection.read_only = before
+def snapshot(connection: Connection, key: str) -> Iterator[None]:
+    """A transaction that sees a tenant's rows as of one moment, and changes nothing."""
+    with exports.snapshot(connection), working_for(connection, key):
+        yield
 
 
 def _described(table: Table) -> dict[str, Any]:
@@ -80,8 +75,7 @@ def _member(number: int) -> str:
 
 
 def _copy_out(connection: Connection, table: Table, key: str, into: IO[bytes]) -> None:
-    words = sql.SQL("COPY (SELECT {} FROM {} WHERE {} = {}) TO STDOUT")
-    statement = words.format(table.listed, table.only, _COLUMN, key)
+    statement = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT").format(table.listed, table.of(key))
     pieces: list[bytes] = []
     size = 0
     with connection.cursor() as cursor, cursor.copy(statement) as copy:

@@ -68,6 +68,10 @@ class Table:
         """Its own rows: those of tables that inherit from it are theirs."""
         return self.identifier if self.parted else sql.SQL("ONLY {}").format(self.identifier)
 
+    def of(self, key: str) -> sql.Composable:
+        """What follows FROM where the rows of a tenant are asked for."""
+        return sql.SQL("{} WHERE {} = {}").format(self.only, sql.Identifier(TENANT), key)
+
     @property
     def listed(self) -> sql.Composable:
         """Its columns as SQL."""
