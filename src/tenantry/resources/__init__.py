@@ -286,10 +286,7 @@ class Resource(ABC):
 
     @property
     def golden(self) -> str | None:
-        """The version `create` makes: the newest, but no `post` migration that the fleet has not been brought to.
-
-        So old code that still serves works with new tenants, and the run that brings the others up brings these up too.
-        """
+        """The version `create` makes: the newest, but no `post` migration that the fleet has not been brought to."""
         versions = self.versions()
         return self.target("pre", self.released) if self.released in versions else self.newest
 
