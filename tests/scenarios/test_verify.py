@@ -8,8 +8,9 @@ import random
 import re
 import signal
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 
 import ground as g
 from mariadb import MariaDB
+from prefix_world import PrefixGround, maria_database
 from servers import Postgres
 from shelves import MariaShelves, RowsShelves, Shelves
 from tenantry.errors import ConfigError, TenantNotFound
@@ -57,26 +59,7 @@ def canaries(ground: g.Ground) -> list[str]:
     return found
 
 
-# --- no breach ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", ["files", "postgres", "mysql", "rows"])
-async def test_tenants_that_are_kept_apart(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """On every kind, nothing gets through, everything could be tried, and nothing is left behind or has drifted."""
-    platform_of = {"files": _files, "postgres": _postgres, "mysql": _mysql, "rows": _rows}[kind]
-    ground = platform_of(tmp_path / "platform", request)
-    async with ground.open() as platform:
-        await populated(platform, "acme", "umbrella", "initech")
-        report = await verified(platform)
-        for tenant in report["tenants"]:
-            assert (tenant["outcome"], tenant["breaches"], tenant["untried"]) == ("kept apart", [], [])
-            assert len(tenant["against"]) == 2
-            assert tenant["tenant"] not in tenant["against"]
-        assert report["counts"]["kept"] > 300
-        assert {"requests", "sessions", "cache", "keys", "db", "config"} <= report["attacks"].keys()
-        assert all("canary" in report["attacks"][name] for name in ("db", "config", "sessions"))
-        assert await g.faults_of(platform) == []
-        assert (await platform.status())["verified"]["verified"] == 3
+# --- platforms -------------------------------------------------------------------------------------------------------
 
 
 def _files(root: Path, request: pytest.FixtureRequest) -> g.Ground:
@@ -103,25 +86,73 @@ def _mysql(root: Path, request: pytest.FixtureRequest) -> g.Ground:
     return made
 
 
+def _prefix_on_postgres(root: Path, request: pytest.FixtureRequest) -> g.Ground:
+    server: Postgres = request.getfixturevalue("postgres")
+    return PrefixGround(root, "postgres", _while(request, server.database()))
+
+
+def _prefix_on_mysql(root: Path, request: pytest.FixtureRequest) -> g.Ground:
+    server: MariaDB = request.getfixturevalue("mariadb_server")
+    return PrefixGround(root, "mysql", _while(request, maria_database(server)))
+
+
+def _while(request: pytest.FixtureRequest, database: AbstractContextManager[str]) -> str:
+    """The address of a database that is there until the test ends."""
+    stack = ExitStack()
+    request.addfinalizer(stack.close)
+    return stack.enter_context(database)
+
+
 def _clear(made: MariaShelves, server: MariaDB) -> None:
     for kind, name in (one.split() for one in made.left()):
         if kind in ("database", "user"):
             server.run(f"DROP {kind} `{name}`" + ("@'%'" if kind == "user" else ""))
 
 
-async def test_what_postgresql_shows_everybody_is_told_and_fails_nothing(tmp_path: Path, postgres: Postgres) -> None:
-    """Names in PostgreSQL's catalogs are told as not promised; the run ends well."""
-    shelves = Shelves(tmp_path / "platform", postgres)
-    try:
-        async with shelves.open() as platform:
-            await populated(platform, "acme", "umbrella")
-            report = await verified(platform)
-    finally:
-        shelves.clear()
-    assert [tenant["breaches"] for tenant in report["tenants"]] == [[], []]
-    told = {one["attack"] for tenant in report["tenants"] for one in tenant["not_promised"]}
-    assert told == {"see the names of other databases", "see the names of other roles"}
-    assert report["state"] == "done"
+@dataclass(frozen=True)
+class Kind:
+    """How a platform whose databases are of one kind is made, and what that kind promises nobody."""
+
+    made: Callable[[Path, pytest.FixtureRequest], g.Ground]
+    not_promised: frozenset[str] = frozenset()
+
+
+NAMES = frozenset({"see the names of other databases", "see the names of other roles"})
+SQL = frozenset({"read its rows by SQL of one's own"})
+KINDS = {
+    "files": Kind(_files),
+    "postgres": Kind(_postgres, NAMES),
+    "mysql": Kind(_mysql),
+    "rows": Kind(_rows, frozenset({"name another tenant in the setting"})),
+    "prefix on PostgreSQL": Kind(_prefix_on_postgres, SQL),
+    "prefix on MariaDB": Kind(_prefix_on_mysql, SQL),
+}
+
+
+# --- no breach ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_tenants_that_are_kept_apart(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """On every kind, nothing gets through, everything could be tried, and nothing is left behind or has drifted.
+
+    What a kind never promised is told, each by its name, and nothing else is.
+    """
+    ground = KINDS[kind].made(tmp_path / "platform", request)
+    async with ground.open() as platform:
+        await populated(platform, "acme", "umbrella", "initech")
+        report = await verified(platform)
+        for tenant in report["tenants"]:
+            assert (tenant["outcome"], tenant["breaches"], tenant["untried"]) == ("kept apart", [], [])
+            assert len(tenant["against"]) == 2
+            assert tenant["tenant"] not in tenant["against"]
+        told = {one["attack"] for tenant in report["tenants"] for one in tenant["not_promised"]}
+        assert told == KINDS[kind].not_promised
+        assert report["counts"]["kept"] > 300
+        assert {"requests", "sessions", "cache", "keys", "db", "config"} <= report["attacks"].keys()
+        assert all("canary" in report["attacks"][name] for name in ("db", "config", "sessions"))
+        assert await g.faults_of(platform) == []
+        assert (await platform.status())["verified"]["verified"] == 3
 
 
 # --- who is attacked ----------------------------------------------------------------------------------------------

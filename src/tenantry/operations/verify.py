@@ -171,10 +171,9 @@ class Lots:
             if near is not None:
                 chosen[near.tenant] = near.tenant, near.environment
         pool = self._all[peer.blueprint]
-        for _ in range(self._others * 4):
+        for other in self._lot.sample(pool, min(len(pool), BATCH)):
             if len(chosen) >= self._others:
                 break
-            other = self._lot.choice(pool)
             if other.tenant != peer.tenant:
                 chosen.setdefault(other.tenant, (other.tenant, other.environment))
         return list(chosen.values())
