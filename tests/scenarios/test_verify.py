@@ -119,11 +119,12 @@ class Kind:
 
 NAMES = frozenset({"see the names of other databases", "see the names of other roles"})
 SQL = frozenset({"read its rows by SQL of one's own"})
+TOLD = frozenset({"name another tenant in the setting", "prepared statement that another tenant left on db"})
 KINDS = {
     "files": Kind(_files),
     "postgres": Kind(_postgres, NAMES),
     "mysql": Kind(_mysql),
-    "rows": Kind(_rows, frozenset({"name another tenant in the setting"})),
+    "rows": Kind(_rows, TOLD),
     "prefix on PostgreSQL": Kind(_prefix_on_postgres, SQL),
     "prefix on MariaDB": Kind(_prefix_on_mysql, SQL),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +13,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from ground import PATIENCE
 from holes_rows import HOLES, SCHEMA, SHARED, Hole
-from servers import Postgres
+from servers import NoServer, Postgres, pgbouncer
 from shelves import RowsShelves
 from tenantry.model import Attempt, Breach
 from tenantry.platform import Platform
@@ -89,9 +91,9 @@ async def verified(platform: Platform, *slugs: str) -> dict[str, Any]:
     return await platform.verification.report(operation.id)
 
 
-def breaches(report: dict[str, Any]) -> set[str]:
+def breaches(report: dict[str, Any], kind: str = "breaches") -> set[str]:
     """Each breach as "resource: attack"."""
-    return {f"{one['resource']}: {one['attack']}" for tenant in report["tenants"] for one in tenant["breaches"]}
+    return {f"{one['resource']}: {one['attack']}" for tenant in report["tenants"] for one in tenant[kind]}
 
 
 LIVE = 22
@@ -170,3 +172,58 @@ async def attempts(platform: Platform) -> list[Attempt]:
 async def ids(platform: Platform) -> set[str]:
     """The tenants' ids."""
     return {row.id for row in await platform.tenants.list(limit=10)}
+
+
+# --- connections that come back -----------------------------------------------------------------------------------
+
+KEEPS = """
+import tenantry
+import tenantry.runtime.rows as rows
+rows._FRESH = b""
+runtime = tenantry.connect({config!r})
+async def answer(scope, receive, send):
+    await send({{"type": "http.response.start", "status": 204, "headers": []}})
+    await send({{"type": "http.response.body", "body": b""}})
+app = tenantry.TenantMiddleware(answer, runtime=runtime)
+"""
+"""An application whose pool gives connections to the next tenant as the last one left them."""
+
+LEFT = {f"sessions: {what} that another tenant left on db" for what in ("setting", "cursor")}
+
+
+async def test_a_pool_that_hands_on_what_a_tenant_left_is_found(tmp_path: Path, postgres: Postgres) -> None:
+    """Without what Tenantry sends before each transaction, settings and cursors of one tenant reach the next."""
+    shared = RowsShelves(tmp_path / "platform", postgres)
+    with shared.config.open("a") as file:
+        file.write('\n[verify]\napp = "keeps:app"\n')
+    (shared.root / "keeps.py").write_text(KEEPS.format(config=str(shared.config)))
+    try:
+        async with shared.open() as platform:
+            await populated(platform)
+        process = shared.command("verify", "--json")
+        output, _ = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 1
+        found = json.loads(output[output.index("{") : output.rindex("}") + 1])
+        assert breaches(found) == LEFT
+    finally:
+        shared.clear()
+
+
+async def test_what_a_pooler_keeps_is_told_as_not_promised(tmp_path: Path, postgres: Postgres) -> None:
+    """Behind pgbouncer, what a session leaves reaches another tenant: that is told, and fails nothing."""
+    shared = RowsShelves(tmp_path / "platform", postgres)
+    own = f'kind = "rows", database = "{shared.database}"'
+    try:
+        with pgbouncer(postgres, connections=1) as address:
+            text = shared.config.read_text()
+            shared.config.write_text(text.replace(own, f'{own}, pooler = "{address}"'))
+            async with shared.open() as platform:
+                await populated(platform)
+                report = await verified(platform)
+    except NoServer as error:
+        pytest.skip(str(error))
+    finally:
+        shared.clear()
+    assert breaches(report) == set()
+    assert report["state"] == "done"
+    assert breaches(report, "not_promised") >= LEFT

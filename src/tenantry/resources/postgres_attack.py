@@ -64,6 +64,16 @@ MORE: Final = (
 )
 """Questions whose every answer is a breach."""
 
+_COMMON: Final = """
+SELECT datname FROM pg_database WHERE datallowconn AND (datistemplate OR datname = 'postgres')
+  AND has_database_privilege(oid, 'CONNECT') AND datname <> ALL (ARRAY[%s, %s]) ORDER BY oid LIMIT 4"""
+"""Databases that are nobody's and that this role may enter, as PostgreSQL lets everybody by default."""
+
+_SHADOW: Final = sql.SQL(
+    "CREATE FUNCTION public.pg_database_size(text) RETURNS bigint LANGUAGE sql AS 'SELECT 1::bigint'"
+)
+"""What stands before the server's own function for whoever does not name its schema and passes text."""
+
 BY_DESIGN: Final = (
     (
         "see the names of other databases",
@@ -101,6 +111,7 @@ class Attacker:
             found += [self._question(connection, what, query, promised=True) for what, query in MORE]
             found += [self._question(connection, what, query, promised=False) for what, query in BY_DESIGN]
             found += [self._change_the_server(connection), *self._disturb(connection, victim)]
+            found += self._shadow(connection)
         finally:
             connection.close()
         return found
@@ -134,6 +145,8 @@ class Attacker:
         )
         yield "rename it", sql.SQL("ALTER DATABASE {} RENAME TO {}").format(database, sql.Identifier(TRACE))
         yield "change its settings", sql.SQL("ALTER DATABASE {} SET work_mem TO '64kB'").format(database)
+        path = sql.SQL("ALTER ROLE {} SET search_path TO {}").format(role, sql.Identifier(TRACE))
+        yield "lead its search path elsewhere", path
         yield "measure it", sql.SQL("SELECT pg_database_size({})").format(self._other)
 
     def _led_out(self) -> Iterator[Step]:
@@ -147,6 +160,18 @@ class Attacker:
                 "WHERE {} = ANY (srvoptions) AND has_server_privilege(oid, 'USAGE')"
             ).format(f"dbname={self._other}"),
         )
+
+    def _shadow(self, connection: Connection) -> Iterator[Attempt]:
+        """Make functions in databases that all may enter: for administrators, or for what is made of them, to run."""
+        for (database,) in connection.execute(_COMMON, [self._own, self._other]).fetchall():
+            what = f"shadow functions in {database}"
+            try:
+                inner = self._connect(database)
+            except psycopg.Error as error:
+                yield (Attempt if error.sqlstate in REFUSED else Untried)(self._name, what, line(error))
+                continue
+            with inner:
+                yield self._step(inner, what, _SHADOW)
 
     def _step(self, connection: Connection, what: str, statement: Statement) -> Attempt:
         try:
