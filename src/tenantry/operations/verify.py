@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from importlib.metadata import version
 from typing import Any, ClassVar, Final, Protocol, TypeAlias
 
 from cronsim import CronSim
@@ -63,7 +64,7 @@ class IsolationBroken(TenantryError):
 
 
 class NothingTried(TenantryError):
-    """No attack on '{tenant}' could be tried: {reason}"""
+    """No attack on {what} of '{tenant}' could be tried: {reason}"""
 
     code = "isolation.untried"
     remedy = "Make it reachable, then run `tenantry verify {slug}`."
@@ -257,10 +258,15 @@ class Tally:
             return IsolationBroken(
                 tenant=shown, slug=slug, count=len(self.breaches), attack=first["attack"], resource=first["resource"]
             )
-        if not self.against or not any(names.keys() - {CANARY} for names in self.kept.values()):
-            reason = self.untried[0]["evidence"] if self.untried else "its blueprint has no other tenant."
-            return NothingTried(tenant=shown, slug=slug, reason=reason)
-        return None
+        if not self.against:
+            return NothingTried(tenant=shown, slug=slug, what="anything", reason="its blueprint has no other tenant.")
+        tried = {resource for resource, names in self.kept.items() if names.keys() - {CANARY}}
+        tried |= {entry["resource"] for entry in self.not_promised}
+        missing = next((entry for entry in self.untried if entry["resource"] not in tried), None)
+        if missing is not None:
+            what, reason = f"'{missing['resource']}'", missing["evidence"]
+            return NothingTried(tenant=shown, slug=slug, what=what, reason=reason)
+        return None if tried else NothingTried(tenant=shown, slug=slug, what="anything", reason="it has nothing.")
 
     def text(self) -> str:
         """The whole of it as JSON, as it is kept with the operation's item."""
@@ -315,7 +321,8 @@ class Verify(Verb):
     async def complete(self, tx: Transaction, work: Work) -> Mapping[str, Any] | None:
         operation = await journal.get(tx, work.operation.id)
         counts = summary(await journal.items(tx, operation.id))
-        return {**counts, "verified": operation.done, "failed": operation.failed}
+        facts = {"verified": operation.done, "failed": operation.failed, "tenantry": version("tenantry")}
+        return {**counts, **facts}
 
 
 def summary(items: Iterable[journal.Item]) -> dict[str, int]:

@@ -11,7 +11,7 @@ from psycopg import sql
 from tenantry.model import Attempt, Breach, Untried
 from tenantry.resources import rows_collisions
 from tenantry.resources.postgres_attack import MORE as ASKED
-from tenantry.resources.postgres_attack import REFUSED, SERVER, Statement, Step, line
+from tenantry.resources.postgres_attack import SERVER, Statement, Step, asked, line, stopped
 from tenantry.resources.postgres_dialect import Connection
 from tenantry.resources.rows_plan import SETTING, TENANT, weaknesses
 from tenantry.resources.rows_tables import Table, flat, tables
@@ -58,7 +58,7 @@ class Attacker:
         around = (*_around(owner), *MORE, *self._shadows(), *SERVER)
         return [
             *self._weak(shared),  # what each table adds comes last: only so many breaches of a tenant are told
-            *(self._ask(what, query) for what, query in ASKED),
+            *(asked(self._name, self._connection, what, query) for what, query in ASKED),
             *(self._try(what, self._own, one, counts=False) for what, one in around),
             *(self._try(what, self._own, one) for table in found for what, one in self._on(table)),
             *(self._try(f"read {one.shown} without a tenant", key, _all(one)) for one in found for key in (None, "")),
@@ -119,17 +119,10 @@ class Attacker:
         except psycopg.errors.IntegrityError as error:
             return Breach(self._name, what, f"only a constraint refused it: {error.diag.message_primary}")
         except psycopg.Error as error:
-            return (Attempt if error.sqlstate in REFUSED else Untried)(self._name, what, line(error))
+            return stopped(self._name, what, error)
         if counts and reached == 0:
             return Attempt(self._name, what, "it reached no row")
         return Breach(self._name, what, f"it reached {reached} rows" if counts and reached > 0 else "it was done")
-
-    def _ask(self, what: str, query: str) -> Attempt:
-        try:
-            row = self._connection.execute(query.encode()).fetchone()
-        except psycopg.Error as error:
-            return Untried(self._name, what, line(error))
-        return Breach(self._name, what, str(row[0])[:300]) if row and row[0] else Attempt(self._name, what)
 
 
 def _all(table: Table) -> Statement:
