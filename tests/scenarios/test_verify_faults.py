@@ -8,15 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import make_url
 
 import ground as g
 from outages import down
 from servers import Postgres
 from shelves import Shelves
 from tenantry.errors import TenantryError
+from tenantry.model import Breach, Untried
 from tenantry.operations import verify
 from tenantry.platform import Platform
 from tenantry.registry.journal import State
+from tenantry.resources.postgres_attack import Attacker
+from tenantry.resources.postgres_dialect import Connection
 from verifying import KINDS, populated, verified
 
 SLUGS = ("acme", "umbrella", "initech", "hooli")
@@ -143,3 +147,23 @@ async def test_a_server_that_goes_down_meanwhile(lone: Shelves, own_postgres: Po
         details = await platform.operations.finish(operation.id)
         assert (details.operation.state, details.operation.done) == (State.DONE, len(SLUGS))
         await clean(platform)
+
+
+def test_a_victim_that_is_gone_is_no_breach(postgres: Postgres) -> None:
+    """A superuser that attacks what is not there any more finds nothing, where it would get through otherwise."""
+    with postgres.database() as url:
+        name = make_url(url).database or ""
+        for gone, found in ((False, Breach), (True, Untried)):
+
+            def victim(gone: bool = gone) -> Connection:
+                theirs = Connection.connect(url, autocommit=True)
+                if gone:
+                    postgres.run(f"SELECT pg_terminate_backend({theirs.info.backend_pid})")
+                return theirs
+
+            def connect(base: str) -> Connection:
+                return Connection.connect(postgres.url(base), autocommit=True)
+
+            attacker = Attacker("db", connect, "postgres", name, name)
+            ends = [one for one in attacker.run(victim) if one.attack == "end its connections"]
+            assert [type(one) for one in ends] == [found]

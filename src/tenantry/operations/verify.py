@@ -49,6 +49,10 @@ SCHEDULE: Final = "schedule"
 """Who asks for a verification that nobody asked for, as the audit log names it."""
 
 CANARY: Final = "canary"
+EVERYTHING: Final = "all attacks"
+WHOLE: Final = frozenset({CANARY, EVERYTHING})
+"""What leaves a resource unverified where it cannot be tried; of other attacks, one may be missing."""
+
 TRACE: Final = "tenantry-canary-"
 SESSIONS: Final = "sessions"
 
@@ -64,7 +68,7 @@ class IsolationBroken(TenantryError):
 
 
 class NothingTried(TenantryError):
-    """No attack on {what} of '{tenant}' could be tried: {reason}"""
+    """{what} of '{tenant}' could not be tried: {reason}"""
 
     code = "isolation.untried"
     remedy = "Make it reachable, then run `tenantry verify {slug}`."
@@ -259,14 +263,14 @@ class Tally:
                 tenant=shown, slug=slug, count=len(self.breaches), attack=first["attack"], resource=first["resource"]
             )
         if not self.against:
-            return NothingTried(tenant=shown, slug=slug, what="anything", reason="its blueprint has no other tenant.")
+            return NothingTried(tenant=shown, slug=slug, what="Any attack", reason="its blueprint has no other tenant.")
         tried = {resource for resource, names in self.kept.items() if names.keys() - {CANARY}}
         tried |= {entry["resource"] for entry in self.not_promised}
-        missing = next((entry for entry in self.untried if entry["resource"] not in tried), None)
+        missing = next((one for one in self.untried if one["attack"] in WHOLE or one["resource"] not in tried), None)
         if missing is not None:
-            what, reason = f"'{missing['resource']}'", missing["evidence"]
-            return NothingTried(tenant=shown, slug=slug, what=what, reason=reason)
-        return None if tried else NothingTried(tenant=shown, slug=slug, what="anything", reason="it has nothing.")
+            what = f"'{missing['attack']}' on {missing['resource']}"
+            return NothingTried(tenant=shown, slug=slug, what=what, reason=missing["evidence"])
+        return None if tried else NothingTried(tenant=shown, slug=slug, what="Any attack", reason="it has nothing.")
 
     def text(self) -> str:
         """The whole of it as JSON, as it is kept with the operation's item."""
@@ -408,11 +412,11 @@ class _Run:
 
     async def _from_outside(self, env: Environment, other: Environment) -> list[Attempt]:
         if isinstance(self.outside, str):
-            return [Untried("application", "all attacks", self.outside)]
+            return [Untried("application", EVERYTHING, self.outside)]
         try:
             return await self.outside.attack(env, other)
         except Exception as error:  # also what the platform's own application throws
-            return [Untried("application", "all attacks", _reason(error))]
+            return [Untried("application", EVERYTHING, _reason(error))]
 
     def _judged(self, result: fleet.Result, tallies: Mapping[str, Tally]) -> fleet.Result:
         tally = tallies.get(str(result.item.arguments["environment"]))
@@ -529,7 +533,7 @@ async def _attempts(resource: Resource, env: Environment, other: Environment) ->
     try:
         return await resource.attack(env, other)
     except Exception as error:  # a driver at fault must not keep the others from being tried
-        return [Untried(resource.name, "all attacks", _reason(error))]
+        return [Untried(resource.name, EVERYTHING, _reason(error))]
 
 
 def _reason(error: Exception) -> str:

@@ -106,7 +106,7 @@ class Visitor:
         known = self.runtime.resolver.table.current
         mine, theirs = known(env), known(other)
         if mine is None or theirs is None:
-            return [Untried(REQUESTS, "all attacks", "the runtime does not know both tenants")]
+            return [Untried(REQUESTS, "another tenant", "the runtime does not know both tenants, so one is gone")]
         found = [attempt async for attempt in self._requests(mine, theirs)]
         found += self._tokens_of_others(mine, theirs)
         found += [attempt async for attempt in self._account(mine, theirs)]

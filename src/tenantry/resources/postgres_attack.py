@@ -166,7 +166,12 @@ class Attacker:
 
     def _shadow(self, connection: Connection) -> Iterator[Attempt]:
         """Make functions in databases that all may enter: for administrators, or for what is made of them, to run."""
-        for (database,) in connection.execute(_COMMON, [self._own, self._other]).fetchall():
+        try:
+            common = connection.execute(_COMMON, [self._own, self._other]).fetchall()
+        except psycopg.Error as error:
+            yield Untried(self._name, "shadow functions", line(error))
+            return
+        for (database,) in common:
             what = f"shadow functions in {database}"
             try:
                 inner = self._connect(database)
@@ -226,6 +231,8 @@ class Attacker:
             yield Breach(self._name, lock, same) if held else Attempt(self._name, lock)
             yield Breach(self._name, notify, "one was heard there") if heard else Attempt(self._name, notify)
             yield self._terminate(connection, end, process)
+        except psycopg.Error as error:  # it is gone: its tenant is being destroyed, or the server went down
+            yield from (Untried(self._name, what, line(error)) for what in (end, lock, notify))
         finally:
             with suppress(psycopg.Error):
                 theirs.close()
