@@ -372,11 +372,20 @@ class Handover(TenantryError):
     remedy = "Nothing to do: another worker goes on."
 
 
+class SharedInUse(TenantryError):
+    """The shared database '{database}' on '{server}' is not dropped: {what}."""
+
+    code = "server.shared_in_use"
+    remedy = "`tenantry server show {server}` names the shared databases there, and how many tenants each has."
+    status = 409
+    exit_code = 3
+
+
 class NotConfirmed(TenantryError):
     """'{slug}' was not confirmed."""
 
     code = "confirm.missing"
-    remedy = "Type the slug when asked, or pass --yes."
+    remedy = "Type the name when asked, or pass --yes."
     status = 409
     exit_code = 3
 
@@ -458,7 +467,10 @@ class NoLogin(TenantryError):
     """'{slug}' has no login on a server{where}."""
 
     code = "tenant.no_login"
-    remedy = "Only parts that lie on servers have one; `tenantry tenant show {slug}` names its parts."
+    remedy = (
+        "Only parts that lie on servers have one; `tenantry tenant show {slug}` names its parts. "
+        "A login that tenants share changes with `tenantry tenant rotate --all`."
+    )
     status = 404
     exit_code = 4
 

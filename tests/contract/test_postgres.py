@@ -639,6 +639,10 @@ async def test_drift_of_every_sort_is_named(world: PostgresWorld) -> None:
         ("CREATE SEQUENCE counter", "sequence counter is not declared"),
         ("CREATE SCHEMA aside", "schema aside is not declared"),
         ("CREATE TABLE aside.page (id int)", "table aside.page is not declared"),
+        ("CREATE FUNCTION alembic_version() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+         "function alembic_version() is not declared"),
+        ("ALTER TABLE page ADD CONSTRAINT tenantry_schema CHECK (true)", "constraint page tenantry_schema is not"),
+        ("CREATE TABLE aside.tenantry_tenants (id int)", "table aside.tenantry_tenants is not declared"),
         ("ALTER TABLE tenantry_user DROP CONSTRAINT tenantry_user_login_key", "tenantry_user_login_key is missing"),
     ):  # fmt: skip
         world.query(resource, env, statement)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 import ground as g
@@ -27,10 +28,13 @@ from kills import (
 )
 from shelves import RowsShelves
 from tenantry.platform import Platform
+from tenantry.registry.journal import Operation
 
 ROWS = "tenantry.resources.rows.Rows"
 TABLES = "tenantry.resources.rows_tables"
 COPY = "tenantry.resources.rows_copy"
+RESOURCE = "tenantry.resources.Resource"
+ROTATION = "tenantry.operations.rotate_shared._Turn"
 DIALECT = "tenantry.resources.rows_dialect.Shared"
 
 FIRST = [
@@ -127,3 +131,40 @@ async def test_destroy(shelves: RowsShelves, tmp_path: Path, record_property: An
         assert outcomes(cases) == {"done"}
         assert await orphans(shelves, platform) == []
         assert len(shelves.tenants()["page"]) == 1
+
+
+ROTATE = [
+    CLAIMED,
+    inside("tenants", ROTATION, "_decide"),
+    inside("tenants", RESOURCE, "admit"),
+    inside("tenants", ROTATION, "_keep"),
+    inside("tenants", RESOURCE, "expel", "before"),
+    inside("tenants", RESOURCE, "expel"),
+    *steps("tenants")[1:2],
+    END[0],
+]
+
+
+@pytest.mark.parametrize("moment", ROTATE, ids=lambda moment: moment[1].replace(" ", "-"))
+async def test_rotate_what_all_share(
+    shelves: RowsShelves, moment: Moment, tmp_path: Path, record_property: Any
+) -> None:
+    """A rotation of the shared login whose worker is killed anywhere ends with one login, which works."""
+    async with shelves.open() as platform:
+        await populate(shelves, platform, ["acme"])
+        cases = await run(shelves, platform, [moment], rotate_all)
+        note(record_property, "rotate, shared", cases, tmp_path)
+        assert outcomes(cases) == {"done"}
+        async with platform.registry.read() as tx:
+            tenant = (await platform.tenants.show("acme")).row.id
+            (environment,) = await platform.tools.all_environments(tx, [tenant])
+        login = environment.logins["db"]
+        roles = f"SELECT rolname FROM pg_roles WHERE rolcanlogin AND rolname ~ '^{shelves.database}'"
+        assert shelves.query("pg1", roles) == [(login.user,)]
+        psycopg.connect(shelves.known["pg1"].url(shelves.database, login.user, login.password)).close()
+        assert await orphans(shelves, platform) == []
+
+
+async def rotate_all(ground: g.Ground, platform: Platform, names: list[str]) -> list[Operation]:
+    """The shared login, once."""
+    return [await platform.tenants.rotate()]

@@ -31,7 +31,7 @@ class Blueprints:
 
     def __init__(self, config: Config, identity: str = "") -> None:
         self.config = config
-        self._identity = identity  # of the platform, as its registry knows it
+        self.identity = identity  # of the platform, as its registry knows it
         self.servers = Servers()
 
     @cached_property
@@ -57,7 +57,7 @@ class Blueprints:
                 servers=self.servers,
                 server_kinds={name: server.kind for name, server in self.config.servers.items()},
                 limits=Limits(chosen.lock_timeout, chosen.statement_timeout, chosen.retries),
-                platform=self._identity,
+                platform=self.identity,
             )
             made.append(build(resource, spec, setting))
         return tuple(made)

@@ -25,6 +25,7 @@ from tenantry.platform.drift import Drifts
 from tenantry.platform.fleet import Migrations
 from tenantry.platform.operations import Operations
 from tenantry.platform.rehearse import Rehearsals
+from tenantry.platform.safety import refuse_weak
 from tenantry.platform.servers import Servers
 from tenantry.platform.tenants import Credentials, Hostnames, PlannedStep, Source, TenantDetails, Tenants
 from tenantry.platform.verify import Verification
@@ -77,10 +78,15 @@ class Platform:
             yield cls(config, registry)
 
     async def work(self, stop: asyncio.Event, concurrency: int | None = None) -> None:
-        """Be a worker until `stop` is set."""
+        """Be a worker until `stop` is set. Raises `SharedTablesWeak`."""
         from tenantry.operations.worker import Worker
 
+        await self.refuse_weak()
         await Worker(self.tools, concurrency).run(stop)
+
+    async def refuse_weak(self) -> None:
+        """Raise `SharedTablesWeak` where tables that tenants share do not keep them apart."""
+        await refuse_weak(self.tools)
 
     async def status(self) -> dict[str, Any]:
         """The platform at a glance: tenants, limits, workers, operations, audit log, control database."""

@@ -18,6 +18,8 @@ from tenantry.errors import (
 )
 from tenantry.model import (
     Environment,
+    Exported,
+    ExportForm,
     Finding,
     Status,
     Tenant,
@@ -28,9 +30,9 @@ from tenantry.model import (
     new_id,
     normalise_host,
 )
-from tenantry.operations import adopt, change, create, destroy, drop, placement, rotate
+from tenantry.operations import adopt, change, create, destroy, drop, placement, rotate, rotate_shared
 from tenantry.operations.toolbox import ADMIN, VALUE, Toolbox
-from tenantry.platform import csvfile
+from tenantry.platform import csvfile, exports
 from tenantry.registry import Transaction, journal, servers, tenants
 from tenantry.registry.tenants import HostnameRow, TenantRow
 from tenantry.resources import Resource
@@ -146,6 +148,21 @@ class Tenants:
                 for place in environment.places
                 if place.name not in names
             ]
+        return found
+
+    async def export(
+        self, slug: str, into: Path, form: ExportForm = "csv", environment: str | None = None
+    ) -> Sequence[Exported]:
+        """Write a tenant's rows to files in a new directory: a file for each table, as of one moment in each database.
+
+        All environments, or the one named. Raises `TenantNotFound`, `ExportThere` or `NothingToExport`.
+        """
+        row, environments = await self._parts(slug)
+        chosen = [one for one in environments if environment in (None, one.name)]
+        parts = [(one, resource) for one in chosen for resource in self._tools.resources[row.blueprint]]
+        found = await exports.export(parts, slug, into, form)
+        async with self._registry.write() as tx:
+            tx.audit("tenant.export", slug, id=row.id, tables=len(found), rows=sum(one.rows for one in found))
         return found
 
     async def measure(self, slug: str) -> Usage:
@@ -459,7 +476,7 @@ class Tenants:
     # --- changing -----------------------------------------------------------------------------------------------
 
     async def rotate(self, slugs: Sequence[str] = ()) -> journal.Operation:
-        """Give tenants new database logins, all of them where none is named, without a failed request.
+        """Give tenants new database logins, without a failed request; where none is named all, and the shared ones.
 
         Raises `TenantNotFound`, `NoLogin` or, for a single tenant, `OperationInProgress`.
         """
@@ -472,7 +489,9 @@ class Tenants:
                     raise NoLogin(slug=slug, where="")
             chosen = [(tenant_id, slug) for tenant_id, slug in having if not slugs or slug in slugs]
             items = [journal.NewItem(0, slug, {"id": tenant_id}) for tenant_id, slug in chosen]
-            operation_id, one = new_id(), chosen[0] if len(chosen) == 1 else None
+            if not slugs:
+                items += [rotate_shared.item(*where) for where in await rotate_shared.databases(tx, self._tools)]
+            operation_id, one = new_id(), chosen[0] if len(chosen) == len(items) == 1 else None
             await journal.submit(tx, operation_id, "rotate", [(rotate.STEP, "")], tenant=one, items=items)
             tx.audit("platform.rotate", one[1] if one else "platform", operation=operation_id, tenants=len(items))
             return await journal.get(tx, operation_id)

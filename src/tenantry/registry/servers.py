@@ -64,6 +64,13 @@ async def put_shared(tx: Transaction, server: str, database: str, sealed: bytes)
     tx.changed(CHANGED + server)
 
 
+async def forget_shared(tx: Transaction, server: str, database: str) -> None:
+    """Forget the login of a database that tenants shared; tells all processes."""
+    table = tables.shared_login
+    await tx.execute(delete(table).where((table.c.server == server) & (table.c.database == database)))
+    tx.changed(CHANGED + server)
+
+
 def mark(server: str, database: str) -> str:
     """What stands for all tenants that share a database, where the id of one tenant would stand (36 characters)."""
     return SHARED + hashlib.sha256(f"{server}/{database}".encode()).hexdigest()[:28]

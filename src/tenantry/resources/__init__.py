@@ -27,7 +27,19 @@ from pydantic import BaseModel, ValidationError
 
 from tenantry.config import Frozen, ResourceSpec
 from tenantry.errors import ConfigError, MigrationInvalid, ResourceError, TenantryError, UnknownKind
-from tenantry.model import Attempt, Environment, Finding, Login, Migrated, Place, Rehearsed, Server, Usage
+from tenantry.model import (
+    Attempt,
+    Environment,
+    Exported,
+    ExportForm,
+    Finding,
+    Login,
+    Migrated,
+    Place,
+    Rehearsed,
+    Server,
+    Usage,
+)
 from tenantry.resources.limits import DEFAULT, Limits
 from tenantry.resources.servers import Servers
 
@@ -129,6 +141,15 @@ class Resource(ABC):
         """Replace it by the copy that `dump` wrote to `source / name`; a failed load leaves what was there."""
         await self._call(env, "load", self._load, source)
 
+    async def export(self, env: Environment, into: Path, form: ExportForm) -> list[Exported]:
+        """Write its rows as of one moment to files for other programs, in the new directory `into / name`."""
+        return await self._call(env, "export", self._export, into, form)
+
+    @property
+    def can_export(self) -> bool:
+        """Whether this kind writes files for other programs."""
+        return type(self)._export is not Resource._export
+
     async def attack(self, env: Environment, other: Environment) -> list[Attempt]:
         """Try to cross from one environment into another; everything that was tried, and what came of it.
 
@@ -209,6 +230,18 @@ class Resource(ABC):
     async def release(self, env: Environment) -> None:
         """Undo `adopt`: the database stays, without the environment's login, as it was before."""
         await self._call(env, "release", self._release)
+
+    @property
+    def shared_database(self) -> str:
+        """The database that all tenants lie in, on whatever server; empty where each has one, or servers differ."""
+        return ""
+
+    async def weaknesses(self, server: Server, login: Login) -> list[Finding]:
+        """What does not keep tenants apart in the database that they share on a server, as its login finds it.
+
+        Empty where all is well, for kinds that no policies guard, and where nobody is let in to look.
+        """
+        return await asyncio.to_thread(self._weaknesses, server, login)
 
     @classmethod
     async def probe(cls, server: Server) -> list[Finding]:
@@ -299,14 +332,17 @@ class Resource(ABC):
         """How many bytes each takes up, asked in the quickest way; one that cannot be asked has its error there."""
         return await self._many([(env,) for env in envs], "weigh", self._weigh, parallel)
 
-    async def rehearse(self, env: Environment, to: str | None, room: int) -> Rehearsed:
+    async def rehearse(
+        self, env: Environment, to: str | None, room: int, others: Sequence[Environment] = ()
+    ) -> Rehearsed:
         """Migrate a scratch copy, which is gone afterwards; the environment's own is only read, as by a backup.
 
-        `room` is how many bytes the copy may come to; `scratch.need` tells a good number. A migration that fails is
-        told in the answer. Raises `NoRoom`, and `ResourceError` where no copy can be made.
+        `others` share its tables: of shared tables as many tenants' rows are copied, in this order, as there is room
+        for. `room` is how many bytes the copy may come to; `scratch.need` tells a good number. A migration that fails
+        is told in the answer. Raises `NoRoom`, and `ResourceError` where no copy can be made.
         """
         target = await asyncio.to_thread(self._target, to)
-        return await self._call(env, "rehearse", self._rehearse, target, room)
+        return await self._call(env, "rehearse", self._rehearse, target, room, others)
 
     async def shapes(
         self, envs: Sequence[Environment], parallel: int = 2
@@ -506,7 +542,7 @@ class Resource(ABC):
         """A copy for the time of a block. Kinds that have one have plain functions `_version` and `_migrate`."""
         raise self._error(env, f"a {self.kind} cannot be rehearsed")
 
-    def _rehearse(self, env: Environment, to: str | None, room: int) -> Rehearsed:
+    def _rehearse(self, env: Environment, to: str | None, room: int, others: Sequence[Environment]) -> Rehearsed:
         from tenantry.resources import scratch
 
         version: Any = self._version
@@ -541,6 +577,12 @@ class Resource(ABC):
 
     def _release(self, env: Environment) -> Answer[None]:
         raise self._error(env, f"a {self.kind} cannot be adopted")
+
+    def _export(self, env: Environment, into: Path, form: ExportForm) -> Answer[list[Exported]]:
+        raise self._error(env, f"a {self.kind} is not exported to files for other programs")
+
+    def _weaknesses(self, server: Server, login: Login) -> list[Finding]:
+        return []
 
     @classmethod
     def _probe(cls, server: Server) -> Answer[list[Finding]]:

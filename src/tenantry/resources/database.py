@@ -229,7 +229,7 @@ class Database(Programmed):
 def shape(connection: Connection) -> dict[str, str]:
     """Every table, index, view and trigger with its SQL; what SQLite and migration records need is left out."""
     rows = connection.execute("SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'")
-    return {f"{kind} {name}": sql for kind, name, sql in rows if name not in history.BOOKKEEPING}
+    return {f"{kind} {name}": sql for kind, name, sql in rows if kind != "table" or name not in history.BOOKKEEPING}
 
 
 def count(connection: Connection) -> int:

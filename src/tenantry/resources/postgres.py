@@ -17,7 +17,7 @@ from psycopg import sql
 from pydantic import BaseModel, Field
 
 from tenantry.errors import NameTaken
-from tenantry.model import Attempt, Environment, Finding, Login, Place, Server, Usage, new_id
+from tenantry.model import Attempt, Environment, Exported, ExportForm, Finding, Login, Place, Server, Usage, new_id
 from tenantry.resources import (
     Setting,
     history,
@@ -30,6 +30,7 @@ from tenantry.resources import (
 from tenantry.resources import postgres_admin as admin
 from tenantry.resources import postgres_adopt as adoption
 from tenantry.resources import postgres_copy as copies
+from tenantry.resources import postgres_export as exports
 from tenantry.resources import postgres_template as template
 from tenantry.resources.canary import TABLE, Ask, plant, seek, uproot
 from tenantry.resources.postgres_admin import Admin, Found
@@ -419,6 +420,10 @@ class Postgres(PostgresKind):
         into.mkdir(parents=True, exist_ok=True)
         copies.dump(self._conninfo(env, self.locate(env)), major, into / self.name)
 
+    def _export(self, env: Environment, into: Path, form: ExportForm) -> list[Exported]:
+        with self._open(env) as connection, exports.snapshot(connection):
+            return exports.export(connection, exports.contents(connection), form, into / self.name)
+
     def _load(self, env: Environment, source: Path) -> None:
         """Fill a database aside, then let it take the place of the one that is there."""
         copy = source / self.name
@@ -490,8 +495,7 @@ class Postgres(PostgresKind):
 
     def _weigh(self, env: Environment) -> int:
         with self._open(env) as connection:
-            (size,) = connection.execute("SELECT pg_database_size(current_database())").fetchone() or (0,)
-            return int(size)
+            return postgres_scratch.size(connection)
 
     @contextmanager
     def _copied(self, env: Environment, room: int) -> Iterator[Scratch]:
@@ -504,7 +508,7 @@ class Postgres(PostgresKind):
             (place / self.name).unlink()
             copying = time.perf_counter() - start
             with self._watching(copy, room) as watch:
-                yield Scratch(copy, size, copying, room, watch.over)
+                yield Scratch(dataclasses.replace(copy, home=folder), size, copying, room, watch.over)
 
     @contextmanager
     def _aside_database(self, env: Environment) -> Iterator[Environment]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,19 @@ from sqlalchemy.exc import ArgumentError
 from tenantry.config import Frozen
 from tenantry.credentials import USER_TABLE
 from tenantry.errors import NameTaken
-from tenantry.model import Attempt, Environment, Finding, Login, Migrated, Rehearsed, Server, Usage, new_id
+from tenantry.model import (
+    Attempt,
+    Environment,
+    Exported,
+    ExportForm,
+    Finding,
+    Login,
+    Migrated,
+    Rehearsed,
+    Server,
+    Usage,
+    new_id,
+)
 from tenantry.resources import (
     Setting,
     history,
@@ -33,6 +46,8 @@ from tenantry.resources import (
     server_migrator,
 )
 from tenantry.resources import postgres_admin as admin
+from tenantry.resources import postgres_adopt as adoption
+from tenantry.resources import postgres_export as exports
 from tenantry.resources import postgres_template as template
 from tenantry.resources.postgres_admin import Admin, Found
 from tenantry.resources.postgres_dialect import Connection
@@ -42,7 +57,7 @@ from tenantry.resources.postgres_template import Golden
 from tenantry.resources.rows_attack import Attacker
 from tenantry.resources.rows_dialect import Shared
 from tenantry.resources.server_database import Pool
-from tenantry.resources.servers import PASSWORD_BYTES
+from tenantry.resources.servers import OTHER, PASSWORD_BYTES
 from tenantry.resources.shapes import differences
 
 APPLICATION: Final = "_app"
@@ -136,12 +151,28 @@ class Rows(PostgresKind):
         return self.options.database, self.options.database
 
     def user(self, env: Environment) -> str:
-        """The role that applications log in as, for whatever tenant."""
+        """The role that applications log in as, or as a member of it, for whatever tenant."""
         return self.role
 
     def new_login(self, env: Environment, *, apart: bool = False) -> Login:
-        """The login of all tenants; it is asked for once."""
-        return Login(self.role, secrets.token_urlsafe(PASSWORD_BYTES))
+        """A login of all tenants. Two roles take turns, so that the old one holds while the new one spreads."""
+        current = env.logins.get(self.name)
+        other = OTHER if current is not None and current.user == self.role else ""
+        return Login(self.role + other, secrets.token_urlsafe(PASSWORD_BYTES))
+
+    def _admit(self, env: Environment, login: Login) -> None:
+        if not self._is_there(env):
+            raise self._missing(env)
+        with self._alone(self.server(env)) as connection:
+            self._make_roles(connection, self.server(env), login, anew=True)
+
+    def _expel(self, env: Environment, user: str) -> None:
+        with self._alone(self.server(env)) as connection:
+            if user in admin.roles(connection, user):
+                shut = sql.SQL("ALTER ROLE {} NOLOGIN PASSWORD NULL").format(sql.Identifier(user))
+                admin.run(connection, [shut])
+                with admin.acting(connection, user):
+                    adoption.end_sessions(connection, self.options.database, user)
 
     # --- connections ---
 
@@ -201,14 +232,17 @@ class Rows(PostgresKind):
         return found
 
     def _make_roles(self, connection: Admin, server: Server, login: Login, *, anew: bool = False) -> None:
-        """The owner, and the application's role, which gets its password where it has none, or `anew`."""
-        there = admin.roles(connection, self.owner, self.role)
+        """The owner, the application's role, and the login, which gets its password where it has none, or `anew`."""
+        wanted = list(dict.fromkeys((self.owner, self.role, login.user)))
+        there = admin.roles(connection, *wanted)
         steps: list[sql.Composable] = []
-        for name in (self.owner, self.role):
+        for name in wanted:
             role = sql.Identifier(name)
             if name not in there:
                 steps.append(sql.SQL("CREATE ROLE {} NOLOGIN {}").format(role, _NOTHING))
                 steps.append(sql.SQL("COMMENT ON ROLE {} IS {}").format(role, self._mine))
+                if name not in (self.owner, self.role):
+                    steps.append(sql.SQL("GRANT {} TO {}").format(sql.Identifier(self.role), role))
             elif there[name].comment != self._mine:
                 raise NameTaken(kind="role", name=name, server=server.name)
         if anew or not (login.user in there and there[login.user].open):
@@ -250,9 +284,25 @@ class Rows(PostgresKind):
         self._found(connection)
         return server_migrator.migrate(self.dialect, connection, self.schema(), version, self._limits)
 
-    def weaknesses(self, connection: psycopg.Connection[Any], role: str) -> list[str]:
+    @property
+    def shared_database(self) -> str:
+        """The same on every server."""
+        return str(self.options.database)
+
+    def faults_of(self, connection: psycopg.Connection[Any], role: str) -> list[str]:
         """What does not keep tenants apart in a database, as an application's role finds it."""
-        return [one.what for one in rows_plan.weaknesses(connection, role, self.options.shared) if one.grave]
+        return [one.what for one in rows_plan.weaknesses(connection, role, self.options.shared)]
+
+    def _weaknesses(self, server: Server, login: Login) -> list[Finding]:
+        try:
+            with self._entered(server, login) as connection:
+                return self._found_weak(connection, login.user)
+        except psycopg.OperationalError:  # it is silent, or not made yet: the first session looks
+            return []
+
+    def _found_weak(self, connection: Connection, role: str) -> list[Finding]:
+        weak = rows_plan.weaknesses(connection, role, self.options.shared)
+        return [Finding(self.name, False, one.what, one.mending) for one in weak]
 
     # --- one tenant ---
 
@@ -311,6 +361,15 @@ class Rows(PostgresKind):
             version = server_migrator.version(self.dialect, inner, self.schema())
             rows_copy.dump(inner, self.options.shared, env.key, version, into / self.name)
 
+    def _export(self, env: Environment, into: Path, form: ExportForm) -> list[Exported]:
+        with self._open(env) as inner, rows_copy.snapshot(inner, env.key):
+            found = [
+                exports.Content(one.schema, one.name, one.columns, one.of(env.key))
+                for one in self._tables(inner)
+                if one.name != rows_tables.TRACE
+            ]
+            return exports.export(inner, found, form, into / self.name)
+
     def _load(self, env: Environment, source: Path) -> None:
         try:
             with rows_copy.opened(source / self.name) as archive:
@@ -367,8 +426,7 @@ class Rows(PostgresKind):
         return partial(self._lay_out_to, version=version)
 
     def _unsafe(self, env: Environment, connection: Connection) -> list[Finding]:
-        weak = rows_plan.weaknesses(connection, self.role, self.options.shared)
-        found = [Finding(self.name, False, one.what, one.remedy) for one in weak]
+        found = self._found_weak(connection, self._login(env).user)
         try:
             with self._application(env):
                 return found
@@ -380,9 +438,13 @@ class Rows(PostgresKind):
     @contextmanager
     def _application(self, env: Environment) -> Iterator[Connection]:
         """The shared database, as an application enters it."""
-        login = self._login(env)
+        with self._entered(self.server(env), self._login(env)) as connection:
+            yield connection
+
+    @contextmanager
+    def _entered(self, server: Server, login: Login) -> Iterator[Connection]:
         facts = {"dbname": self.options.database, "user": login.user, "password": login.password}
-        with Connection.connect(admin.conninfo(self.server(env).address, **facts), autocommit=True) as connection:
+        with Connection.connect(admin.conninfo(server.address, **facts), autocommit=True) as connection:
             yield connection
 
     def _attack(self, env: Environment, other: Environment) -> list[Attempt]:
@@ -406,11 +468,13 @@ class Rows(PostgresKind):
 
     @property
     def can_rehearse(self) -> bool:
-        """It can: on the tables as the migrations make them, with the rows of one tenant."""
+        """It can: on the tables as the migrations make them, with the rows of as many tenants as there is room for."""
         return True
 
     def _weigh(self, env: Environment) -> int:
-        return self._measure(env).bytes
+        """What all share is migrated at once, so it is all of it."""
+        with self._open(env) as inner:
+            return postgres_scratch.size(inner)
 
     @contextmanager
     def _laid_out(self, server: Server, version: str | None) -> Iterator[Connection]:
@@ -426,20 +490,34 @@ class Rows(PostgresKind):
             self._lay_out_to(inner, version)
             yield inner
 
-    def _rehearse(self, env: Environment, to: str | None, room: int) -> Rehearsed:
-        """On a copy of the tables with one tenant's rows: the others' cannot be seen, by anybody."""
+    def _rehearse(self, env: Environment, to: str | None, room: int, others: Sequence[Environment]) -> Rehearsed:
+        """On a copy of the tables with one tenant's rows after the other's: nobody sees all rows at once."""
         before, start = self._version(env), time.perf_counter()
-        with self._laid_out(self.server(env), before) as inner, scratch.folder(self.setting.data) as folder:
-            place = self.setting.data / folder
-            self._dump(env, place)
-            with rows_copy.opened(place / self.name) as archive:
-                rows_copy.load(inner, self.options.shared, env.key, env.tenant.slug, archive)
+        with self._laid_out(self.server(env), before) as inner:
+            with self._open(env) as source:
+                rows_copy.share(source, inner, self.options.shared)
+            copied = self._copy_tenants(inner, [env, *others], room)
             with Connection.connect(inner.info.dsn, password=inner.info.password, autocommit=True) as beside:
                 watch = postgres_scratch.Watch(beside, room)
                 watch.begin(None if self.schema().alembic else self.dialect.record)
-                copy = scratch.Scratch(env, self._weigh(env), time.perf_counter() - start, room, watch.over)
+                size = postgres_scratch.size(inner)
+                copy = scratch.Scratch(env, size, time.perf_counter() - start, room, watch.over)
                 steps = scratch.path(self.versions(), before, to)
-                return scratch.through(copy, before, to, steps, lambda _, version: self._lay_out_to(inner, version))
+                done = scratch.through(copy, before, to, steps, lambda _, version: self._lay_out_to(inner, version))
+        return dataclasses.replace(done, tenants=copied, whole=self._weigh(env))
+
+    def _copy_tenants(self, inner: Connection, wanted: Sequence[Environment], room: int) -> int:
+        """Load the rows of tenants until half of the room is full; the rest is for what migrations do. Of how many."""
+        with scratch.folder(self.setting.data) as folder:
+            place = self.setting.data / folder
+            for number, one in enumerate(wanted):
+                self._dump(one, place)
+                taken = postgres_scratch.size(inner) + (place / self.name).stat().st_size
+                if number and 2 * taken > room:
+                    return number
+                with rows_copy.opened(place / self.name) as archive:
+                    rows_copy.load(inner, self.options.shared, one.key, one.tenant.slug, archive)
+        return len(wanted)
 
     # --- templates ---
 
