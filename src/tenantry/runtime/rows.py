@@ -74,6 +74,7 @@ def _classes() -> tuple[Any, Any]:
 
         whose: Whose = Whose()
         resets: bool = True
+        setup: bytes = b""  # statements that each transaction is preceded by, beside the reset
 
         def _start_query(self: Any) -> Any:
             """Begin a transaction, where none is under way, as the tenant's own, without what another one left."""
@@ -90,7 +91,7 @@ def _classes() -> tuple[Any, Any]:
             else:
                 self._check_connection_ok()
                 reset = _FRESH if self.resets else b""
-                self.pgconn.send_query(reset + self._get_tx_start_command() + b"; " + begin)
+                self.pgconn.send_query(reset + self.setup + self._get_tx_start_command() + b"; " + begin)
                 *_, last = yield from generators.execute(self.pgconn)
                 if last.status != good:
                     raise psycopg.errors.error_from_result(last, self.pgconn._encoding)
