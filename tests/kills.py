@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,10 +50,11 @@ def steps(*names: str, call: str = "perform") -> list[Moment]:
     return [(f"{shown}{name}", w, {"where": w, "step": name, "call": call}) for name in names for w in AROUND]
 
 
-async def populate(ground: Ground, platform: Platform, names: list[str]) -> None:
-    """Make tenants."""
+async def populate(ground: Ground, platform: Platform, names: Iterable[str] | Mapping[str, str | None]) -> None:
+    """Make tenants; of the blueprints that these are mapped to."""
+    blueprints: Mapping[str, str | None] = names if isinstance(names, Mapping) else dict.fromkeys(names)
     path = ground.root / "names.csv"
-    path.write_text("\n".join(["slug", *names]))
+    path.write_text("\n".join(["slug,blueprint", *(f"{name},{chosen or ''}" for name, chosen in blueprints.items())]))
     done = await platform.operations.finish((await platform.tenants.import_csv(path)).id)
     assert done.operation.state == "done"
 

@@ -289,6 +289,8 @@ class Rehearsed:
     copying: float = 0.0  # seconds that the copy took
     tried: tuple[Tried, ...] = ()
     failure: TenantryError | None = None  # why the next migration would fail
+    tenants: int = 1  # whose rows the copy had
+    whole: int = 0  # bytes of what it is a copy of, where it is a part of that
 
     @property
     def seconds(self) -> float:

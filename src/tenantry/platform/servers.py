@@ -183,8 +183,8 @@ class Servers:
 
     async def _probe(self, server: Server, patience: float) -> tuple[Sequence[Finding], float | None]:
         """What the server's kind finds, and after how many milliseconds; None where it did not answer."""
-        driver = _driver(server.kind)
-        if driver is None:
+        drivers = self._drivers(server)
+        if not drivers:
             return [
                 Finding(server.name, False, f"nothing here speaks {server.kind}", "Install a kind that does.")
             ], None
@@ -192,11 +192,24 @@ class Servers:
         hasty = replace(server, admin=_hasty(server.admin, patience))
         try:
             async with asyncio.timeout(patience):
-                found = await driver.probe(hasty)
+                each = [await driver.probe(hasty) for driver in drivers]
         except TimeoutError:
             return [Finding(server.name, False, f"it does not answer within {patience:g} s", _SILENT)], None
         taken = 1000 * (time.perf_counter() - start)
+        found = list(dict.fromkeys(finding for findings in each for finding in findings))
         return found, taken if any(one.ok for one in found) else None
+
+    def _drivers(self, server: Server) -> Sequence[type[Resource]]:
+        """The kinds that the blueprints may place there, so that no more is asked of it than they need."""
+        placed = {
+            type(resource)
+            for blueprint, resources in self._tools.resources.items()
+            for resource in resources
+            if resource.server_kind == server.kind
+            and self._config.blueprints[blueprint].resources[resource.name].server in (None, server.name)
+        }
+        usual = _driver(server.kind)
+        return sorted(placed, key=lambda one: one.kind) or ([usual] if usual else [])
 
     # --- changing -----------------------------------------------------------------------------------------------
 

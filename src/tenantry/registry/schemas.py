@@ -96,6 +96,14 @@ async def shared_not_at(tx: Transaction, blueprint: str, resource: str, version:
 
 async def sharing(tx: Transaction, server: str, location: str, resource: str) -> tuple[str, str] | None:
     """The ids of the first tenant and environment with this resource in a shared database; None where none is left."""
+    found = await all_sharing(tx, server, location, resource, 1)
+    return found[0] if found else None
+
+
+async def all_sharing(
+    tx: Transaction, server: str, location: str, resource: str, limit: int | None = None
+) -> list[tuple[str, str]]:
+    """The ids of all tenants and environments with this resource in a shared database, the oldest first."""
     tenant, environment, part = tables.tenant, tables.environment, tables.resource
     query = (
         select(tenant.c.id, environment.c.id)
@@ -104,8 +112,8 @@ async def sharing(tx: Transaction, server: str, location: str, resource: str) ->
         .where(part.c.server == server, part.c.location == location, part.c.name == resource)
         .where(tenant.c.status.not_in([Status.CREATING.value, Status.DESTROYING.value]))
     )
-    row = await tx.first(query.order_by(tenant.c.id, environment.c.id).limit(1))
-    return None if row is None else (row[0], row[1])
+    rows = await tx.all(query.order_by(tenant.c.id, environment.c.id).limit(limit))
+    return [(row[0], row[1]) for row in rows]
 
 
 async def set_shared_version(tx: Transaction, server: str, location: str, resource: str, version: str | None) -> None:

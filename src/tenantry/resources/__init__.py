@@ -332,14 +332,17 @@ class Resource(ABC):
         """How many bytes each takes up, asked in the quickest way; one that cannot be asked has its error there."""
         return await self._many([(env,) for env in envs], "weigh", self._weigh, parallel)
 
-    async def rehearse(self, env: Environment, to: str | None, room: int) -> Rehearsed:
+    async def rehearse(
+        self, env: Environment, to: str | None, room: int, others: Sequence[Environment] = ()
+    ) -> Rehearsed:
         """Migrate a scratch copy, which is gone afterwards; the environment's own is only read, as by a backup.
 
-        `room` is how many bytes the copy may come to; `scratch.need` tells a good number. A migration that fails is
-        told in the answer. Raises `NoRoom`, and `ResourceError` where no copy can be made.
+        `others` share its tables: of shared tables as many tenants' rows are copied, in this order, as there is room
+        for. `room` is how many bytes the copy may come to; `scratch.need` tells a good number. A migration that fails
+        is told in the answer. Raises `NoRoom`, and `ResourceError` where no copy can be made.
         """
         target = await asyncio.to_thread(self._target, to)
-        return await self._call(env, "rehearse", self._rehearse, target, room)
+        return await self._call(env, "rehearse", self._rehearse, target, room, others)
 
     async def shapes(
         self, envs: Sequence[Environment], parallel: int = 2
@@ -539,7 +542,7 @@ class Resource(ABC):
         """A copy for the time of a block. Kinds that have one have plain functions `_version` and `_migrate`."""
         raise self._error(env, f"a {self.kind} cannot be rehearsed")
 
-    def _rehearse(self, env: Environment, to: str | None, room: int) -> Rehearsed:
+    def _rehearse(self, env: Environment, to: str | None, room: int, others: Sequence[Environment]) -> Rehearsed:
         from tenantry.resources import scratch
 
         version: Any = self._version

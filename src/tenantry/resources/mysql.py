@@ -53,7 +53,7 @@ from tenantry.resources.mysql_server import (
     quote_grant,
 )
 from tenantry.resources.schema import fingerprint
-from tenantry.resources.scratch import Scratch
+from tenantry.resources.scratch import Scratch, clear, folder
 from tenantry.resources.servers import PASSWORD_BYTES
 from tenantry.resources.shapes import differences
 
@@ -265,7 +265,7 @@ class Mysql(server_database.ServerDatabase):
                     if admin.ask("SELECT IS_FREE_LOCK(%s)", name) == [("1",)]:
                         self._remove(admin, name)
                         removed.append(f"{server.name}/{name}")
-        return removed
+        return [*removed, *clear(self.setting.data)]
 
     def _servers(self) -> list[Server]:
         return [one for one in self.setting.servers.of(self.server_kind) if one.admin]
@@ -500,11 +500,15 @@ class Mysql(server_database.ServerDatabase):
     @contextmanager
     def _copied(self, env: Environment, room: int) -> Iterator[Scratch]:
         server = self.server(env)
-        with self._admin(server) as admin, self._scratch(admin, multi=True) as (name, connection):
+        with (
+            folder(self.setting.data) as home,
+            self._admin(server) as admin,
+            self._scratch(admin, multi=True) as (name, connection),
+        ):
             place = Place(self.name, self.kind, name, None, server.name)
             others = (one for one in env.places if one.name != self.name)
             login = Login(name, connection.password.decode())
-            copy = replace(env, places=(*others, place), logins={**env.logins, self.name: login})
+            copy = replace(env, home=home, places=(*others, place), logins={**env.logins, self.name: login})
             start, size = time.perf_counter(), mysql_scratch.size(admin, self.locate(env))
             with self._open(env) as source:
                 mysql_scratch.fill(connection, source, self.locate(env))

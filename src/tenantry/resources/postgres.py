@@ -495,8 +495,7 @@ class Postgres(PostgresKind):
 
     def _weigh(self, env: Environment) -> int:
         with self._open(env) as connection:
-            (size,) = connection.execute("SELECT pg_database_size(current_database())").fetchone() or (0,)
-            return int(size)
+            return postgres_scratch.size(connection)
 
     @contextmanager
     def _copied(self, env: Environment, room: int) -> Iterator[Scratch]:
@@ -509,7 +508,7 @@ class Postgres(PostgresKind):
             (place / self.name).unlink()
             copying = time.perf_counter() - start
             with self._watching(copy, room) as watch:
-                yield Scratch(copy, size, copying, room, watch.over)
+                yield Scratch(dataclasses.replace(copy, home=folder), size, copying, room, watch.over)
 
     @contextmanager
     def _aside_database(self, env: Environment) -> Iterator[Environment]:

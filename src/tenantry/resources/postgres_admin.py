@@ -344,11 +344,15 @@ SHOWN: Final = 5
 """How many databases that are open to everybody a look at a server names."""
 
 
-def probe(server: Server) -> list[Finding]:
-    """What an administrator must know of a server: reachable, version, privileges, TLS, connections; never raises."""
+def probe(server: Server, *, databases: bool = True) -> list[Finding]:
+    """What an administrator must know of a server: reachable, version, privileges, TLS, connections; never raises.
+
+    Without `databases` its login makes none, and no roles: it makes tables in the database of its address.
+    """
     try:
         with connected(server) as connection:
             row = connection.execute(_PROBE).fetchone()
+            tables = [] if databases else [_tables(server, connection)]
     except (ServerUnavailable, ServerUnfit) as error:
         return [Finding(server.name, False, error.message, error.hint)]
     except psycopg.Error as error:
@@ -358,6 +362,13 @@ def probe(server: Server) -> list[Finding]:
     may = {"CREATEDB": may_create, "CREATEROLE": may_admit}
     if number < 160000:  # from then on each membership says whether it is inherited
         may["INHERIT"] = inherits
+    if not databases:
+        return [
+            _at_least(server, number, version),
+            *tables,
+            _encrypted(server, tls),
+            _enough(server, connections, used),
+        ]
     return [
         _at_least(server, number, version),
         *_privileges(server, role, superuser, may),
@@ -381,6 +392,20 @@ def _privileges(server: Server, role: str, superuser: bool, may: Mapping[str, bo
     for word, has in may.items():
         remedy = "" if has else f"As a superuser: ALTER ROLE {sql.Identifier(role).as_string()} {word};"
         yield Finding(server.name, has, f"'{role}' {'has' if has else 'lacks'} {word}", remedy)
+
+
+def _tables(server: Server, connection: Admin) -> Finding:
+    """Whether a login may make tables where its names without a schema lead to."""
+    query = (
+        "SELECT current_user, current_database(), current_schema(), has_schema_privilege(current_schema(), 'CREATE')"
+    )
+    role, database, space, may = connection.execute(query).fetchone() or ("", "", None, False)
+    if may:
+        return Finding(server.name, True, f"'{role}' may make tables in {database}.{space}")
+    who = sql.Identifier(str(role)).as_string()
+    where = f"the schema {space} of {database}" if space else f"any schema of {database}"
+    remedy = f"As the database's owner: GRANT USAGE, CREATE ON SCHEMA {space or 'public'} TO {who};"
+    return Finding(server.name, False, f"'{role}' may not make tables in {where}", remedy)
 
 
 def _encrypted(server: Server, tls: str | None) -> Finding:

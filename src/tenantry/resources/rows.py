@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -467,11 +468,13 @@ class Rows(PostgresKind):
 
     @property
     def can_rehearse(self) -> bool:
-        """It can: on the tables as the migrations make them, with the rows of one tenant."""
+        """It can: on the tables as the migrations make them, with the rows of as many tenants as there is room for."""
         return True
 
     def _weigh(self, env: Environment) -> int:
-        return self._measure(env).bytes
+        """What all share is migrated at once, so it is all of it."""
+        with self._open(env) as inner:
+            return postgres_scratch.size(inner)
 
     @contextmanager
     def _laid_out(self, server: Server, version: str | None) -> Iterator[Connection]:
@@ -487,20 +490,34 @@ class Rows(PostgresKind):
             self._lay_out_to(inner, version)
             yield inner
 
-    def _rehearse(self, env: Environment, to: str | None, room: int) -> Rehearsed:
-        """On a copy of the tables with one tenant's rows: the others' cannot be seen, by anybody."""
+    def _rehearse(self, env: Environment, to: str | None, room: int, others: Sequence[Environment]) -> Rehearsed:
+        """On a copy of the tables with one tenant's rows after the other's: nobody sees all rows at once."""
         before, start = self._version(env), time.perf_counter()
-        with self._laid_out(self.server(env), before) as inner, scratch.folder(self.setting.data) as folder:
-            place = self.setting.data / folder
-            self._dump(env, place)
-            with rows_copy.opened(place / self.name) as archive:
-                rows_copy.load(inner, self.options.shared, env.key, env.tenant.slug, archive)
+        with self._laid_out(self.server(env), before) as inner:
+            with self._open(env) as source:
+                rows_copy.share(source, inner, self.options.shared)
+            copied = self._copy_tenants(inner, [env, *others], room)
             with Connection.connect(inner.info.dsn, password=inner.info.password, autocommit=True) as beside:
                 watch = postgres_scratch.Watch(beside, room)
                 watch.begin(None if self.schema().alembic else self.dialect.record)
-                copy = scratch.Scratch(env, self._weigh(env), time.perf_counter() - start, room, watch.over)
+                size = postgres_scratch.size(inner)
+                copy = scratch.Scratch(env, size, time.perf_counter() - start, room, watch.over)
                 steps = scratch.path(self.versions(), before, to)
-                return scratch.through(copy, before, to, steps, lambda _, version: self._lay_out_to(inner, version))
+                done = scratch.through(copy, before, to, steps, lambda _, version: self._lay_out_to(inner, version))
+        return dataclasses.replace(done, tenants=copied, whole=self._weigh(env))
+
+    def _copy_tenants(self, inner: Connection, wanted: Sequence[Environment], room: int) -> int:
+        """Load the rows of tenants until half of the room is full; the rest is for what migrations do. Of how many."""
+        with scratch.folder(self.setting.data) as folder:
+            place = self.setting.data / folder
+            for number, one in enumerate(wanted):
+                self._dump(one, place)
+                taken = postgres_scratch.size(inner) + (place / self.name).stat().st_size
+                if number and 2 * taken > room:
+                    return number
+                with rows_copy.opened(place / self.name) as archive:
+                    rows_copy.load(inner, self.options.shared, one.key, one.tenant.slug, archive)
+        return len(wanted)
 
     # --- templates ---
 

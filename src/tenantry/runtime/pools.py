@@ -406,6 +406,13 @@ class Pools:
         now = self._current(environment)
         return now is not None and now.tenant.status.served and now.place(tenancy.key[1]) == tenancy.place
 
+    def leave_loop(self, loop: Loop) -> None:
+        """Close the idle connections of an event loop that is about to end: afterwards they cannot be."""
+        with self._lock:
+            budgets = [host.budget for host in self.hosts.values()]
+            found = [budget.take_out(link) for budget in budgets for link in list(budget.idle) if link.loop is loop]
+        self._close_all(found)
+
     def shut(self) -> None:
         """Close everything: what is in use, when its session ends."""
         found: list[Link] = []

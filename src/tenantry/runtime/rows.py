@@ -68,6 +68,7 @@ def _classes() -> tuple[Any, Any]:
 
         whose: Whose = Whose()
         resets: bool = True
+        setup: bytes = b""  # statements that each transaction is preceded by, beside the reset
 
         def _start_query(self: Any) -> Any:
             """Begin a transaction, where none is under way, as the tenant's own; RESET undoes what another one set."""
@@ -84,7 +85,7 @@ def _classes() -> tuple[Any, Any]:
             else:
                 self._check_connection_ok()
                 reset = b"RESET ALL; " if self.resets else b""
-                self.pgconn.send_query(reset + self._get_tx_start_command() + b"; " + begin)
+                self.pgconn.send_query(reset + self.setup + self._get_tx_start_command() + b"; " + begin)
                 *_, last = yield from generators.execute(self.pgconn)
                 if last.status != good:
                     raise psycopg.errors.error_from_result(last, self.pgconn._encoding)
