@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     import sqlalchemy
 
 _ENTER: Final = sql.SQL("INSERT INTO {record} (version, name, checksum) VALUES ({}, {}, {})")
-_TIMED: Final = sql.SQL(
-    "UPDATE {record} SET seconds = extract(epoch FROM clock_timestamp() - now()) WHERE version = {}"
-)
 _LEAVE: Final = sql.SQL("DELETE FROM {record} WHERE version = {}")
 _RECORDS: Final = sql.SQL("SELECT version, checksum FROM {record} WHERE done IS NULL OR back ORDER BY version")
 _UNFINISHED: Final = sql.SQL("SELECT version, done, prefix, begun, back FROM {record} WHERE done IS NOT NULL")
@@ -117,7 +114,7 @@ class Postgres(Dialect):
 
         if up:
             before = (said(RECORD), said(_ENTER, version, name, checksum))
-            return before, (*self.proof(connection), said(_TIMED, version))
+            return before, self.proof(connection)
         return (), (*self.proof(connection), said(_LEAVE, version))
 
     @contextmanager
