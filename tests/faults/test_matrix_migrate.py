@@ -20,7 +20,7 @@ import pytest
 
 import ground as g
 from ground import Ground
-from kills import AT_ONCE, CLAIMED, END, Moment, inside, note, outcomes, populate, run, steps, whole
+from kills import AT_ONCE, CLAIMED, END, Killed, Moment, inside, populate, steps
 from prefix_world import PrefixGround, maria_database
 from shelves import MariaShelves, RowsShelves, Shelves
 from tenantry.operations import migrate
@@ -261,17 +261,12 @@ def submit(kind: Kind) -> Any:
     return submitting
 
 
-async def test_killed_around_every_step(
-    kind: Kind, ground: Ground, submit: Any, tmp_path: Path, record_property: Any
-) -> None:
+async def test_killed_around_every_step(kind: Kind, ground: Ground, submit: Any, killed: Killed) -> None:
     """A migration whose worker is killed anywhere brings each tenant to the new schema, each statement once."""
     waves = () if kind.shared else ("wave 1",)  # shared tables are one of one
     moments = [CLAIMED, *steps("template", "canary", *waves), *kind.moments, *END]
     async with ground.open() as platform:
-        cases = await run(ground, platform, moments, submit)
-        note(record_property, f"migrate, {kind.name}", cases, tmp_path)
-        assert outcomes(cases) == {"done"}
-        await whole(platform, cases)
+        cases = await killed(f"migrate, {kind.name}", ground, platform, moments, submit)
         for order, case in enumerate(cases):
             items = await platform.operations.items(case.operation.id)
             assert len(items) == (1 if kind.shared else TENANTS)
@@ -377,17 +372,14 @@ async def programmed(ground: Ground, platform: Platform, names: list[str]) -> li
     return [await platform.migrations.run(slugs=[name]) for name in names]
 
 
-async def test_killed_around_a_program(tmp_path: Path, record_property: Any) -> None:
+async def test_killed_around_a_program(tmp_path: Path, killed: Killed) -> None:
     """An application's own program is run until its version is recorded; one that had run is run again."""
     declared = f'schema = {{{{command = "{sys.executable} upgrade.py", version = "cat VERSION", files = ["VERSION"]}}}}'
     ground = Ground(tmp_path / "platform", g.TOML.replace('schema = "schema/"', declared))
     (ground.root / "upgrade.py").write_text(PROGRAM)
     (ground.root / "VERSION").write_text("1")
     async with ground.open() as platform:
-        cases = await run(ground, platform, AROUND_PROGRAM, programmed)
-        note(record_property, "migrate, a program", cases, tmp_path)
-        assert outcomes(cases) == {"done"}
-        await whole(platform, cases)
+        cases = await killed("migrate, a program", ground, platform, AROUND_PROGRAM, programmed)
         for case in cases:
             (item,) = await platform.operations.items(case.operation.id)
             assert ground.sql(item.subject, "SELECT version FROM step ORDER BY version")[-1] == (item.arguments["to"],)

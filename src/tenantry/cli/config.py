@@ -16,9 +16,9 @@ HIDDEN = "(hidden)"
 
 
 def _options() -> Mapping[str, Any]:
-    from tenantry.resources import kinds
+    from tenantry.resources import options
 
-    return {name: kind.Options for name, kind in kinds().items()}
+    return options()
 
 
 @app.command

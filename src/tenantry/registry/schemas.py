@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -9,7 +10,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select, update
 
 from tenantry.model import Status
-from tenantry.registry import servers, tables
+from tenantry.registry import servers, tables, tenants
 from tenantry.registry.database import IN_LIMIT, Transaction, chunks
 
 
@@ -165,6 +166,21 @@ async def versions(tx: Transaction, blueprint: str, resource: str) -> dict[str |
         .group_by(tables.resource.c.version)
     )
     return {row[0]: row[1] for row in await tx.all(query)}
+
+
+def _released_key(blueprint: str, resource: str) -> str:
+    return f"released {hashlib.sha256(f'{blueprint}.{resource}'.encode()).hexdigest()[:16]}"
+
+
+async def set_released(tx: Transaction, blueprint: str, resource: str, version: str) -> None:
+    """Keep to which version a run is bringing the fleet."""
+    await tenants.put_meta(tx, _released_key(blueprint, resource), version.encode())
+
+
+async def released(tx: Transaction, blueprint: str, resource: str) -> str | None:
+    """The version that the last run was to bring the fleet to; None where there was none."""
+    found = await tenants.get_meta(tx, _released_key(blueprint, resource))
+    return found.decode() if found is not None else None
 
 
 async def pinned_among(tx: Transaction, environment_ids: Sequence[str]) -> set[tuple[str, str]]:

@@ -13,8 +13,9 @@ import logging
 import re
 import time
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -40,13 +41,14 @@ from tenantry.model import (
     Server,
     Usage,
 )
+from tenantry.resources import schema
 from tenantry.resources.limits import DEFAULT, Limits
 from tenantry.resources.servers import Servers
 
 if TYPE_CHECKING:
     from tenantry.resources.scratch import Scratch
 
-__all__ = ["PARALLEL", "Limits", "Phase", "Resource", "Servers", "Setting", "build", "kinds"]
+__all__ = ["PARALLEL", "Limits", "Phase", "Resource", "Servers", "Setting", "build", "kinds", "options"]
 
 GROUP: Final = "tenantry.resources"
 PARALLEL: Final = 8
@@ -108,6 +110,7 @@ class Resource(ABC):
         self.options = options
         self.setting = setting
         self.location = self._location()
+        self.released: str | None = None  # the version the fleet was brought to; None where no `post` waits for it
 
     # --- life ---
 
@@ -116,7 +119,7 @@ class Resource(ABC):
         return await self._call(env, "exists", self._exists)
 
     async def create(self, env: Environment) -> None:
-        """Make it, or bring the one that is there to the newest schema; it appears whole or not at all."""
+        """Make it, or bring the one that is there up to `golden`; it appears whole or not at all."""
         await self._call(env, "create", self._create)
 
     async def check(self, env: Environment) -> list[Finding]:
@@ -277,9 +280,20 @@ class Resource(ABC):
 
     @property
     def newest(self) -> str | None:
-        """The version `create` makes; None without a schema."""
+        """The newest version that the blueprint declares; None without a schema."""
         versions = self.versions()
         return versions[-1] if versions else None
+
+    @property
+    def golden(self) -> str | None:
+        """The version `create` makes: the newest, but no `post` migration that the fleet has not been brought to."""
+        versions = self.versions()
+        return self.target("pre", self.released) if self.released in versions else self.newest
+
+    def further(self, version: str | None) -> str | None:
+        """`golden`, or this version where it is further: what is there is never taken back."""
+        golden, versions = self.golden, self.versions()
+        return version if version in versions and versions.index(version) > versions.index(str(golden)) else golden
 
     def posts(self) -> frozenset[str]:
         """Those of its versions that only new code bears: the ones of the phase `post`."""
@@ -361,7 +375,7 @@ class Resource(ABC):
     # --- for all environments at once ---
 
     async def prepare(self) -> str | None:
-        """Make what every `create` builds on, such as a golden template, and return the newest version.
+        """Make what every `create` builds on, such as a golden template, and return its version, `golden`.
 
         Several processes may do so at once. Raises `MigrationInvalid`, `MigrationError` or `ConfigError`.
         """
@@ -379,8 +393,9 @@ class Resource(ABC):
         self, envs: Sequence[Environment], to: str | None = None, parallel: int = 2
     ) -> list[Migrated | TenantryError]:
         """`migrate` for a batch, in order; an environment that fails has its error in its place."""
-        target = await asyncio.to_thread(self._target, to)
-        return await self._many([(env, target) for env in envs], "migrate", self._migrate, parallel)
+        with schema.held():
+            target = await asyncio.to_thread(self._target, to)
+            return await self._many([(env, target) for env in envs], "migrate", self._migrate, parallel)
 
     async def enrol_many(
         self, users: Sequence[tuple[Environment, str, str, str]], parallel: int = 2
@@ -407,18 +422,26 @@ class Resource(ABC):
     async def _many(
         self, calls: Sequence[tuple[Any, ...]], verb: str, method: Callable[..., Answer[T]], parallel: int
     ) -> list[T | TenantryError]:
-        """One hop to a worker thread for each share of the calls; every n-th one makes a share."""
-        shares = max(1, min(parallel, PARALLEL, len(calls)))
+        """So many hands, each with one hop to a thread, take what is next until nothing is left."""
         done: list[Any] = [None] * len(calls)
-        results = await asyncio.gather(*(self._share(calls[first::shares], verb, method) for first in range(shares)))
-        for first, result in enumerate(results):
-            done[first::shares] = result
+        left = deque(enumerate(calls))  # taking from it is atomic
+        hands = max(1, min(parallel, PARALLEL, len(calls)))
+        await asyncio.gather(*(self._work_off(left, done, verb, method) for _ in range(hands)))
         return done
 
-    async def _share(self, calls: Sequence[tuple[Any, ...]], verb: str, method: Callable[..., Any]) -> list[Any]:
+    async def _work_off(
+        self, left: deque[tuple[int, tuple[Any, ...]]], done: list[Any], verb: str, method: Callable[..., Any]
+    ) -> None:
         if inspect.iscoroutinefunction(method):
-            return [await self._settled(call, verb, method) for call in calls]
-        return await asyncio.to_thread(lambda: [self._settle(call, verb, method) for call in calls])
+            for number, call in _taken(left):
+                done[number] = await self._settled(call, verb, method)
+            return
+
+        def settle() -> None:
+            for number, call in _taken(left):
+                done[number] = self._settle(call, verb, method)
+
+        await asyncio.to_thread(settle)
 
     async def _settled(self, call: tuple[Any, ...], verb: str, method: Callable[..., Any]) -> Any:
         try:
@@ -598,6 +621,13 @@ class Resource(ABC):
         return []
 
 
+def _taken(left: deque[T]) -> Iterator[T]:
+    """What is taken from a queue that others take from, too."""
+    with suppress(IndexError):
+        while True:
+            yield left.popleft()
+
+
 def _reason(error: Exception) -> str:
     """The text of an error; of a system error without the path, which the resource names better."""
     if isinstance(error, OSError) and error.strerror:
@@ -613,10 +643,30 @@ def _known_kinds() -> Mapping[str, EntryPoint]:
     return MappingProxyType({point.name: point for point in entry_points(group=GROUP)})
 
 
-@cache
+class _Loaded(Mapping[str, T]):
+    """By the name of a kind something of its driver, which is loaded when it is asked for: few platforms use many."""
+
+    def __init__(self, take: Callable[[type[Resource]], T]) -> None:
+        self._take = take
+
+    def __getitem__(self, name: str) -> T:
+        return self._take(_known_kinds()[name].load())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(_known_kinds()))
+
+    def __len__(self) -> int:
+        return len(_known_kinds())
+
+
 def kinds() -> Mapping[str, type[Resource]]:
     """All resource kinds by name, Tenantry's own and those of installed packages."""
-    return MappingProxyType({name: point.load() for name, point in sorted(_known_kinds().items())})
+    return _Loaded(lambda driver: driver)
+
+
+def options() -> Mapping[str, type[BaseModel]]:
+    """The options that each kind takes."""
+    return _Loaded(lambda driver: driver.Options)
 
 
 def build(name: str, spec: ResourceSpec, setting: Setting) -> Resource:

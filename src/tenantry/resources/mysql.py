@@ -245,7 +245,7 @@ class Mysql(server_database.ServerDatabase):
 
     def _prepare(self) -> str | None:
         """Make the golden script on every server that answers."""
-        newest, unreachable = self.newest, []
+        golden, unreachable = self.golden, []
         servers = [one for one in self._servers() if one.state is ServerState.OPEN]
         for server in servers:
             try:
@@ -255,7 +255,7 @@ class Mysql(server_database.ServerDatabase):
                 unreachable.append(error)
         if unreachable and len(unreachable) == len(servers):
             raise unreachable[0]
-        return newest
+        return golden
 
     def _tidy(self) -> list[str]:
         removed = []
@@ -411,7 +411,7 @@ class Mysql(server_database.ServerDatabase):
         with self._adoptable(env) as (admin, _, inner):
             self._confirm(inner, version)
             found = mysql_script.shape(mysql_script.items(inner, self.locate(env)))
-            declared = self._golden(admin).shape if version == self.newest else self._shape_at(admin, version)
+            declared = self._golden(admin).shape if version == self.golden else self._shape_at(admin, version)
         users = {name: text for name, text in declared.items() if "tenantry_user" in name}
         told = differences(declared, users | found)
         remedy = "Put it right before, or take it as it is and write the difference as a migration."
@@ -524,7 +524,7 @@ class Mysql(server_database.ServerDatabase):
 
     def _declared_shape(self, env: Environment, version: str | None) -> Mapping[str, str]:
         with self._admin(self.server(env)) as admin:
-            return self._golden(admin).shape if version == self.newest else self._shape_at(admin, version)
+            return self._golden(admin).shape if version == self.golden else self._shape_at(admin, version)
 
     def _mend(self, env: Environment, version: str | None) -> tuple[str, ...]:
         with self._admin(self.server(env)) as admin, self._scratch(admin) as (name, golden):
@@ -553,9 +553,7 @@ class Mysql(server_database.ServerDatabase):
 
     def _differences(self, env: Environment, connection: Connection) -> list[str]:
         found = mysql_script.shape(mysql_script.items(connection, self.locate(env)))
-        with self._admin(self.server(env)) as admin:
-            declared = self._golden(admin).shape
-        return differences(declared, found)
+        return differences(self._declared_shape(env, self.newest), found)
 
     def _attack(self, env: Environment, other: Environment) -> list[Attempt]:
         own, theirs, login = self.locate(env), self.locate(other), self._login(env)

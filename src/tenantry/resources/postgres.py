@@ -101,7 +101,7 @@ class Postgres(PostgresKind):
 
     def __init__(self, name: str, options: Any, setting: Setting) -> None:
         super().__init__(name, options, setting)
-        self._golden = Golden(setting, name, options, self.fingerprint, self._fill)
+        self._golden = Golden(setting, name, options, self.fingerprint, self._fill, self._kin, self._grow)
 
     def _made_of(self) -> tuple[str, ...]:
         chosen = self.options
@@ -324,7 +324,7 @@ class Postgres(PostgresKind):
         with self._admin(server) as connection, self._inside(connection, env) as inner:
             self._confirm(inner, version)
             found = shape(inner)
-            if version == self.newest:
+            if version == self.golden:
                 declared = self._golden.ready(connection, server)
             else:
                 fill = partial(self._fill_to, version=version)
@@ -540,7 +540,7 @@ class Postgres(PostgresKind):
     def _declared_shape(self, env: Environment, version: str | None) -> Mapping[str, str]:
         server = self.server(env)
         with self._admin(server) as connection:
-            if version == self.newest:
+            if version == self.golden:
                 return self._golden.ready(connection, server)
             return self._golden.shape_of(connection, server, partial(self._fill_to, version=version), f"at {version}")
 
@@ -553,7 +553,7 @@ class Postgres(PostgresKind):
 
     def _prepare(self) -> str | None:
         self._on_each(self._golden.ready)
-        return self.newest
+        return self.golden
 
     def _refill(self) -> int:
         return sum(self._on_each(self._golden.refill)) if self.options.spares else 0
@@ -589,10 +589,7 @@ class Postgres(PostgresKind):
             )
 
     def _differences(self, env: Environment, connection: Connection) -> list[str]:
-        server = self.server(env)
-        with self._admin(server) as administrator:
-            declared = self._golden.ready(administrator, server)
-        return differences(declared, shape(connection))
+        return differences(self._declared_shape(env, self.newest), shape(connection))
 
     def _unsafe(self, env: Environment, connection: Connection) -> list[Finding]:
         row = connection.execute(

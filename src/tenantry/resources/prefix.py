@@ -223,7 +223,8 @@ class Prefix(server_database.ServerDatabase):
         with self._part(env) as (connection, entry):
             prefix = self._parts(env)[1]
             if entry is not None and entry.state is State.READY and self._objects(connection, prefix):
-                self._at(prefix)._fill_to(connection, self.newest)
+                one = self._at(prefix)
+                one._fill_to(connection, self.further(one._read_version(connection)))
                 return
             self._claim(connection, env, entry)
             self._at(prefix)._fill(connection)
@@ -253,7 +254,7 @@ class Prefix(server_database.ServerDatabase):
         """Read all files once, so that one that names something without the prefix is told before anything is made."""
         if self._seed:
             self.dialect.split(self._seed.read_text("utf-8"), self._seed.name)
-        return self.newest
+        return self.golden
 
     def _tidy(self) -> list[str]:
         removed: list[str] = []

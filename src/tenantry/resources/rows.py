@@ -209,8 +209,8 @@ class Rows(PostgresKind):
             found = admin.database(connection, self.options.database)
             return found is not None and found.comment == self._mine
 
-    def _ready(self, env: Environment, to: str | None) -> Migrated:
-        """Make what all share, or what is missing of it, and bring it to a version."""
+    def _ready(self, env: Environment, to: str | None, *, up: bool = False) -> Migrated:
+        """Make what all share, or what is missing of it, and bring it to a version; with `up` at least to `golden`."""
         server = self.server(env)
         with self._alone(server) as connection:
             self._make_roles(connection, server, self._login(env))
@@ -221,6 +221,8 @@ class Rows(PostgresKind):
                 self._lay_down(connection, server)
             with self._inner(server) as inner:
                 self._found(inner)
+                if up:
+                    to = self.further(server_migrator.version(self.dialect, inner, self.schema()))
                 done = server_migrator.migrate(self.dialect, inner, self.schema(), to, self._limits)
                 self.dialect.mend(inner, self.options.database)
             return done
@@ -278,7 +280,7 @@ class Rows(PostgresKind):
 
     def _lay_out(self, connection: Connection) -> None:
         """Make an empty database what the shared one is to be, without any tenant."""
-        self._lay_out_to(connection, self.newest)
+        self._lay_out_to(connection, self.golden)
 
     def _lay_out_to(self, connection: Connection, version: str | None) -> Migrated:
         self._found(connection)
@@ -324,7 +326,7 @@ class Rows(PostgresKind):
 
     def _create(self, env: Environment) -> None:
         if not self._is_current(env):
-            self._ready(env, self.newest)
+            self._ready(env, self.golden, up=True)
         with self._inside(env) as inner, rows_tables.working_for(inner, env.key):
             fresh = rows_tables.mark(inner, env.key, env.tenant.slug)
             if fresh and self._seed:
@@ -335,12 +337,12 @@ class Rows(PostgresKind):
                 self._make_roles(connection, self.server(env), self._login(env), anew=True)
 
     def _is_current(self, env: Environment) -> bool:
-        """Whether what all share is there, at the newest schema."""
+        """Whether what all share is there, at the schema of new tenants or a newer one."""
         if not self._is_there(env):
             return False
         with self._inside(env) as inner:
             version = server_migrator.version(self.dialect, inner, self.schema())
-            return version == self.newest and self._has_markers(inner)
+            return version == self.further(version) and self._has_markers(inner)
 
     def _drop(self, env: Environment) -> None:
         if not self._is_there(env):
@@ -374,7 +376,7 @@ class Rows(PostgresKind):
         try:
             with rows_copy.opened(source / self.name) as archive:
                 if not self._is_current(env):
-                    self._ready(env, self.newest)
+                    self._ready(env, self.golden, up=True)
                 with self._inside(env) as inner:
                     rows_copy.load(inner, self.options.shared, env.key, env.tenant.slug, archive)
         except rows_copy.Unfit as error:
@@ -397,10 +399,7 @@ class Rows(PostgresKind):
             return Usage(bytes=size, rows=rows)
 
     def _differences(self, env: Environment, connection: Connection) -> list[str]:
-        server = self.server(env)
-        with self._admin(server) as administrator:
-            declared = self._golden.ready(administrator, server)
-        return differences(declared, shape(connection))
+        return differences(self._declared_shape(env, self.newest), shape(connection))
 
     def _shape(self, env: Environment) -> tuple[str | None, Mapping[str, str]]:
         with self._open(env) as inner:
@@ -409,7 +408,7 @@ class Rows(PostgresKind):
     def _declared_shape(self, env: Environment, version: str | None) -> Mapping[str, str]:
         server = self.server(env)
         with self._admin(server) as connection:
-            if version == self.newest:
+            if version == self.golden:
                 return self._golden.ready(connection, server)
             return self._golden.shape_of(connection, server, self._at(version), f"at {version}")
 
@@ -529,7 +528,7 @@ class Rows(PostgresKind):
             return self._golden.ready(connection, server) if found and found.comment == self._mine else {}
 
         self._on_each(ready)
-        return self.newest
+        return self.golden
 
     def _tidy(self) -> list[str]:
         def tidy(connection: Admin, server: Server) -> Sequence[str]:

@@ -244,7 +244,7 @@ class Ground:
             _raise_first(await resource.create_many(found))
         sealed, errors = await tools.enrol_admins(found)
         _raise_first(errors.values())
-        versions = [(e.id, r.name, r.newest) for e in found for r in tools.resources[blueprint] if r.has_schema]
+        versions = [(e.id, r.name, r.golden) for e in found for r in tools.resources[blueprint] if r.has_schema]
         async with registry.write() as tx:
             await tenants.set_versions(tx, versions)
             await tenants.put_secrets(tx, sealed)
