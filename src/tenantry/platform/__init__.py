@@ -122,7 +122,7 @@ def _verified(last: journal.Operation | None) -> dict[str, Any] | None:
     """The newest verification that is over, in short."""
     if last is None:
         return None
-    counts = {key: value for key, value in (last.result or {}).items() if key != "failed"}
+    counts = {key: value for key, value in (last.result or {}).items() if key not in ("failed", "tenantry")}
     return {"operation": last.id, "ended": last.ended, "state": last.state.value, **counts}
 
 

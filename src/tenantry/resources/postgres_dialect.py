@@ -57,6 +57,13 @@ class Postgres(Dialect):
         """Statements at the end of a migration's transaction, which fail where it did what it may not."""
         return ()
 
+    def once(self, connection: Connection, version: str, statement: str, mark: sql.Composed) -> None:
+        """Run a statement of a migration without a transaction around it, and mark it as done, both or neither."""
+        with connection.transaction():
+            for part in (statement, *self.proof(connection)):
+                connection.execute(part.encode())
+            connection.execute(mark)
+
     def unfinished(self, connection: Connection) -> Unfinished | None:
         return next((Unfinished(*row) for row in _rows(connection, _UNFINISHED.format(record=self.record))), None)
 

@@ -112,10 +112,7 @@ class Steps:
     def _one(self, statement: str, mark: sql.Composed, *, again: bool) -> None:
         """Run one statement and mark it as done."""
         if not _stands_alone(statement):
-            with self.connection.transaction():
-                for part in (statement, *self.dialect.proof(self.connection)):
-                    self.connection.execute(part.encode())
-                self.connection.execute(mark)
+            self.dialect.once(self.connection, self.migration.version, statement, mark)
             return
         self._execute(_BEGUN, self.migration.version)
         _drop_invalid(self.connection, statement)

@@ -12,9 +12,9 @@ from sqlglot import TokenType
 from sqlglot.errors import SqlglotError
 
 from tenantry.errors import MigrationError, RowsUnsafe
-from tenantry.resources import rows_plan
+from tenantry.resources import rows_plan, rows_turns
 from tenantry.resources.postgres_dialect import Connection, Postgres
-from tenantry.resources.postgres_run import remedy_of, told
+from tenantry.resources.postgres_run import limiting, remedy_of, told
 from tenantry.resources.rows_keys import Keys
 from tenantry.resources.rows_plan_tables import LIFT
 from tenantry.resources.rows_words import tokens
@@ -62,6 +62,19 @@ class Shared(Postgres):
                 self._run(connection, migration.version, statement)
             for statement in after:
                 connection.execute(statement.encode())
+
+    def once(self, connection: Connection, version: str, statement: str, mark: sql.Composed) -> None:
+        """A statement that changes tenants' rows is run for one tenant after the other, in a transaction for each."""
+        if not rows_turns.is_for_each(statement, self._shared, version):
+            super().once(connection, version, statement, mark)
+            return
+        self.mend(connection, version)  # what earlier statements made may get its first rows now
+        for limit in limiting(connection):  # which ended with that transaction
+            connection.execute(limit.encode())
+        rows_turns.take(connection, self.record, version, statement)
+        with connection.transaction():
+            connection.execute(mark)
+            rows_turns.end(connection, self.record, version)
 
     def script(self, connection: Connection, sql: Sequence[str], name: str) -> None:
         with self._safely(connection, name, changes_rows(sql)):
