@@ -400,6 +400,13 @@ class ResourceError(TenantryError):
     remedy = "`tenantry tenant check {tenant}` shows what is there."
 
 
+class LoginRefused(ResourceError):
+    """{kind} '{resource}' of '{tenant}': the server '{server}' refuses its login{why}."""
+
+    code = "resource.login_refused"
+    remedy = "`tenantry tenant rotate {tenant}` makes a new one."
+
+
 class ServerUnknown(TenantryError):
     """There is no server '{server}'."""
 

@@ -129,7 +129,7 @@ class Resource(ABC):
                 return await self._call(env, "check", self._check)
         except TenantryError as error:  # a check that breaks is a finding, so that the others are still made
             return [Finding(self.name, False, error.message, error.hint)]
-        remedy = f"Restore it from a backup, or make a new one: `tenantry tenant check {env.tenant.slug} --repair`."
+        remedy = "Put it back from a backup."
         return [Finding(self.name, False, f"{self.kind} {self.locate(env)} is missing", remedy)]
 
     async def measure(self, env: Environment) -> Usage:

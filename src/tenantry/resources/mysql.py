@@ -18,7 +18,7 @@ from typing import Annotated, Any, ClassVar, Final
 from pydantic import AfterValidator, BaseModel
 
 from tenantry import paths
-from tenantry.errors import ConfigError, NameTaken, ServerUnavailable, TenantryError
+from tenantry.errors import ConfigError, LoginRefused, NameTaken, ServerUnavailable, TenantryError
 from tenantry.model import Attempt, Environment, Finding, Login, Migrated, Place, Server, ServerState, Usage, new_id
 from tenantry.resources import (
     Setting,
@@ -174,7 +174,8 @@ class Mysql(server_database.ServerDatabase):
             connection = connect(server, login, name, multi=multi)
         except Refused as error:
             if error.number in BAD_LOGIN:
-                raise self._error(env, f"the server '{server.name}' refuses its login '{login.user}'") from error
+                told = {"kind": self.kind, "resource": self.name, "tenant": env.tenant.slug, "server": server.name}
+                raise LoginRefused(**told, why=f" '{login.user}'") from error
             if error.number in FORBIDDEN | {NO_DATABASE}:
                 reason = f"there is no database '{name}' for '{login.user}' on the server '{server.name}'"
                 raise self._error(env, reason) from error

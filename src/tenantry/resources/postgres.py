@@ -16,7 +16,7 @@ import psycopg
 from psycopg import sql
 from pydantic import BaseModel, Field
 
-from tenantry.errors import NameTaken
+from tenantry.errors import LoginRefused, NameTaken
 from tenantry.model import Attempt, Environment, Exported, ExportForm, Finding, Login, Place, Server, Usage, new_id
 from tenantry.resources import (
     Setting,
@@ -135,7 +135,8 @@ class Postgres(PostgresKind):
         except psycopg.OperationalError as error:
             reason = admin.refusal(str(error))
             if reason:
-                raise self._error(env, f"the server {server.name} refuses its login: {reason}") from error
+                told = {"kind": self.kind, "resource": self.name, "tenant": env.tenant.slug, "server": server.name}
+                raise LoginRefused(**told, why=f": {reason}") from error
             with self._listening(server), admin.told(server):
                 raise
 

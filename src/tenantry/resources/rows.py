@@ -431,7 +431,7 @@ class Rows(PostgresKind):
                 return found
         except psycopg.OperationalError as error:
             what = f"the server refuses the login of applications: {admin.refusal(str(error)) or error}"
-            remedy = f"`tenantry tenant check {env.tenant.slug} --repair` gives it back."
+            remedy = "`tenantry tenant rotate --all` makes a new one."
             return [*found, Finding(self.name, False, what, remedy)]
 
     @contextmanager
