@@ -121,7 +121,7 @@ class Fleet:
         setting = Setting("lab", self.data, self.data, users=True, servers=known)
         made = build("db", ResourceSpec.model_validate(spec), setting)
         assert isinstance(made, Rows)
-        self.settings = {"shared": {("lab", "db"): SharedTables(made.weaknesses, pooler)}}
+        self.settings = {"shared": {("lab", "db"): SharedTables(made.faults_of, pooler)}}
         self.resource = made
         return made
 

@@ -10,10 +10,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import ground as g
 from ground import Ground
@@ -50,10 +50,11 @@ def steps(*names: str, call: str = "perform") -> list[Moment]:
     return [(f"{shown}{name}", w, {"where": w, "step": name, "call": call}) for name in names for w in AROUND]
 
 
-async def populate(ground: Ground, platform: Platform, names: list[str]) -> None:
-    """Make tenants."""
+async def populate(ground: Ground, platform: Platform, names: Iterable[str] | Mapping[str, str | None]) -> None:
+    """Make tenants; of the blueprints that these are mapped to."""
+    blueprints: Mapping[str, str | None] = names if isinstance(names, Mapping) else dict.fromkeys(names)
     path = ground.root / "names.csv"
-    path.write_text("\n".join(["slug", *names]))
+    path.write_text("\n".join(["slug,blueprint", *(f"{name},{chosen or ''}" for name, chosen in blueprints.items())]))
     done = await platform.operations.finish((await platform.tenants.import_csv(path)).id)
     assert done.operation.state == "done"
 
@@ -157,16 +158,20 @@ def note(record: Callable[[str, object], None], verb: str, cases: list[Case], tm
     (tmp_path / f"matrix-{verb}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def outcomes(cases: list[Case]) -> set[str]:
-    return {case.outcome for case in cases}
-
-
 async def whole(platform: Platform, cases: list[Case]) -> None:
     """Each operation that is done has done all of its steps, none of them twice."""
     for case in cases:
         details = await platform.operations.show(case.operation.id)
         assert details.operation.done == details.operation.total, f"{case.step} {case.moment}"
         assert {step.state.value for step in details.steps} == {"done"}, f"{case.step} {case.moment}"
+
+
+class Killed(Protocol):
+    """Kills workers at all these moments of a verb, and lets each operation come to this outcome: the fixture."""
+
+    async def __call__(
+        self, verb: str, ground: Ground, platform: Platform, moments: list[Moment], submit: Submit, outcome: str = ...
+    ) -> list[Case]: ...
 
 
 # --- what is killed -----------------------------------------------------------------------------------------------

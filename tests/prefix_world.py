@@ -27,7 +27,7 @@ from worlds import PostgresWorld, World, environment, furnish
 
 MADE: dict[str, object] = {"schema": "schema", "seed": "seed.sql"}
 NAMES = re.compile(
-    r"\b(?<!\{prefix\})(page|page_title|page_by_title|trim_title|link|half|nowhere|stray|one_title|tenantry_user)\b"
+    r"\b(?<!\{prefix\})(page|page_title|page_by_title|trim_title|link|half|nowhere|stray|more|one_title|tenantry_user)\b"
 )
 """The names of tables, indexes and so on that tests use, wherever a file or a query has them."""
 
@@ -67,6 +67,10 @@ class PrefixWorld(World):
 
     def run(self, statement: str) -> list[tuple[Any, ...]]:
         """Run one statement as it is, by the one login."""
+        return self.run_all([statement])
+
+    def run_all(self, statements: list[str]) -> list[tuple[Any, ...]]:
+        """Run statements one by one in one session; the rows of the last one."""
         raise NotImplementedError
 
     def query(self, resource: Resource, env: Environment, statement: str) -> list[tuple[Any, ...]]:
@@ -114,10 +118,10 @@ class PostgresPrefixWorld(PrefixWorld):
     broken_reference: ClassVar[str] = 'violates foreign key constraint "acme__link_acme__page_fkey"'
     not_unique: ClassVar[str] = 'could not create unique index "t3__one_title"'
 
-    def run(self, statement: str) -> list[tuple[Any, ...]]:
+    def run_all(self, statements: list[str]) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.url, autocommit=True) as connection:
-            cursor = connection.execute(statement.encode())
-            return cursor.fetchall() if cursor.description else []
+            cursors = [connection.execute(statement.encode()) for statement in statements]
+            return cursors[-1].fetchall() if cursors and cursors[-1].description else []
 
     def everything(self) -> list[str]:
         query = "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace UNION SELECT proname FROM "
@@ -142,11 +146,12 @@ class MysqlPrefixWorld(PrefixWorld):
     not_unique: ClassVar[str] = "Duplicate entry 'Welcome' for key 't3__one_title'"
     rolls_back: ClassVar[bool] = False
 
-    def run(self, statement: str) -> list[tuple[Any, ...]]:
+    def run_all(self, statements: list[str]) -> list[tuple[Any, ...]]:
         url = make_url(self.url)
         opened = self.server.connect(url.username or "", url.password, url.database)
         with contextlib.closing(opened) as connection, connection.cursor() as cursor:
-            cursor.execute(statement)
+            for statement in statements:
+                cursor.execute(statement)
             return list(cursor.fetchall())
 
     def everything(self) -> list[str]:
@@ -228,14 +233,10 @@ class PrefixGround(Ground):
         self._known(url)
 
     def ask(self, statement: str) -> list[tuple[Any, ...]]:
-        """The rows of one statement by the one login, past Tenantry."""
-        with self._engine().connect() as connection:
-            return [tuple(row) for row in connection.exec_driver_sql(statement)]
-
-    def do(self, statement: str) -> None:
-        """Run one statement that gives no rows."""
+        """Run one statement by the one login, past Tenantry; its rows, if it gives any."""
         with self._engine().begin() as connection:
-            connection.exec_driver_sql(statement)
+            result = connection.exec_driver_sql(statement)
+            return [tuple(row) for row in result] if result.returns_rows else []
 
     def _engine(self) -> Engine:
         url = driven(self.url)
@@ -245,7 +246,7 @@ class PrefixGround(Ground):
     def change_password(self, password: str) -> None:
         """Give the one login another password, on the server and in the address."""
         how = "ALTER ROLE CURRENT_USER PASSWORD '{}'" if self.kind == "postgres" else "SET PASSWORD = PASSWORD('{}')"
-        self.do(how.format(password))
+        self.ask(how.format(password))
         self._known(make_url(self.url).set(password=password).render_as_string(hide_password=False))
 
     def _known(self, url: str) -> None:

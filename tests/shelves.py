@@ -101,15 +101,23 @@ class Shelves(Ground):
 
 
 class RowsShelves(Shelves):
-    """The like of it, whose tenants share the tables of one database."""
+    """The like of it, whose tenants share the tables of one database; with several `blueprints` one of each."""
 
-    def __init__(self, root: Path, *known: Postgres) -> None:
-        super().__init__(root, *known, options=', server = "pg1", seed = "seed.sql"')
+    def __init__(self, root: Path, *known: Postgres, blueprints: int = 1, overlap: str = "200ms") -> None:
+        super().__init__(root, *known, options=', server = "pg1", seed = "seed.sql"', overlap=overlap)
         self.database = f"{self.prefix}_all"
         own = f'kind = "postgres", name = "{self.prefix}_{{slug}}"'
         text = self.config.read_text()
         assert own in text
-        self.config.write_text(text.replace(own, f'kind = "rows", database = "{self.database}"'))
+        text = text.replace(own, f'kind = "rows", database = "{self.database}"')
+        head, start, lab = text.partition("[blueprints.lab.")
+        more = [
+            (start + lab)
+            .replace("[blueprints.lab.", f"[blueprints.lab{n}.")
+            .replace(self.database, f"{self.database}{n}")
+            for n in range(blueprints)
+        ]
+        self.config.write_text(head + "\n".join(more) if blueprints > 1 else text)
         (root / "schema" / "0001_pages.sql").write_text(PAGES)
         (root / "seed.sql").write_text("INSERT INTO page (title) VALUES ('Welcome');")
 

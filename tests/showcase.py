@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +40,17 @@ class Example:
             port = probe.getsockname()[1]
         settings = {"TENANTRY_PLATFORM__DATA": str(root / "var"), "TENANTRY_SECRET_KEY": secrets.token_hex(32)}
         return cls(Path(__file__).parents[1] / "examples" / name, port, os.environ | settings)
+
+    @classmethod
+    @contextmanager
+    def shown(cls, name: str, root: Path, tenants: Mapping[str, str], filling: str) -> Iterator[Self]:
+        """The example with these tenants, names by slug, the first of them filled from a file, and served."""
+        found = cls.of(name, root)
+        for slug, called in tenants.items():
+            found.create(slug, called)
+        found.run(sys.executable, "-m", f"{name}.fill", filling)
+        with found.serving(root / "serve.log"):
+            yield found
 
     def run(self, *command: str) -> str:
         """What a command prints."""
@@ -81,6 +92,24 @@ class Example:
         """A client that is not signed in, whatever the system's resolver makes of localhost."""
         address = f"http://127.0.0.1:{self.port}/t/{slug}{path}"
         return httpx.Client(base_url=address, headers={"host": "localhost"}, timeout=60, trust_env=False)
+
+    @contextmanager
+    def client(self, slug: str, path: str = "/", sent: str = "data") -> Iterator[httpx.Client]:
+        """A client that is signed in at a tenant, by a form, or by JSON where that is `sent`."""
+        with self.http(slug, path) as client:
+            login, password = self.admins[slug]
+            answer = client.request("POST", "sign-in", **{sent: {"login": login, "password": password}})
+            assert answer.status_code in (200, 303), answer.text
+            yield client
+
+    def look(self, visit: Visit, address: str) -> None:
+        """Look at a page with all its parts opened; nothing of it is wider than the window."""
+        visit.page.goto(address)
+        visit.page.locator("h1").wait_for()
+        for details in visit.page.locator("summary").all():
+            details.click()
+        wide, window = visit.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+        assert wide <= window, address
 
     def sign_in(self, visit: Visit, slug: str) -> None:
         """Sign in by the page that people see."""

@@ -133,8 +133,8 @@ def _shared(part: Resource) -> SharedTables | None:
     """What the runtime must know of a resource whose tables tenants share under row-level security."""
     if part.kind != "rows":
         return None
-    weaknesses: Callable[[Any, str], Sequence[str]] = part.weaknesses  # type: ignore[attr-defined]
-    return SharedTables(weaknesses, part.options.pooler)
+    faults: Callable[[Any, str], Sequence[str]] = part.faults_of  # type: ignore[attr-defined]
+    return SharedTables(faults, part.options.pooler)
 
 
 def _jwt(config: Config) -> Jwt:

@@ -151,160 +151,6 @@ class AccountError(TenantryError):
     exit_code = 2
 
 
-# --- the people who run the platform ------------------------------------------------------------------------------
-
-
-class SignInNeeded(TenantryError):
-    """Nobody is signed in here, and no valid token came with the request."""
-
-    code = "access.unknown"
-    remedy = "Sign in, or send `Authorization: Bearer` with a token of `tenantry token create`."
-    status = 401
-    exit_code = 3
-
-
-class Forbidden(TenantryError):
-    """{who} may not {verb}: it wants {wanted}."""
-
-    code = "access.forbidden"
-    remedy = "Ask a superadmin for it."
-    status = 403
-    exit_code = 3
-
-
-class AdminNotFound(TenantryError):
-    """There is no admin user '{admin}'."""
-
-    code = "admin.not_found"
-    remedy = "`tenantry admin list` names them all."
-    status = 404
-    exit_code = 4
-
-
-class AdminRefused(TenantryError):
-    """The admin user '{admin}' cannot be changed so: {reason}."""
-
-    code = "admin.refused"
-    remedy = "Make another one a superadmin first."
-    status = 409
-    exit_code = 3
-
-
-class TokenNotFound(TenantryError):
-    """There is no token '{token}'."""
-
-    code = "token.not_found"
-    remedy = "`tenantry token list` names them all."
-    status = 404
-    exit_code = 4
-
-
-class OrganizationNotFound(TenantryError):
-    """There is no organization '{organization}'."""
-
-    code = "organization.not_found"
-    remedy = "`tenantry org list` names them all."
-    status = 404
-    exit_code = 4
-
-
-class NotOverTheApi(TenantryError):
-    """{verb} works on the platform's own machine alone."""
-
-    code = "request.local_only"
-    remedy = "Run the command there, without --server."
-    status = 501
-    exit_code = 2
-
-
-class RemoteUnreachable(TenantryError):
-    """The platform at {server} cannot be reached: {reason}."""
-
-    code = "remote.unreachable"
-    remedy = "Check --server, and that the platform is served."
-    status = 502
-
-
-class PageNotFound(TenantryError):
-    """There is no page here."""
-
-    code = "page.not_found"
-    remedy = "Go on from the list of tenants."
-    status = 404
-    exit_code = 4
-
-
-class InvalidRequest(TenantryError):
-    """{where}: {reason}."""
-
-    code = "request.invalid"
-    remedy = "Correct it and send it again."
-    status = 422
-    exit_code = 2
-
-
-class CsrfFailed(TenantryError):
-    """This form came from elsewhere, or is too old."""
-
-    code = "access.csrf"
-    remedy = "Load the page anew and send it again."
-    status = 403
-    exit_code = 3
-
-
-class LinkInvalid(TenantryError):
-    """This link was used before, or has run out."""
-
-    code = "link.invalid"
-    remedy = "Ask a superadmin for another one; `tenantry admin reset` prints it, too."
-    status = 410
-    exit_code = 3
-
-
-class MailFailed(TenantryError):
-    """The mail to {to} could not be sent: {reason}."""
-
-    code = "mail.failed"
-    remedy = "Look at [mail] in tenantry.toml: host, port, tls, user, password, sender."
-    status = 503
-
-
-class SecondFactorNeeded(TenantryError):
-    """The password is right; now the code of the second factor is wanted."""
-
-    code = "access.second_factor"
-    remedy = "Give the code that the authenticator app shows, or a recovery code."
-    status = 401
-    exit_code = 3
-
-
-class KeyReused(TenantryError):
-    """The Idempotency-Key '{key}' came before, with another request."""
-
-    code = "request.key_reused"
-    remedy = "Use a new key for each request, and the same one only to repeat it."
-    status = 422
-    exit_code = 2
-
-
-class KeyInUse(TenantryError):
-    """The first request by the Idempotency-Key '{key}' is being answered still."""
-
-    code = "request.key_in_use"
-    remedy = "Wait a moment, then repeat it."
-    status = 409
-    exit_code = 3
-
-
-class TooManyTries(TenantryError):
-    """There were too many failures; the next try is looked at in {seconds} s."""
-
-    code = "access.throttled"
-    remedy = "Wait, or set a new password by mail."
-    status = 429
-    exit_code = 3
-
-
 # --- names --------------------------------------------------------------------------------------------------------
 
 
@@ -527,11 +373,20 @@ class Handover(TenantryError):
     remedy = "Nothing to do: another worker goes on."
 
 
+class SharedInUse(TenantryError):
+    """The shared database '{database}' on '{server}' is not dropped: {what}."""
+
+    code = "server.shared_in_use"
+    remedy = "`tenantry server show {server}` names the shared databases there, and how many tenants each has."
+    status = 409
+    exit_code = 3
+
+
 class NotConfirmed(TenantryError):
     """'{slug}' was not confirmed."""
 
     code = "confirm.missing"
-    remedy = "Type the slug when asked, or pass --yes."
+    remedy = "Type the name when asked, or pass --yes."
     status = 409
     exit_code = 3
 
@@ -544,6 +399,13 @@ class ResourceError(TenantryError):
 
     code = "resource.failed"
     remedy = "`tenantry tenant check {tenant}` shows what is there."
+
+
+class LoginRefused(ResourceError):
+    """{kind} '{resource}' of '{tenant}': the server '{server}' refuses its login{why}."""
+
+    code = "resource.login_refused"
+    remedy = "`tenantry tenant rotate {tenant}` makes a new one."
 
 
 class ServerUnknown(TenantryError):
@@ -614,7 +476,10 @@ class NoLogin(TenantryError):
     """'{slug}' has no login on a server{where}."""
 
     code = "tenant.no_login"
-    remedy = "Only parts that lie on servers have one; `tenantry tenant show {slug}` names its parts."
+    remedy = (
+        "Only parts that lie on servers have one; `tenantry tenant show {slug}` names its parts. "
+        "A login that tenants share changes with `tenantry tenant rotate --all`."
+    )
     status = 404
     exit_code = 4
 

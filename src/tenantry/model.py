@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import idna
 
@@ -197,6 +197,20 @@ class Finding:
     remedy: str = ""
 
 
+ExportForm = Literal["csv", "json"]
+"""How exported rows are written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """One table that was written to a file of its own."""
+
+    table: str
+    file: str  # its name, or from the directory that was asked for
+    rows: int
+    bytes: int
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     """What a resource takes up."""
@@ -275,6 +289,8 @@ class Rehearsed:
     copying: float = 0.0  # seconds that the copy took
     tried: tuple[Tried, ...] = ()
     failure: TenantryError | None = None  # why the next migration would fail
+    tenants: int = 1  # whose rows the copy had
+    whole: int = 0  # bytes of what it is a copy of, where it is a part of that
 
     @property
     def seconds(self) -> float:

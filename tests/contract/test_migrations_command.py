@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from mysql_world import MysqlWorld
 from tenantry.errors import ConfigError, MigrationError, MigrationInvalid, ResourceError
 from tenantry.model import Environment, Place
 from tenantry.resources import Resource
@@ -248,10 +247,94 @@ def test_kinds_without_a_place_for_it_refuse(tmp_path: Path, kind: str) -> None:
         world.resource()
 
 
+# --- rehearsals ---------------------------------------------------------------------------------------------------
+
+ALEMBIC = """
+import json, os, pathlib
+from alembic import context
+from sqlalchemy import create_engine, make_url
+from sqlalchemy.pool import NullPool
+
+drivers = {"sqlite": "sqlite", "postgres": "postgresql+psycopg", "mysql": "mysql+pymysql"}
+url = make_url(os.environ["TENANTRY_DATABASE_URL"]).set(drivername=drivers[os.environ["TENANTRY_DATABASE_KIND"]])
+with create_engine(url, poolclass=NullPool).begin() as connection:
+    context.configure(connection=connection)
+    with context.begin_transaction():
+        context.run_migrations()
+pathlib.Path("told.json").write_text(json.dumps(dict(os.environ)))
+"""
+REVISION = """
+import sqlalchemy as sa
+from alembic import op
+
+revision, down_revision = {name!r}, {before!r}
+
+def upgrade():
+    {body}
+"""
+TABLE = "op.create_table('page', sa.Column('id', sa.Integer, primary_key=True), sa.Column('title', sa.String(90)))"
+INDEX = "op.create_index('page_title', 'page', ['title'], unique=True)"
+
+
+def with_alembic(world: World, **more: object) -> World:
+    """Alembic's own command line as the application's program, at revision 1."""
+    (world.root / "revisions" / "versions").mkdir(parents=True)
+    (world.root / "alembic.ini").write_text("[alembic]\nscript_location = revisions\n")
+    (world.root / "revisions" / "env.py").write_text(ALEMBIC)
+    revise(world, "1", None, TABLE)
+    files = ["VERSION", "revisions/env.py"]
+    return declared(world, command=f"{sys.executable} -m alembic upgrade head", files=files, **more)
+
+
+def revise(world: World, name: str, before: str | None, body: str) -> None:
+    """Write a revision."""
+    path = world.root / "revisions" / "versions" / f"{name}.py"
+    path.write_text(REVISION.format(name=name, before=before, body=body))
+    (world.root / "VERSION").write_text(name)
+
+
+async def test_a_real_program_is_rehearsed(world: World) -> None:
+    """Alembic's command runs on a copy, told nothing else; whose data it fails on is named, and the tenants stay."""
+    resource = with_alembic(world, rehearse=True).resource()
+    env, other = world.environment(), world.environment("umbrella")
+    env = replace(env, places=(*env.places, Place("config", "rendered", "env.json")))
+    for one in (env, other):
+        await resource.create(one)
+        world.query(resource, one, "INSERT INTO page VALUES (1, 'x')")
+    world.query(resource, env, "INSERT INTO page VALUES (2, 'x')")
+    revise(world, "2", "1", INDEX)
+    resource = world.resource()
+    assert resource.can_rehearse
+    failed = await resource.rehearse(env, None, 1 << 30)
+    assert (failed.failure is not None, failed.tried) == (True, ())
+    assert "page" in str(failed.failure)
+    (world.root / "told.json").unlink()
+    fine = await resource.rehearse(other, None, 1 << 30)
+    assert (fine.failure, [one.version for one in fine.tried]) == (None, ["2"])
+    told = json.loads((world.root / "told.json").read_text())
+    assert told["TENANTRY_REHEARSAL"] == "1"
+    assert "/scratch/" in told["TENANTRY_HOME"]
+    assert "TENANTRY_PATH_CONFIG" not in told
+    assert told["TENANTRY_SLUG"] == "umbrella"
+    for one in (env, other):
+        assert await resource.version(one) == "1"
+        assert world.query(resource, one, "SELECT version_num FROM alembic_version") == [("1",)]
+    assert not (world.root / "var" / "scratch").exists()
+    assert (await resource.migrate(other)).applied == ("2",)
+    assert "TENANTRY_REHEARSAL" not in json.loads((world.root / "told.json").read_text())
+
+
+async def test_a_program_that_says_nothing_is_not_rehearsed(world: World) -> None:
+    """It might read where the database is out of a file of its own, which names the tenant's."""
+    resource, env = world.resource(), world.environment()
+    await resource.create(env)
+    assert not resource.can_rehearse
+    with pytest.raises(ResourceError, match="does not say `rehearse = true`"):
+        await release(world, "1.1").rehearse(env, None, 1 << 30)
+
+
 async def test_a_killed_programs_worker_leaves_the_lock(world: World) -> None:
     """While a program lives whose worker was killed, the next run waits for its end."""
-    if isinstance(world, MysqlWorld | PostgresWorld):
-        pytest.skip("the lock is the same for all kinds")
     resource, env = world.resource(), world.environment()
     await resource.create(env)
     release(world, "1.1")

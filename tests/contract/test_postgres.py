@@ -260,6 +260,25 @@ async def test_a_create_that_was_cut_off_is_finished(world: PostgresWorld) -> No
             assert world.files() == set()
 
 
+@pytest.mark.parametrize("change", ["none", "a seed", "an edited file"])
+async def test_a_template_grows_out_of_the_one_before(world: PostgresWorld, change: str) -> None:
+    """It is built on where its migrations are the first of these files'; a seed, and an edited file, begin anew."""
+    own = world.options if change == "a seed" else {**world.options, "seed": None}
+    applied = "SELECT applied FROM tenantry_schema WHERE version = '0001_pages'"
+    early, late = world.environment("early"), world.environment("late")
+    await world.resource(**own).create(early)
+    if change == "an edited file":
+        file = world.root / "schema" / "0001_pages.sql"
+        file.write_text(f"-- as it was meant\n{file.read_text()}")
+    world.migration("0003_last.sql", "ALTER TABLE page ADD COLUMN last integer;")
+    resource = world.resource(**own)
+    assert await resource.prepare() == "0003_last"
+    await resource.create(late)
+    assert faults(await resource.check(late)) == []
+    grown = world.query(resource, late, applied) == world.query(resource, early, applied)
+    assert grown is (change == "none")
+
+
 async def test_a_template_that_is_gone_is_made_again(world: PostgresWorld) -> None:
     """A process that knows a template does not fail where another one removed it meanwhile."""
     resource, env = world.resource(), world.environment()
@@ -639,6 +658,10 @@ async def test_drift_of_every_sort_is_named(world: PostgresWorld) -> None:
         ("CREATE SEQUENCE counter", "sequence counter is not declared"),
         ("CREATE SCHEMA aside", "schema aside is not declared"),
         ("CREATE TABLE aside.page (id int)", "table aside.page is not declared"),
+        ("CREATE FUNCTION alembic_version() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+         "function alembic_version() is not declared"),
+        ("ALTER TABLE page ADD CONSTRAINT tenantry_schema CHECK (true)", "constraint page tenantry_schema is not"),
+        ("CREATE TABLE aside.tenantry_tenants (id int)", "table aside.tenantry_tenants is not declared"),
         ("ALTER TABLE tenantry_user DROP CONSTRAINT tenantry_user_login_key", "tenantry_user_login_key is missing"),
     ):  # fmt: skip
         world.query(resource, env, statement)

@@ -12,8 +12,8 @@ from sqlalchemy import select, update
 from registries import KEY, draft, enter, python
 from tenantry.application import RegistrySource
 from tenantry.errors import RegistryUnavailable
-from tenantry.model import Status, new_id
-from tenantry.registry import Registry, Vault, feed, tables, tenants
+from tenantry.model import Server, ServerState, Status, new_id
+from tenantry.registry import Registry, Vault, feed, servers, tables, tenants
 from tenantry.registry.feed import Changes
 
 
@@ -63,6 +63,20 @@ async def test_a_transaction_that_changes_no_tenant_makes_no_change(registry: Re
     async with registry.write() as tx:
         tx.audit("test.nothing", "platform")
     assert await registry.feed.since(0) is None
+
+
+async def test_a_server_with_a_long_name_is_heard_of(registry: Registry) -> None:
+    """Servers may be called as long as names may be; every process hears of them, and of no tenant."""
+    name = "s" * 200
+    server = Server(name=name, kind="postgres", address="postgresql://127.0.0.1", admin="")
+    async with registry.write() as tx:
+        await servers.put(tx, server)
+    async with registry.write() as tx:
+        await servers.set_state(tx, name, ServerState.DRAINING)
+    changes = await since(registry, 1)
+    assert changes.environments == []
+    assert changes.servers is not None
+    assert [(one.name, one.state) for one in changes.servers] == [(name, ServerState.DRAINING)]
 
 
 @pytest.mark.parametrize("many", [feed.MANY, 5])

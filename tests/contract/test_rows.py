@@ -12,7 +12,7 @@ import pytest
 from psycopg import sql
 
 from tenantry.config import ResourceSpec
-from tenantry.errors import MigrationError, NameTaken, ResourceError
+from tenantry.errors import MigrationError, MigrationInvalid, NameTaken, ResourceError
 from tenantry.model import Environment, new_id
 from tenantry.resources import Resource, build, rows_copy
 from worlds import RowsWorld
@@ -399,3 +399,37 @@ async def test_check_names_what_weakens(rows_world: RowsWorld, weaken: str, what
     faults = [finding for finding in await resource.check(acme) if not finding.ok]
     assert any(what in fault.what for fault in faults)
     assert all(fault.remedy for fault in faults)
+
+
+async def test_rows_are_changed_tenant_by_tenant(rows_world: RowsWorld) -> None:
+    """Without a transaction around it a change is each tenant's own, done once: also after one whose rows break it."""
+    resource = rows_world.resource()
+    envs = [rows_world.environment(slug) for slug in ("one", "two", "three")]
+    for env in envs:
+        await resource.create(env)
+    rows_world.query(resource, envs[1], "INSERT INTO page (title) VALUES ('bad')")
+    rows_world.migration(
+        "0003_turns.sql",
+        "-- tenantry: transaction=off\n"
+        "CREATE TABLE guide (id int PRIMARY KEY);\nINSERT INTO guide VALUES (1);\n"
+        "ALTER TABLE page ADD COLUMN n int NOT NULL DEFAULT 0;\n"
+        "UPDATE page SET n = n + CASE title WHEN 'bad' THEN 1 / (n - n) ELSE 1 END;\n"
+        "CREATE TABLE tally (pages int);\nINSERT INTO tally SELECT count(*) FROM page;\n",
+    )
+    rows_world.options["shared"] = ["guide"]
+    resource = rows_world.resource()
+    with pytest.raises(MigrationError, match="division by zero"):
+        await resource.migrate(envs[0])
+    done = superuser(rows_world, "SELECT DISTINCT tenant_id::text FROM page WHERE n = 1")
+    later = {env.key for env in envs if env.key >= envs[1].key}
+    assert {str(key) for (key,) in done} == {env.key for env in envs} - later
+    rows_world.query(resource, envs[1], "DELETE FROM page WHERE title = 'bad'")
+    await resource.migrate(envs[0])
+    assert superuser(rows_world, "SELECT DISTINCT n FROM page") == [(1,)]
+    assert superuser(rows_world, "SELECT count(*) FROM guide") == [(1,)]
+    for env in envs:
+        assert rows_world.query(resource, env, "SELECT pages FROM tally") == [(1,)]
+        assert [finding.what for finding in await resource.check(env) if not finding.ok] == []
+    rows_world.migration("0004_code.sql", "-- tenantry: transaction=off\nDO $$ BEGIN UPDATE page SET n = 2; END $$;")
+    with pytest.raises(MigrationInvalid, match="would see no tenant's rows"):
+        await rows_world.resource().migrate(envs[0])

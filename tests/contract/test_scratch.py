@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from mysql_world import MysqlWorld
+from prefix_world import MysqlPrefixWorld, PrefixWorld
 from tenantry.errors import ResourceError, TenantryError
 from tenantry.model import Environment, Held, Rehearsed
 from tenantry.resources import Resource
@@ -88,7 +89,7 @@ async def test_data_decides(world: World) -> None:
     _, other = await made(world, "umbrella")
     for _ in range(2):
         world.use(resource, env, "twice")
-    unique = "title(50)" if isinstance(world, MysqlWorld) else "title"
+    unique = "title(50)" if isinstance(world, MysqlWorld | MysqlPrefixWorld) else "title"
     world.migration("0003_one.sql", f"CREATE UNIQUE INDEX one_title ON page ({unique});\n")
     resource = world.resource()
     assert (await resource.rehearse(env, None, ROOM)).failure is not None
@@ -128,7 +129,8 @@ async def test_a_copy_that_outgrows_its_room(world: World) -> None:
         "UPDATE page SET body = repeat('x', 7000);\n",
         "rows": "UPDATE page SET body = (SELECT string_agg(md5(i::text), '') FROM generate_series(1, 1000000) i);\n",
     }
-    world.migration("0003_rows.sql", grown[world.kind])
+    kind = world.server_kind if isinstance(world, PrefixWorld) else world.kind
+    world.migration("0003_rows.sql", grown[kind])
     resource, there = world.resource(), left(world)
     (size,) = await resource.weigh_many([env])
     assert isinstance(size, int)

@@ -32,11 +32,13 @@ def every_page(page: Page, agency: str, folder: Path) -> None:
     width = page.evaluate("innerWidth")
     board = page.get_attribute("a.campaign >> nth=1", "href")
     page.goto(agency.partition("/t/")[0] + str(board))
-    brief = page.get_attribute(".rows a[href*=briefs]", "href")
-    paths = {"board": board, "brief": brief, "front": "/"}
+    brief, task = page.get_attribute(".rows a[href*=briefs]", "href"), page.get_attribute(".task a", "href")
+    paths = {"board": board, "brief": brief, "task": task, "front": "/"}
     paths |= {name: f"/t/northlight/{name}" for name in ("assets", "library", "library/subject-lines", "nowhere")}
     for name, path in paths.items():
         page.goto(agency.partition("/t/")[0] + str(path))
+        for details in page.locator("summary").all():
+            details.click()
         page.screenshot(path=folder / f"{name.replace('/', '-')}-{width}.png", full_page=True)
 
 

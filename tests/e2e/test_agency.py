@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import httpx
@@ -20,28 +19,11 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.browser, pytest.mark.postgres]
 
 
-class Agency(Example):
-    """Agency and its pages."""
-
-    @contextmanager
-    def client(self, slug: str) -> Iterator[httpx.Client]:
-        """A client that is signed in at an agency."""
-        with self.http(slug) as client:
-            login, password = self.admins[slug]
-            answer = client.post("sign-in", data={"login": login, "password": password})
-            assert answer.status_code == 303, answer.text
-            yield client
-
-
 @pytest.fixture(scope="module")
-def agency(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agency]:
+def agency(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Example]:
     """Agency with northlight, which has campaigns, and ember, which is new."""
-    root = tmp_path_factory.mktemp("agency")
-    found = Agency.of("agency", root)
-    found.create("northlight", "Northlight Studio")
-    found.create("ember", "Ember & Oak")
-    found.run(sys.executable, "-m", "agency.fill", "agencies/northlight.toml")
-    with found.serving(root / "serve.log"):
+    tenants = {"northlight": "Northlight Studio", "ember": "Ember & Oak"}
+    with Example.shown("agency", tmp_path_factory.mktemp("agency"), tenants, "agencies/northlight.toml") as found:
         yield found
 
 
@@ -55,7 +37,7 @@ def harbour(client: httpx.Client) -> str:
     return re.findall(r'campaigns/(\d+)"(?:(?!</a>)(?s:.))*<strong>Harbour lights<', client.get("/").text)[0]
 
 
-def test_campaigns_are_seen_as_a_picture_and_tasks_as_a_board(agency: Agency, visit: Visit) -> None:
+def test_campaigns_are_seen_as_a_picture_and_tasks_as_a_board(agency: Example, visit: Visit) -> None:
     """A bar for each campaign, a dot for each task, what is late; a button puts a task into its next state."""
     agency.sign_in(visit, "northlight")
     page = visit.page
@@ -75,7 +57,7 @@ def test_campaigns_are_seen_as_a_picture_and_tasks_as_a_board(agency: Agency, vi
     expect(page.locator("h1")).to_have_text("Measuring a launch")
 
 
-def test_an_agency_works_from_the_first_campaign_to_a_file(agency: Agency, visit: Visit) -> None:
+def test_an_agency_works_from_the_first_campaign_to_a_file(agency: Example, visit: Visit) -> None:
     """A new agency has its first steps; it begins a campaign, plans a task, writes a brief and uploads a file."""
     agency.sign_in(visit, "ember")
     page = visit.page
@@ -111,20 +93,70 @@ def test_an_agency_works_from_the_first_campaign_to_a_file(agency: Agency, visit
     assert answer.headers["content-disposition"].startswith("attachment;")
 
 
-def test_two_agencies_in_the_same_tables_are_apart(agency: Agency) -> None:
+def test_campaigns_and_tasks_are_changed_and_deleted(agency: Example, visit: Visit) -> None:
+    """A campaign and a task get other values; a deleted campaign takes tasks and briefs along and leaves its files."""
+    agency.sign_in(visit, "ember")
+    page = visit.page
+    with agency.client("ember") as client:
+        days = {"starts": "2026-01-01", "ends": "2026-02-01", "colour": "#112233"}
+        made = client.post("campaigns", data={"name": "Fog", **days}).headers["location"]
+        task = {"title": "Buy fog", "due": "2026-01-08", "guide": "subject-lines"}
+        assert client.post(f"http://127.0.0.1:{agency.port}{made}/tasks", data=task).status_code == 303
+        number = made.rpartition("/")[2]
+        brief = client.post(f"campaigns/{number}/briefs", data={"title": "Grey"}).headers["location"].rpartition("/")[2]
+        file = {"file": ("fog.txt", b"grey")}
+        assert client.post("assets", data={"campaign": number}, files=file).status_code == 303
+        page.goto(agency.url("ember", f"/campaigns/{number}"))
+        page.click("summary >> text=Change this campaign")
+        page.fill("details[open] [name=name]", "Mist")
+        page.click("details[open] >> text=Save")
+        expect(page.locator("h1")).to_have_text("Mist")
+        page.click(".task >> text=Buy fog")
+        expect(page.locator("[name=guide]")).to_have_value("subject-lines")
+        page.fill("[name=title]", "Buy mist")
+        page.fill("[name=who]", "Ada Ray")
+        page.select_option("[name=guide]", label="–")
+        page.click("text=Save")
+        expect(page.locator(".column.planned .task strong")).to_have_text("Buy mist")
+        expect(page.locator(".task .guide")).to_have_count(0)
+        (task_id,) = ids(client, f"campaigns/{number}", "tasks")
+        for path in (f"campaigns/{number}", f"tasks/{task_id}/change"):
+            refused = client.post(path, data={"name": "x" * 81, "title": "x" * 121, "due": "2026-01-01", **days})
+            assert (refused.status_code, "characters." in refused.text) == (422, True), path
+        page.click(".task >> text=Buy mist")
+        page.click("summary")
+        page.click("text=Delete it")
+        expect(page.locator(".task")).to_have_count(0)
+        page.click("summary >> text=Delete this campaign")
+        page.click("text=Delete it")
+        expect(page.locator("h1")).to_contain_text("Campaigns")
+        expect(page.locator(".cards")).not_to_contain_text("Mist")
+        for path in (f"campaigns/{number}", f"tasks/{task_id}", f"briefs/{brief}"):
+            assert client.get(path).status_code == 404
+            assert client.post(f"{path}/delete").status_code in (404, 405)
+        listed = client.get("assets").text
+        assert "no campaign · 4 bytes" in listed[listed.index("fog.txt") :]
+
+
+def test_two_agencies_in_the_same_tables_are_apart(agency: Example) -> None:
     """Ids of another agency lead nowhere, to read or to write; a session is good at one agency alone."""
     with agency.client("northlight") as mine, agency.client("ember") as other:
         campaign = harbour(mine)
         (brief, *_), (file, *_) = ids(mine, f"campaigns/{campaign}", "briefs"), ids(mine, "assets", "assets")
         before = mine.get(f"campaigns/{campaign}").text
         task = re.findall(r'id="task-(\d+)"', before)[0]
-        for path in (f"campaigns/{campaign}", f"briefs/{brief}", f"assets/{file}"):
+        for path in (f"campaigns/{campaign}", f"briefs/{brief}", f"assets/{file}", f"tasks/{task}"):
             assert (mine.get(path).status_code, other.get(path).status_code) == (200, 404), path
         day = {"title": "Planted", "due": "2026-11-21"}
         assert other.post(f"campaigns/{campaign}/tasks", data=day).status_code == 404
         assert other.post(f"campaigns/{campaign}/briefs", data=day).status_code == 404
         assert other.post(f"briefs/{brief}", data=day).status_code == 404
         assert other.post(f"tasks/{task}", data={"state": "done"}).status_code == 404
+        assert other.post(f"tasks/{task}/change", data=day).status_code == 404
+        renamed = {"name": "Planted", "colour": "#000000", "starts": "2026-01-01", "ends": "2026-02-01"}
+        assert other.post(f"campaigns/{campaign}", data=renamed).status_code == 404
+        for path in (f"tasks/{task}/delete", f"campaigns/{campaign}/delete"):
+            assert other.post(path).status_code in (404, 413)
         assert mine.get(f"campaigns/{campaign}").text == before
         cookie = "; ".join(f"{each.name}={each.value}" for each in mine.cookies.jar)
     with agency.http("ember") as nobody:
@@ -132,7 +164,7 @@ def test_two_agencies_in_the_same_tables_are_apart(agency: Agency) -> None:
         assert (answer.status_code, answer.headers["location"]) == (303, "/t/ember/sign-in")
 
 
-def test_the_library_is_the_same_for_all_and_read_only(agency: Agency) -> None:
+def test_the_library_is_the_same_for_all_and_read_only(agency: Example) -> None:
     """Both agencies read the platform's guides; the database lets neither change them."""
     with agency.client("northlight") as mine, agency.client("ember") as other:
         pages = [
@@ -168,7 +200,7 @@ asyncio.run(main())
 """Tries to write into the library as the application could."""
 
 
-def test_what_is_not_right_is_refused_in_words(agency: Agency) -> None:
+def test_what_is_not_right_is_refused_in_words(agency: Example) -> None:
     """Wrong days, names that are taken, files that are too large, strange ids and other sites' pages."""
     with agency.client("ember") as client:
         good = {"name": "Twice", "client": "", "colour": "#112233", "starts": "2026-01-01", "ends": "2026-02-01"}
@@ -188,6 +220,14 @@ def test_what_is_not_right_is_refused_in_words(agency: Agency) -> None:
         assert client.post(f"campaigns/{campaign}/tasks", data={"title": "", "due": "2026-01-01"}).status_code == 422
         for path in ("campaigns/0", "campaigns/9223372036854775808", "campaigns/1%27", "briefs/-1", "nowhere"):
             assert client.get(path).status_code == 404, path
+        for path in ("tasks/9223372036854775808", f"assets/{'9' * 5000}", "library/a%00b%ff"):
+            assert client.get(path).status_code == 404, path[:40]
+        brief = (
+            client.post(f"campaigns/{campaign}/briefs", data={"title": "a\0b"}).headers["location"].rpartition("/")[2]
+        )
+        assert "<h1>ab</h1>" in client.get(f"briefs/{brief}").text
+        assert client.post(f"briefs/{brief}", data={"title": "ab", "body": "\0" + "ä" * 9000}).status_code == 303
+        assert client.post(f"briefs/{brief}", data={"title": "ab", "body": "ä" * 90_000}).status_code == 413
         assert client.post("assets", files={"file": ("a.png", b"")}).status_code == 422
         assert client.post("assets", files={"file": ("a.png", bytes(5_000_001))}).status_code == 422
         assert client.post("assets", files={"file": ("a.png", bytes(6_000_000))}).status_code == 413
@@ -202,26 +242,16 @@ def test_what_is_not_right_is_refused_in_words(agency: Agency) -> None:
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_no_page_is_wider_than_its_window(agency: Agency, window: Windows, width: int) -> None:
+def test_no_page_is_wider_than_its_window(agency: Example, window: Windows, width: int) -> None:
     """On a wide screen and on a telephone only the drawing of the campaigns moves sideways."""
     with window(viewport={"width": width, "height": 844}) as visit:
         agency.sign_in(visit, "northlight")
         with agency.client("northlight") as client:
             campaign = harbour(client)
             brief = ids(client, f"campaigns/{campaign}", "briefs")[0]
-        for path in (
-            "/",
-            f"/campaigns/{campaign}",
-            f"/briefs/{brief}",
-            "/assets",
-            "/library",
-            "/library/subject-lines",
-        ):
-            visit.page.goto(agency.url("northlight", path))
-            expect(visit.page.locator("h1")).to_be_visible()
-            for details in visit.page.locator("summary").all():
-                details.click()
-            assert visit.page.evaluate("document.documentElement.scrollWidth") <= width, path
-        visit.page.goto(f"http://localhost:{agency.port}/")
+            task = ids(client, f"campaigns/{campaign}", "tasks")[0]
+        inside = (f"campaigns/{campaign}", f"tasks/{task}", f"briefs/{brief}", "assets", "library/subject-lines")
+        for path in ("", *inside, "library"):
+            agency.look(visit, agency.url("northlight", f"/{path}"))
+        agency.look(visit, f"http://localhost:{agency.port}/")
         expect(visit.page.locator(".tiles a")).to_have_count(2)
-        assert visit.page.evaluate("document.documentElement.scrollWidth") <= width

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -30,25 +29,16 @@ class Planner(Example):
         """A client of the API that is not signed in."""
         return self.http(slug, "/api/")
 
-    @contextmanager
-    def client(self, slug: str) -> Iterator[httpx.Client]:
+    def client(self, slug: str, path: str = "/api/", sent: str = "json") -> AbstractContextManager[httpx.Client]:
         """A client of the API that is signed in at a laboratory."""
-        with self.nobody(slug) as client:
-            login, password = self.admins[slug]
-            answer = client.post("sign-in", json={"login": login, "password": password})
-            assert answer.status_code == 200, answer.text
-            yield client
+        return super().client(slug, path, sent)
 
 
 @pytest.fixture(scope="module")
 def planner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Planner]:
     """Planner with the laboratories limmat, whose year is filled, and odra, which is empty."""
-    root = tmp_path_factory.mktemp("planner")
-    found = Planner.of("planner", root)
-    found.create("limmat", "Limmat Imaging")
-    found.create("odra", "Odra Sequencing")
-    found.run(sys.executable, "-m", "planner.fill", "labs/limmat.toml")
-    with found.serving(root / "serve.log"):
+    tenants = {"limmat": "Limmat Imaging", "odra": "Odra Sequencing"}
+    with Planner.shown("planner", tmp_path_factory.mktemp("planner"), tenants, "labs/limmat.toml") as found:
         yield found
 
 
@@ -155,6 +145,31 @@ def test_more_than_a_day_holds_is_refused_in_words(planner: Planner, window: Win
         assert client.get("bookings").json() == before
 
 
+def test_what_no_column_holds_is_answered(planner: Planner) -> None:
+    """Ids and years beyond what there can be lead nowhere; text that cannot be stored is stored without that part."""
+    with planner.client("limmat") as client:
+        for number in ("2147483648", "9" * 19, "9" * 5000, "٣", "-1"):
+            assert client.get(f"staff/{number}").status_code == 404, number[:20]
+            assert client.get(f"/t/limmat/staff/{number}").status_code == 404, number[:20]
+            assert client.patch(f"staff/{number}", json={"name": "x"}).status_code == 404
+        for year in ("²", "٢٠٢٦", "20260", "9" * 5000, "2199"):
+            assert client.get("/t/limmat/", params={"year": year}).status_code == 404, year[:20]
+        site = next(iter(values_of(client, "sites").values()))
+        assert client.post("staff", json={"name": "x", "site_id": 999_999_999}).status_code == 409
+        for number in (2**31, "9" * 5000):
+            assert client.post("staff", json={"name": "x", "site_id": number}).status_code == 422
+        made = client.post("staff", content=rf'{{"name": "a\u0000\ud800b", "site_id": {site}}}', headers=JSON)
+        assert (made.status_code, made.json()["name"]) == (201, "a?b"), made.text
+        assert client.delete(f"staff/{made.json()['id']}").status_code == 204
+        assert client.post("staff", json={"name": "x" * 121, "site_id": site}).status_code == 422
+        for login in (r"\u0000", r"\ud800"):
+            refused = client.post("sign-in", content=f'{{"login": "{login}", "password": "{login}"}}', headers=JSON)
+            assert refused.status_code == 401, refused.text
+
+
+JSON = {"content-type": "application/json"}
+
+
 def test_two_bookings_at_once_cannot_both_fit(planner: Planner) -> None:
     """The database judges one after the other: of eight bookings of 60 per cent at the same time one is made."""
     from concurrent.futures import ThreadPoolExecutor
@@ -198,6 +213,4 @@ def test_no_page_is_wider_than_its_window(planner: Planner, window: Windows, wid
     with window(viewport={"width": width, "height": 844}, color_scheme=scheme) as visit:
         planner.sign_in(visit, "limmat")
         for path in ("/", "/bookings", "/bookings/1", "/staff", "/settings", "/projects/new"):
-            visit.page.goto(planner.url("limmat", path))
-            expect(visit.page.locator("h1")).to_be_visible()
-            assert visit.page.evaluate("document.documentElement.scrollWidth") <= width, path
+            planner.look(visit, planner.url("limmat", path))

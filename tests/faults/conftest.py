@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ground import Ground
+from kills import Case, Killed, Moment, Submit, note, run, whole
+from tenantry.platform import Platform
 
 MATRIX = "fault"
 """Reports carry lines of the matrix under this name, so that they reach the end of a run over several processes."""
@@ -17,6 +20,23 @@ MATRIX = "fault"
 def ground(tmp_path: Any) -> Ground:
     """A platform without tenants."""
     return Ground(tmp_path / "platform")
+
+
+@pytest.fixture
+def killed(tmp_path: Path, record_property: Any) -> Killed:
+    """One row of the matrix after the other: killed there, ended by another worker, all of its steps done once."""
+
+    async def kill(
+        verb: str, ground: Ground, platform: Platform, moments: list[Moment], submit: Submit, outcome: str = "done"
+    ) -> list[Case]:
+        cases = await run(ground, platform, moments, submit)
+        note(record_property, verb, cases, tmp_path)
+        assert {case.outcome for case in cases} == {outcome}
+        if outcome == "done":
+            await whole(platform, cases)
+        return cases
+
+    return kill
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 import ground as g
 from ground import Ground
-from kills import CLAIMED, END, create, create_undone, destroy, note, outcomes, populate, run, steps, whole
+from kills import CLAIMED, END, Killed, create, create_undone, destroy, populate, steps
 from tenantry.errors import TenantNotFound
 from tenantry.platform import Platform
 from tenantry.registry.journal import Operation
@@ -81,24 +79,19 @@ async def import_(ground: Ground, platform: Platform, names: list[str]) -> list[
 # --- what has to be so afterwards ---------------------------------------------------------------------------------
 
 
-async def test_create(ground: Ground, tmp_path: Path, record_property: Any) -> None:
+async def test_create(ground: Ground, killed: Killed) -> None:
     """A create whose worker is killed anywhere is ended by another, once."""
     async with ground.open() as platform:
-        cases = await run(ground, platform, CREATE, create)
-        note(record_property, "create", cases, tmp_path)
-        assert outcomes(cases) == {"done"}
+        cases = await killed("create", ground, platform, CREATE, create)
         assert await g.faults(ground, platform) == []
-        await whole(platform, cases)
         for case in cases:
             assert await platform.tenants.credentials(str(case.operation.tenant_slug)) is not None
 
 
-async def test_create_undone(ground: Ground, tmp_path: Path, record_property: Any) -> None:
+async def test_create_undone(ground: Ground, killed: Killed) -> None:
     """A create that fails, and whose worker is killed while it undoes, leaves nothing; the slug is free again."""
     async with ground.open() as platform:
-        cases = await run(ground, platform, UNDONE, create_undone)
-        note(record_property, "create, undone", cases, tmp_path)
-        assert outcomes(cases) == {"failed"}
+        await killed("create, undone", ground, platform, UNDONE, create_undone, "failed")
         assert await g.faults(ground, platform) == []
         assert await platform.tenants.list() == []
         assert list(ground.data.glob("tenants/*")) == []
@@ -106,14 +99,11 @@ async def test_create_undone(ground: Ground, tmp_path: Path, record_property: An
         assert (await platform.operations.finish(again.id)).operation.state == "done"
 
 
-async def test_rename(ground: Ground, tmp_path: Path, record_property: Any) -> None:
+async def test_rename(ground: Ground, killed: Killed) -> None:
     """A rename whose worker is killed anywhere moves the files and the names, once."""
     async with ground.open() as platform:
-        cases = await run(ground, platform, RENAME, rename)
-        note(record_property, "rename", cases, tmp_path)
-        assert outcomes(cases) == {"done"}
+        cases = await killed("rename", ground, platform, RENAME, rename)
         assert await g.faults(ground, platform) == []
-        await whole(platform, cases)
         for case in cases:
             slug = str(case.operation.tenant_slug)
             told = json.loads(ground.rendered(f"new-{slug}").read_text())
@@ -121,39 +111,31 @@ async def test_rename(ground: Ground, tmp_path: Path, record_property: Any) -> N
             assert (await platform.tenants.show(f"new-{slug}")).tenant.former == (slug,)
 
 
-async def test_edit(ground: Ground, tmp_path: Path, record_property: Any) -> None:
+async def test_edit(ground: Ground, killed: Killed) -> None:
     """An edit whose worker is killed anywhere is recorded and rendered."""
     async with ground.open() as platform:
-        cases = await run(ground, platform, EDIT, edit)
-        note(record_property, "edit", cases, tmp_path)
-        assert outcomes(cases) == {"done"}
+        cases = await killed("edit", ground, platform, EDIT, edit)
         assert await g.faults(ground, platform) == []
-        await whole(platform, cases)
         for case in cases:
             told = json.loads(ground.rendered(str(case.operation.tenant_slug)).read_text())
             assert (told["name"], told["share"], told["smtp"]) == ("New", 20, "s")
 
 
-async def test_edit_undone(ground: Ground, tmp_path: Path, record_property: Any) -> None:
+async def test_edit_undone(ground: Ground, killed: Killed) -> None:
     """An edit that fails, and whose worker is killed while it undoes, leaves registry and files as they were."""
     async with ground.open() as platform:
-        cases = await run(ground, platform, EDIT_UNDONE, edit_undone)
-        note(record_property, "edit, undone", cases, tmp_path)
-        assert outcomes(cases) == {"failed"}
+        cases = await killed("edit, undone", ground, platform, EDIT_UNDONE, edit_undone, "failed")
         assert await g.faults(ground, platform) == []
         for case in cases:
             told = json.loads(ground.rendered(str(case.operation.tenant_slug)).read_text())
             assert (told["share"], told["smtp"]) == (100, "")
 
 
-async def test_destroy(ground: Ground, tmp_path: Path, record_property: Any) -> None:
+async def test_destroy(ground: Ground, killed: Killed) -> None:
     """A destroy whose worker is killed anywhere leaves nothing, and the slug can be used again."""
     async with ground.open() as platform:
-        cases = await run(ground, platform, DESTROY, destroy)
-        note(record_property, "destroy", cases, tmp_path)
-        assert outcomes(cases) == {"done"}
+        cases = await killed("destroy", ground, platform, DESTROY, destroy)
         assert await g.faults(ground, platform) == []
-        await whole(platform, cases)
         assert await platform.tenants.list() == []
         assert list(ground.data.glob("tenants/*")) == []
         async with g.working(platform):
@@ -167,14 +149,11 @@ async def test_destroy(ground: Ground, tmp_path: Path, record_property: Any) -> 
         assert await g.faults(ground, platform) == []
 
 
-async def test_import(ground: Ground, tmp_path: Path, record_property: Any) -> None:
+async def test_import(ground: Ground, killed: Killed) -> None:
     """An import whose worker is killed anywhere makes each tenant exactly once."""
     async with ground.open() as platform:
-        cases = await run(ground, platform, IMPORT, import_)
-        note(record_property, "import", cases, tmp_path)
-        assert outcomes(cases) == {"done"}
+        cases = await killed("import", ground, platform, IMPORT, import_)
         assert await g.faults(ground, platform) == []
-        await whole(platform, cases)
         assert len(await platform.tenants.list(limit=1000)) == 3 * len(cases)
         made = [entry for entry in await platform.audit.list(limit=1000) if entry.action == "tenant.create"]
         assert len(made) == 3 * len(cases)

@@ -14,17 +14,14 @@ from kills import (
     END,
     RESOURCE,
     ROTATION,
+    Killed,
     create,
     create_undone,
     destroy,
     inside,
-    note,
-    outcomes,
     populate,
     rotate,
-    run,
     steps,
-    whole,
 )
 from mariadb import MariaDB
 from shelves import MariaShelves
@@ -73,34 +70,27 @@ async def works(shelves: MariaShelves, platform: Platform, slug: str) -> list[tu
         connection.close()
 
 
-async def test_create(shelves: MariaShelves, tmp_path: Path, record_property: Any) -> None:
+async def test_create(shelves: MariaShelves, killed: Killed) -> None:
     """A create whose worker is killed anywhere is ended by another, with one database and one user."""
     async with shelves.open() as platform:
         await populate(shelves, platform, ["first"])  # who makes the golden script keeps the others waiting
-        cases = await run(shelves, platform, CREATE, create)
-        note(record_property, "create on maria", cases, tmp_path)
-        assert outcomes(cases) == {"done"}
-        await whole(platform, cases)
+        cases = await killed("create on maria", shelves, platform, CREATE, create)
         assert await g.faults_of(platform) == []
         assert len(shelves.left()) == 4 * (len(cases) + 1)
         await clear(shelves, platform)
 
 
-async def test_create_undone(shelves: MariaShelves, tmp_path: Path, record_property: Any) -> None:
+async def test_create_undone(shelves: MariaShelves, killed: Killed) -> None:
     """A create that fails, and whose worker is killed while it undoes, leaves nothing on the server."""
     async with shelves.open() as platform:
-        cases = await run(shelves, platform, UNDONE, create_undone)
-        note(record_property, "create on maria, undone", cases, tmp_path)
-        assert outcomes(cases) == {"failed"}
+        await killed("create on maria, undone", shelves, platform, UNDONE, create_undone, "failed")
         assert shelves.left() == []
 
 
-async def test_rotate(shelves: MariaShelves, tmp_path: Path, record_property: Any) -> None:
+async def test_rotate(shelves: MariaShelves, killed: Killed) -> None:
     """A rotation whose worker is killed anywhere ends with one login that works, and none that nobody knows."""
     async with shelves.open() as platform:
-        cases = await run(shelves, platform, ROTATE, rotate)
-        note(record_property, "rotate on maria", cases, tmp_path)
-        assert outcomes(cases) == {"done"}
+        cases = await killed("rotate on maria", shelves, platform, ROTATE, rotate)
         assert await g.faults_of(platform) == []
         assert len(shelves.left()) == 4 * len(cases)
         for case in cases:
@@ -127,23 +117,19 @@ async def adopt_undone(ground: Ground, platform: Platform, names: list[str]) -> 
     return await adopt(ground, platform, names, share=0)
 
 
-async def test_adopt(shelves: MariaShelves, tmp_path: Path, record_property: Any) -> None:
+async def test_adopt(shelves: MariaShelves, killed: Killed) -> None:
     """An adoption whose worker is killed anywhere makes the database a tenant's, its data as they were."""
     async with shelves.open() as platform:
-        cases = await run(shelves, platform, ADOPT, adopt)
-        note(record_property, "adopt on maria", cases, tmp_path)
-        assert outcomes(cases) == {"done"}
+        cases = await killed("adopt on maria", shelves, platform, ADOPT, adopt)
         for case in cases:
             assert await works(shelves, platform, str(case.operation.tenant_slug)) == [("Kept",)]
         await clear(shelves, platform)
 
 
-async def test_adopt_undone(shelves: MariaShelves, tmp_path: Path, record_property: Any) -> None:
+async def test_adopt_undone(shelves: MariaShelves, killed: Killed) -> None:
     """An adoption that fails leaves the database as it was, wherever its worker is killed meanwhile."""
     async with shelves.open() as platform:
-        cases = await run(shelves, platform, ADOPT_UNDONE, adopt_undone)
-        note(record_property, "adopt on maria, undone", cases, tmp_path)
-        assert outcomes(cases) == {"failed"}
+        cases = await killed("adopt on maria, undone", shelves, platform, ADOPT_UNDONE, adopt_undone, "failed")
         assert await platform.tenants.list() == []
         assert shelves.left() == [f"database old_{shelves.prefix}_{case.operation.tenant_slug}" for case in cases]
         for case in cases:
@@ -152,11 +138,9 @@ async def test_adopt_undone(shelves: MariaShelves, tmp_path: Path, record_proper
             shelves.server.run(f"DROP DATABASE `{name}`")
 
 
-async def test_destroy(shelves: MariaShelves, tmp_path: Path, record_property: Any) -> None:
+async def test_destroy(shelves: MariaShelves, killed: Killed) -> None:
     """A destroy whose worker is killed anywhere leaves neither database nor user, nor an entry about them."""
     async with shelves.open() as platform:
-        cases = await run(shelves, platform, DESTROY, destroy)
-        note(record_property, "destroy on maria", cases, tmp_path)
-        assert outcomes(cases) == {"done"}
+        await killed("destroy on maria", shelves, platform, DESTROY, destroy)
         assert await g.faults_of(platform) == []
         assert shelves.left() == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,16 +11,13 @@ import ground as g
 from kills import (
     CLAIMED,
     END,
+    Killed,
     create,
     create_undone,
     destroy,
     inside,
-    note,
-    outcomes,
     populate,
-    run,
     steps,
-    whole,
 )
 from prefix_world import PrefixGround, maria_database
 from tenantry.platform import Platform
@@ -53,33 +49,26 @@ async def clear(shelves: PrefixGround, platform: Platform) -> None:
     assert shelves.left() == []
 
 
-async def test_create(shelves: PrefixGround, tmp_path: Path, record_property: Any) -> None:
+async def test_create(shelves: PrefixGround, killed: Killed) -> None:
     """A create whose worker is killed anywhere is ended by another, with the tables of one prefix and one entry."""
     async with shelves.open() as platform:
         await populate(shelves, platform, ["first"])
-        cases = await run(shelves, platform, CREATE, create)
-        note(record_property, f"create, prefix on {shelves.kind}", cases, tmp_path)
-        assert outcomes(cases) == {"done"}
-        await whole(platform, cases)
+        cases = await killed(f"create, prefix on {shelves.kind}", shelves, platform, CREATE, create)
         assert await g.faults_of(platform) == []
         assert len(shelves.left()) == 4 * (len(cases) + 1)  # page, users, records, and the entry
         await clear(shelves, platform)
 
 
-async def test_create_undone(shelves: PrefixGround, tmp_path: Path, record_property: Any) -> None:
+async def test_create_undone(shelves: PrefixGround, killed: Killed) -> None:
     """A create that fails, and whose worker is killed while it undoes, leaves nothing in the database."""
     async with shelves.open() as platform:
-        cases = await run(shelves, platform, UNDONE, create_undone)
-        note(record_property, f"create undone, prefix on {shelves.kind}", cases, tmp_path)
-        assert outcomes(cases) == {"failed"}
+        await killed(f"create undone, prefix on {shelves.kind}", shelves, platform, UNDONE, create_undone, "failed")
         assert shelves.left() == []
 
 
-async def test_destroy(shelves: PrefixGround, tmp_path: Path, record_property: Any) -> None:
+async def test_destroy(shelves: PrefixGround, killed: Killed) -> None:
     """A destroy whose worker is killed anywhere leaves neither tables nor an entry about them."""
     async with shelves.open() as platform:
-        cases = await run(shelves, platform, DESTROY, destroy)
-        note(record_property, f"destroy, prefix on {shelves.kind}", cases, tmp_path)
-        assert outcomes(cases) == {"done"}
+        await killed(f"destroy, prefix on {shelves.kind}", shelves, platform, DESTROY, destroy)
         assert await g.faults_of(platform) == []
         assert shelves.left() == []

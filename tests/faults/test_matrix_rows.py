@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+import psycopg
 import pytest
 
 import ground as g
@@ -13,24 +13,24 @@ import servers
 from kills import (
     CLAIMED,
     END,
+    RESOURCE,
+    Killed,
     Moment,
     create,
     create_undone,
     destroy,
     inside,
-    note,
-    outcomes,
     populate,
-    run,
     steps,
-    whole,
 )
 from shelves import RowsShelves
 from tenantry.platform import Platform
+from tenantry.registry.journal import Operation
 
 ROWS = "tenantry.resources.rows.Rows"
 TABLES = "tenantry.resources.rows_tables"
 COPY = "tenantry.resources.rows_copy"
+ROTATION = "tenantry.operations.rotate_shared._Turn"
 DIALECT = "tenantry.resources.rows_dialect.Shared"
 
 FIRST = [
@@ -88,42 +88,66 @@ async def orphans(shelves: RowsShelves, platform: Platform) -> list[str]:
 
 
 @pytest.mark.parametrize("moment", FIRST, ids=lambda moment: moment[1].replace(" ", "-"))
-async def test_the_first_tenant(shelves: RowsShelves, moment: Moment, tmp_path: Path, record_property: Any) -> None:
+async def test_the_first_tenant(shelves: RowsShelves, moment: Moment, killed: Killed) -> None:
     """A worker that is killed while it makes the database that all share leaves a half that the next one ends."""
     async with shelves.open() as platform:
-        cases = await run(shelves, platform, [moment], create)
-        note(record_property, "create, first", cases, tmp_path)
-        assert outcomes(cases) == {"done"}
+        await killed("create, first", shelves, platform, [moment], create)
         assert await orphans(shelves, platform) == []
 
 
-async def test_create(shelves: RowsShelves, tmp_path: Path, record_property: Any) -> None:
+async def test_create(shelves: RowsShelves, killed: Killed) -> None:
     """A create whose worker is killed anywhere is ended by another, with each row once."""
     async with shelves.open() as platform:
         await populate(shelves, platform, ["first"])
-        cases = await run(shelves, platform, CREATE, create)
-        note(record_property, "create in rows", cases, tmp_path)
-        assert outcomes(cases) == {"done"}
-        await whole(platform, cases)
+        await killed("create in rows", shelves, platform, CREATE, create)
         assert await orphans(shelves, platform) == []
 
 
-async def test_create_undone(shelves: RowsShelves, tmp_path: Path, record_property: Any) -> None:
+async def test_create_undone(shelves: RowsShelves, killed: Killed) -> None:
     """A create that fails, and whose worker is killed while it undoes, leaves no row."""
     async with shelves.open() as platform:
         await populate(shelves, platform, ["first"])
-        cases = await run(shelves, platform, UNDONE, create_undone)
-        note(record_property, "create in rows, undone", cases, tmp_path)
-        assert outcomes(cases) == {"failed"}
+        await killed("create in rows, undone", shelves, platform, UNDONE, create_undone, "failed")
         assert await orphans(shelves, platform) == []
 
 
-async def test_destroy(shelves: RowsShelves, tmp_path: Path, record_property: Any) -> None:
+async def test_destroy(shelves: RowsShelves, killed: Killed) -> None:
     """A destroy whose worker is killed anywhere leaves no row of its tenant, and all of the others'."""
     async with shelves.open() as platform:
         await populate(shelves, platform, ["first"])
-        cases = await run(shelves, platform, DESTROY, destroy)
-        note(record_property, "destroy in rows", cases, tmp_path)
-        assert outcomes(cases) == {"done"}
+        await killed("destroy in rows", shelves, platform, DESTROY, destroy)
         assert await orphans(shelves, platform) == []
         assert len(shelves.tenants()["page"]) == 1
+
+
+ROTATE = [
+    CLAIMED,
+    inside("tenants", ROTATION, "_decide"),
+    inside("tenants", RESOURCE, "admit"),
+    inside("tenants", ROTATION, "_keep"),
+    inside("tenants", RESOURCE, "expel", "before"),
+    inside("tenants", RESOURCE, "expel"),
+    *steps("tenants")[1:2],
+    END[0],
+]
+
+
+@pytest.mark.parametrize("moment", ROTATE, ids=lambda moment: moment[1].replace(" ", "-"))
+async def test_rotate_what_all_share(shelves: RowsShelves, moment: Moment, killed: Killed) -> None:
+    """A rotation of the shared login whose worker is killed anywhere ends with one login, which works."""
+    async with shelves.open() as platform:
+        await populate(shelves, platform, ["acme"])
+        await killed("rotate, shared", shelves, platform, [moment], rotate_all)
+        async with platform.registry.read() as tx:
+            tenant = (await platform.tenants.show("acme")).row.id
+            (environment,) = await platform.tools.all_environments(tx, [tenant])
+        login = environment.logins["db"]
+        roles = f"SELECT rolname FROM pg_roles WHERE rolcanlogin AND rolname ~ '^{shelves.database}'"
+        assert shelves.query("pg1", roles) == [(login.user,)]
+        psycopg.connect(shelves.known["pg1"].url(shelves.database, login.user, login.password)).close()
+        assert await orphans(shelves, platform) == []
+
+
+async def rotate_all(ground: g.Ground, platform: Platform, names: list[str]) -> list[Operation]:
+    """The shared login, once."""
+    return [await platform.tenants.rotate()]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -18,17 +17,14 @@ from kills import (
     END,
     RESOURCE,
     ROTATION,
+    Killed,
     create,
     create_undone,
     destroy,
     inside,
-    note,
-    outcomes,
     populate,
     rotate,
-    run,
     steps,
-    whole,
 )
 from shelves import Shelves
 from tenantry.model import Login
@@ -175,56 +171,45 @@ async def adopt_undone(ground: Ground, platform: Platform, names: list[str]) -> 
 # --- what has to be so afterwards ---------------------------------------------------------------------------------
 
 
-async def test_create_on_a_server(shelves: Shelves, tmp_path: Path, record_property: Any) -> None:
+async def test_create_on_a_server(shelves: Shelves, killed: Killed) -> None:
     """A create whose worker is killed anywhere is ended by another, with one database and one role."""
     async with shelves.open() as platform:
         await populate(shelves, platform, ["first"])
-        cases = await run(shelves, platform, CREATE, create)
-        note(record_property, "create on pg", cases, tmp_path)
-        assert outcomes(cases) == {"done"}
-        await whole(platform, cases)
+        cases = await killed("create on pg", shelves, platform, CREATE, create)
         assert await orphans(shelves, platform) == []
         assert len(shelves.left("pg1")) == 2 * (len(cases) + 1)
 
 
-async def test_half_a_template(shelves: Shelves, tmp_path: Path, record_property: Any) -> None:
+async def test_half_a_template(shelves: Shelves, killed: Killed) -> None:
     """A worker that is killed while it makes the golden template leaves no half of it, and holds nobody up."""
     async with shelves.open() as platform:
-        cases = await run(shelves, platform, TEMPLATE, create)
-        note(record_property, "create, template", cases, tmp_path)
-        assert outcomes(cases) == {"done"}
+        await killed("create, template", shelves, platform, TEMPLATE, create)
         assert await orphans(shelves, platform) == []
 
 
-async def test_create_from_a_spare(tmp_path: Path, postgres: servers.Postgres, record_property: Any) -> None:
+async def test_create_from_a_spare(tmp_path: Path, postgres: servers.Postgres, killed: Killed) -> None:
     """A create that is killed around the claim of a warm spare loses no spare and takes none twice."""
     shelves = Shelves(tmp_path / "platform", postgres, options=", spares = 2")
     try:
         async with shelves.open() as platform:
-            cases = await run(shelves, platform, SPARE, create)
-            note(record_property, "create, spare", cases, tmp_path)
-            assert outcomes(cases) == {"done"}
+            await killed("create, spare", shelves, platform, SPARE, create)
             assert await orphans(shelves, platform) == []
     finally:
         shelves.clear()
 
 
-async def test_create_undone_on_a_server(shelves: Shelves, tmp_path: Path, record_property: Any) -> None:
+async def test_create_undone_on_a_server(shelves: Shelves, killed: Killed) -> None:
     """A create that fails, and whose worker is killed while it undoes, leaves nothing on the server."""
     async with shelves.open() as platform:
-        cases = await run(shelves, platform, UNDONE, create_undone)
-        note(record_property, "create on pg, undone", cases, tmp_path)
-        assert outcomes(cases) == {"failed"}
+        await killed("create on pg, undone", shelves, platform, UNDONE, create_undone, "failed")
         assert await orphans(shelves, platform) == []
         assert shelves.left("pg1") == []
 
 
-async def test_rotate(shelves: Shelves, tmp_path: Path, record_property: Any) -> None:
+async def test_rotate(shelves: Shelves, killed: Killed) -> None:
     """A rotation whose worker is killed anywhere ends with one login that works, and none that nobody knows."""
     async with shelves.open() as platform:
-        cases = await run(shelves, platform, ROTATE, rotate)
-        note(record_property, "rotate", cases, tmp_path)
-        assert outcomes(cases) == {"done"}
+        cases = await killed("rotate", shelves, platform, ROTATE, rotate)
         assert await orphans(shelves, platform) == []
         for case in cases:
             login = await platform.tenants.login(str(case.operation.tenant_slug), "db")
@@ -233,13 +218,11 @@ async def test_rotate(shelves: Shelves, tmp_path: Path, record_property: Any) ->
             psycopg.connect(shelves.known["pg1"].url(login.database, login.user, login.password)).close()
 
 
-async def test_adopt(shelves: Shelves, tmp_path: Path, record_property: Any) -> None:
+async def test_adopt(shelves: Shelves, killed: Killed) -> None:
     """An adoption whose worker is killed anywhere makes the database a tenant's, its data as they were."""
     try:
         async with shelves.open() as platform:
-            cases = await run(shelves, platform, ADOPT, adopt)
-            note(record_property, "adopt", cases, tmp_path)
-            assert outcomes(cases) == {"done"}
+            cases = await killed("adopt", shelves, platform, ADOPT, adopt)
             assert await g.faults_of(platform) == []
             for case in cases:
                 login = await platform.tenants.login(str(case.operation.tenant_slug), "db")
@@ -256,13 +239,11 @@ async def test_adopt(shelves: Shelves, tmp_path: Path, record_property: Any) -> 
         remove_old(shelves)
 
 
-async def test_adopt_undone(shelves: Shelves, tmp_path: Path, record_property: Any) -> None:
+async def test_adopt_undone(shelves: Shelves, killed: Killed) -> None:
     """An adoption that fails gives the database back as it was, wherever its worker is killed meanwhile."""
     try:
         async with shelves.open() as platform:
-            cases = await run(shelves, platform, ADOPT_UNDONE, adopt_undone)
-            note(record_property, "adopt, undone", cases, tmp_path)
-            assert outcomes(cases) == {"failed"}
+            cases = await killed("adopt, undone", shelves, platform, ADOPT_UNDONE, adopt_undone, "failed")
             assert await platform.tenants.list() == []
             assert await orphans(shelves, platform) == []
             assert old_roles(shelves) == [f"old_{shelves.prefix}_{case.operation.tenant_slug}" for case in cases]
@@ -278,21 +259,17 @@ async def test_adopt_undone(shelves: Shelves, tmp_path: Path, record_property: A
         remove_old(shelves)
 
 
-async def test_destroy_on_a_server(shelves: Shelves, tmp_path: Path, record_property: Any) -> None:
+async def test_destroy_on_a_server(shelves: Shelves, killed: Killed) -> None:
     """A destroy whose worker is killed anywhere leaves neither database nor role."""
     async with shelves.open() as platform:
-        cases = await run(shelves, platform, DESTROY, destroy)
-        note(record_property, "destroy on pg", cases, tmp_path)
-        assert outcomes(cases) == {"done"}
+        await killed("destroy on pg", shelves, platform, DESTROY, destroy)
         assert await orphans(shelves, platform) == []
         assert shelves.left("pg1") == []
 
 
-async def test_drop(shelves: Shelves, tmp_path: Path, record_property: Any) -> None:
+async def test_drop(shelves: Shelves, killed: Killed) -> None:
     """A drop aside whose worker is killed anywhere is done once the server is there."""
     async with shelves.open() as platform:
-        cases = await run(shelves, platform, DROP, drop)
-        note(record_property, "drop", cases, tmp_path)
-        assert outcomes(cases) == {"done"}
+        await killed("drop", shelves, platform, DROP, drop)
         assert await orphans(shelves, platform) == []
         assert shelves.left("pg1") == []

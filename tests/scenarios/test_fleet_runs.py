@@ -411,6 +411,49 @@ async def test_phases_are_run_one_after_the_other(ground: Ground) -> None:
         assert await versions(platform) == {"0005_more": 3}
 
 
+async def made(ground: Ground, platform: Platform, slug: str) -> str:
+    """Create a tenant: the version at which its database is."""
+    details = await platform.operations.finish((await platform.tenants.create(slug)).id)
+    assert details.operation.state == "done", details.operation.error
+    ((version,),) = ground.sql(slug, "SELECT max(version) FROM tenantry_schema")
+    return str(version)
+
+
+async def test_new_tenants_follow_the_phase_of_the_fleet(ground: Ground) -> None:
+    """Those made before and between `pre` and `post` bear old code, and are brought along; later ones are newest."""
+
+    async with ground.open() as platform:
+        await populate(ground, platform, 3)
+        ground.migration("0002_body.sql", SECOND)
+        ground.migration("0003_drop.sql", "-- tenantry: phase=post\nALTER TABLE page DROP COLUMN title;\n")
+        await migrate(platform, slugs=["t000"])
+        assert await made(ground, platform, "before") == "0002_body"
+        await migrate(platform, phase="pre")
+        assert await made(ground, platform, "between") == "0002_body"
+        ground.sql("between", "INSERT INTO page (title) VALUES ('as old code does')")
+        rows = ground.root / "more.csv"
+        rows.write_text("slug\nmany")
+        await platform.operations.finish((await platform.tenants.import_csv(rows)).id)
+        assert await versions(platform) == {"0002_body": 5, "0003_drop": 1}
+        await migrate(platform, phase="post")
+        assert await made(ground, platform, "after") == "0003_drop"
+        assert await versions(platform) == {"0003_drop": 7}
+
+
+async def test_a_run_that_finds_nothing_to_do_releases(ground: Ground) -> None:
+    """Where each tenant was brought to `post` by name, a run of the fleet lets new tenants have it, too."""
+    async with ground.open() as platform:
+        await populate(ground, platform, 1)
+        ground.migration("0002_drop.sql", "-- tenantry: phase=post\nALTER TABLE page DROP COLUMN title;\n")
+        await migrate(platform, phase="pre")
+        await migrate(platform, slugs=["t000"])
+        assert await made(ground, platform, "early") == "0001_pages"
+        await migrate(platform, slugs=["early"])
+        assert (await migrate(platform)).operation.total == 0
+        assert await made(ground, platform, "late") == "0002_drop"
+        assert await versions(platform) == {"0002_drop": 3}
+
+
 # --- what is told -------------------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ import pytest
 
 import ground as g
 from mariadb import MariaDB
+from prefix_world import PrefixGround, maria_database
 from servers import Postgres
 from shelves import MariaShelves, RowsShelves, Shelves
 from tenantry.platform import Platform
@@ -210,6 +211,29 @@ class Trusting(Sessions):
 runtime.sessions = Trusting(runtime.settings, runtime._keys.get)
 app = inner
 """
+CENTRAL_ACCOUNTS = (
+    COOKIE_OF_ANYBODY
+    + """
+from tenantry.context import tenant_context
+from tenantry.errors import InvalidToken
+from tenantry.runtime.accounts import Accounts
+class Central(Accounts):  # one sign-in for the users of all tenants
+    async def signed_in(self, session):
+        for environment in runtime.resolver.table.environments():
+            with tenant_context(environment):
+                try:
+                    return await super().signed_in(session)
+                except InvalidToken:
+                    pass
+        raise InvalidToken(reason="nobody knows it")
+runtime.accounts = Central(runtime.settings, runtime.databases, runtime._keys.get)
+"""
+)
+ONE_CACHE_KEY = """
+import tenantry.runtime.cache
+tenantry.runtime.cache.cache_key = lambda key: f"cache:{key}"
+app = inner
+"""
 ONE_CACHE = """
 from tenantry.runtime.cache import TenantCache
 class Shared(TenantCache):
@@ -264,6 +288,8 @@ def app_holes() -> list[Any]:
         hole(WRONG_HOST, "requests: own hostname", "a hostname that leads to another tenant"),
         hole(ONE_COOKIE_KEY, "sessions: cookie signed with another tenant's key", "one cookie key for all tenants"),
         hole(COOKIE_OF_ANYBODY, "sessions: another tenant's cookie", "a cookie read without its signature"),
+        hole(CENTRAL_ACCOUNTS, "sessions: another tenant's account", "one sign-in for the users of all tenants"),
+        hole(ONE_CACHE_KEY, "cache: shared cache key", "keys of a cache without tenants"),
         hole(ONE_CACHE, "cache: value of another tenant", "a cache without tenants"),
         hole(UNGUARDED_ENGINES, "sessions: session carried to another tenant on db", "a session that goes anywhere"),
         hole(UNGUARDED_ENGINES, "sessions: engine of another tenant on db", "an engine that goes anywhere"),
@@ -332,6 +358,14 @@ def postgres_holes() -> list[Any]:
         hole('GRANT "{umbrella}" TO "{acme}"', "become its role", "SET ROLE to another tenant's"),
         hole('ALTER ROLE "{acme}" SUPERUSER', "more than a login", "a superuser"),
         hole('ALTER ROLE "{acme}" CREATEROLE', "make a role", "CREATEROLE"),
+        hole('ALTER ROLE "{acme}" CREATEROLE', "lead its search path elsewhere", "settings of another tenant's role"),
+        hole("GRANT CREATE ON SCHEMA public TO PUBLIC", "shadow functions in postgres", "functions for administrators"),
+        hole(
+            "GRANT CREATE ON SCHEMA public TO PUBLIC",
+            "shadow functions in template1",
+            "functions for every new database",
+            "template1",
+        ),
         hole('ALTER ROLE "{acme}" BYPASSRLS', "more than a login", "BYPASSRLS"),
         hole('GRANT pg_read_server_files TO "{acme}"', "read a file by COPY", "files of the server read"),
         hole('GRANT pg_write_server_files TO "{acme}"', "write a file by COPY", "files of the server written"),
@@ -370,6 +404,8 @@ async def test_a_hole_in_postgresql_is_found(shelves: Shelves, statement: str, a
             finally:
                 for role in names.values():  # what was granted would be in the way of the tests after this one
                     shelves.query("pg1", f'ALTER ROLE "{role}" NOSUPERUSER NOBYPASSRLS')
+                for database in ("postgres", "template1"):
+                    shelves.query("pg1", "REVOKE CREATE ON SCHEMA public FROM PUBLIC", database)
     assert attack in found(report)
     assert report["state"] == "failed"
 
@@ -433,7 +469,7 @@ def maria_holes() -> list[Any]:
         hole("FILE ON *.*", "LOAD_FILE", "files of the server"),
         hole("PROCESS ON *.*", "processes", "statements of others"),
         hole("SHOW DATABASES ON *.*", "SHOW DATABASES", "the names of others"),
-        hole("SELECT ON mysql.*", "SELECT mysql.global_priv", "the passwords"),
+        hole("SELECT ON mysql.*", "SELECT mysql.global_priv", "everybody's passwords"),
         hole("CREATE USER ON *.*", "CREATE USER", "making users"),
         hole("SUPER ON *.*", "rights on the whole server", "a right on the whole server"),
     ]
@@ -453,7 +489,47 @@ async def test_a_hole_in_mariadb_is_found(maria: MariaShelves, statement: str, a
     assert report["state"] == "failed"
 
 
+# --- prefixes -----------------------------------------------------------------------------------------------------
+
+
+def prefix_holes() -> list[Any]:
+    def hole(kind: str, statement: str, what: str) -> Any:
+        return pytest.param(kind, statement, "db: lead to its tables", id=f"{what}, {kind}")
+
+    return [
+        hole(kind, statement, what)
+        for kind in ("postgres", "mysql")
+        for statement, what in (
+            ("CREATE VIEW {acme}peek AS SELECT * FROM {umbrella}page", "a view on another tenant's tables"),
+            ("ALTER TABLE {acme}page ADD FOREIGN KEY (id) REFERENCES {umbrella}page (id)", "a key to another tenant's"),
+        )
+    ]
+
+
+@pytest.mark.parametrize(("kind", "statement", "attack"), prefix_holes())
+async def test_a_hole_between_prefixes_is_found(
+    kind: str, statement: str, attack: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """What leads from the tables of one prefix to those of another is found, and named."""
+    if kind == "postgres":
+        database = request.getfixturevalue("postgres").database()
+    else:
+        database = maria_database(request.getfixturevalue("mariadb_server"))
+    with database as url:
+        ground = PrefixGround(tmp_path / "platform", kind, url)
+        async with ground.open() as platform:
+            await populated(platform)
+            environments = [(await platform.tenants.show(slug)).environments[0] for slug in SLUGS]
+            placed = [place for one in environments for place in one.places if place.name == "db"]
+            prefixes = dict(zip(SLUGS, (place.prefix for place in placed), strict=True))
+            ground.do(statement.format(**prefixes))
+            report = await verified(platform)
+    assert attack in found(report)
+    assert report["state"] == "failed"
+
+
 def test_there_are_enough_holes() -> None:
-    """At least twenty different holes are opened."""
-    every = [*file_holes(), *app_holes(), *postgres_holes(), *rows_holes(), *maria_holes()]
-    assert len({parameters.id for parameters in every}) >= 20
+    """Fifty holes are opened here, each of them another one; beside them those of test_verify_rows.py."""
+    every = [*file_holes(), *app_holes(), *postgres_holes(), *rows_holes(), *maria_holes(), *prefix_holes()]
+    names = [parameters.id for parameters in every]
+    assert len(set(names)) == len(names) == 60, sorted(names)

@@ -10,9 +10,9 @@ import pytest
 import ground as g
 import people_world as w
 from tenantry.config import load
-from tenantry.errors import MailFailed
 from tenantry.identity import throttle
 from tenantry.mail import Letter, Post
+from tenantry.refusals import MailFailed
 
 
 @pytest.fixture(autouse=True)

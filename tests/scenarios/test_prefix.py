@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import ForeignKey, String, select, text
+from sqlalchemy import ForeignKey, String, make_url, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
@@ -18,7 +18,7 @@ from prefix_world import PrefixGround, maria_database
 from tenantry.application import connect
 from tenantry.context import tenant_context
 from tenantry.credentials import Role
-from tenantry.errors import ForeignTenant, NoTenant, SignInRefused
+from tenantry.errors import ForeignTenant, NoTenant, ServerUnfit, SignInRefused
 from tenantry.platform import Platform
 from tenantry.registry.journal import Operation, State
 from tenantry.resources import kinds
@@ -190,6 +190,27 @@ async def test_what_is_not_promised_is_said(ground: PrefixGround) -> None:
     shown = ground.command("tenant", "credentials", slug, "--resource", "db", "--json")
     login = json.loads(shown.communicate()[0])
     assert (login["prefix"], login["database"]) == (f"{slug}__", ground.url.partition("?")[0].rpartition("/")[2])
+
+
+async def test_a_check_asks_for_no_more_than_is_needed(ground: PrefixGround, request: pytest.FixtureRequest) -> None:
+    """A login that can make tables and nothing else is fit; one that cannot is told what grants it."""
+    with contextlib.ExitStack() as stack:
+        if ground.kind == "mysql":
+            server = request.getfixturevalue("mariadb_server")
+            database = make_url(ground.url).database
+            user, password = stack.enter_context(server.administrator(f"SELECT, INSERT ON `{database}`.*"))
+            unfit = make_url(server.url(user, password)).set(database=database).render_as_string(hide_password=False)
+        else:
+            unfit = request.getfixturevalue("postgres").administrator()  # of a database in which it may make no table
+        async with ground.open() as platform:
+            findings = (await platform.servers.check())["db"]
+            assert [one.what for one in findings if not one.ok] == []
+            assert any("may make tables in" in one.what for one in findings)
+            assert not any(word in one.what for one in findings for word in ("CREATEDB", "CREATEROLE", "users"))
+            await platform.servers.add("more", ground.kind, ground.url)
+            with pytest.raises(ServerUnfit, match=r"may not make tables|lacks UPDATE, DELETE, CREATE") as caught:
+                await platform.servers.add("unfit", ground.kind, unfit)
+            assert "GRANT" in caught.value.hint
 
 
 async def test_a_changed_password_is_followed(ground: PrefixGround) -> None:

@@ -119,7 +119,7 @@ def make_project(client: httpx.Client, name: str, password: str) -> httpx.Respon
 
 
 def test_the_how_to(served: tuple[Site, int, list[str]]) -> None:
-    """Two tenants are apart in rows, sign-ins, mailed links and administrators; one is suspended, the other serves."""
+    """Two tenants are apart in rows, sign-ins, links and administrators, also under attack; one is suspended."""
     site, port, left = served
     assert "acme is ready" in site.told[1]
     with browser(port, "acme") as acme, browser(port, "bolt") as bolt, browser(port, "nobody") as nobody:
@@ -147,6 +147,12 @@ def test_the_how_to(served: tuple[Site, int, list[str]]) -> None:
 
         assert admin(acme, "correct horse").status_code == 302
         assert admin(bolt, "correct horse").status_code != 302
+
+        verified = site.sh(left.pop(0))
+        assert "2 of 2 environments" in verified
+        assert ", 0 got through, 0 not tried." in verified
+        assert "genuine       yes" in verified
+        assert "Acme in Rome" in acme.get("/trip/").text, "nothing of the attacks is left"
 
         site.sh(left.pop(0))
         assert bolt.get("/trip/").status_code == 403

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -16,10 +17,11 @@ import ground as g
 import servers
 from ground import SECOND, Ground
 from mariadb import MariaDB
-from shelves import MariaShelves, Shelves
+from prefix_world import PrefixGround, maria_database
+from shelves import MariaShelves, RowsShelves, Shelves
 from tenantry.errors import ConfigError, TenantNotFound
 from tenantry.platform import Platform
-from tenantry.platform.rehearse import Report
+from tenantry.platform.rehearse import Report, markdown
 from tenantry.registry.journal import State
 
 UNIQUE = "CREATE UNIQUE INDEX page_title ON page (title);\n-- down\nDROP INDEX page_title;\n"
@@ -208,6 +210,85 @@ async def test_on_mariadb(tmp_path: Path, mariadb_server: MariaDB) -> None:
         assert await versions(platform) == {"0001_pages"}
         for slug in ("t00", "t01", "t02"):
             await platform.operations.finish((await platform.tenants.destroy(slug)).id)
+
+
+PLACES = "CREATE TABLE place (id INTEGER PRIMARY KEY, name TEXT);\nINSERT INTO place VALUES (1, 'here');\n"
+LIES = "ALTER TABLE page ADD COLUMN place INTEGER REFERENCES place (id);\n"
+
+
+@pytest.mark.postgres
+async def test_tables_that_tenants_share(tmp_path: Path, postgres: servers.Postgres) -> None:
+    """All tenants' rows are tried, or as many as there is room for or were asked for, and it is told how many."""
+    shelves = RowsShelves(tmp_path / "platform", postgres)
+    text = shelves.config.read_text()
+    shelves.config.write_text(text.replace('seed = "seed.sql"', 'seed = "seed.sql", shared = ["place"]'))
+    shelves.migration("0002_places.sql", PLACES)
+    shelves.migration("0003_lies.sql", LIES)
+    try:
+        async with shelves.open() as platform:
+            slugs = await populate(shelves, platform, 6)
+            ids = {slug: (await platform.tenants.show(slug)).row.id for slug in slugs}
+
+            def write(slug: str, title: str) -> None:
+                told = f"INSERT INTO page (tenant_id, title, place) VALUES ('{ids[slug]}', {title}, 2)"
+                shelves.query("pg1", told, shelves.database)
+
+            shelves.query("pg1", "INSERT INTO place VALUES (2, 'there')", shelves.database)
+            write("t04", "'Welcome'")  # as the seed has it
+            shelves.migration("0004_one.sql", "CREATE UNIQUE INDEX page_title ON page (tenant_id, title);\n")
+            report = await rehearsed(platform)
+            (failure,) = report.failures
+            assert "0004_one: could not create unique index" in failure.message
+            assert [(part.tenants, part.sharing) for part in report.parts] == [(6, 6)]
+            shelves.query("pg1", "DELETE FROM page WHERE place = 2", shelves.database)
+            report = await rehearsed(platform, "2")
+            assert (report.well, [(part.tenants, part.sharing) for part in report.parts]) == (True, [(2, 6)])
+            assert "with the rows of 2 of 6 tenants" in markdown(report)
+            for slug in slugs:  # 6 MB of what cannot be compressed, for each
+                write(slug, "(SELECT string_agg(md5(i::text), '') FROM generate_series(1, 190000) i)")
+            shelves.migration("0004_one.sql", "ALTER TABLE page ADD COLUMN more INTEGER;\n")
+            report = await rehearsed(platform, disk="80MB")
+            ((copied, _),) = [(part.tenants, part.sharing) for part in report.parts]
+            assert 1 <= copied < 6
+            assert report.well
+            assert await versions(platform) == {"0003_lies"}
+            assert shelves.query("pg1", SCRATCH) == []
+    finally:
+        shelves.clear()
+
+
+@pytest.mark.parametrize("kind", [pytest.param("postgres", marks=pytest.mark.postgres), "mysql"])
+async def test_tables_with_a_prefix(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> None:
+    """Copies lie beside the tenants' tables and are gone; drift is shown as SQL in the names of each tenant."""
+    with contextlib.ExitStack() as stack:
+        if kind == "mysql":
+            url = stack.enter_context(maria_database(request.getfixturevalue("mariadb_server")))
+        else:
+            url = request.getfixturevalue("postgres_url")
+        ground = PrefixGround(tmp_path / "platform", kind, url)
+        async with ground.open() as platform:
+            await populate(ground, platform, 3)
+            there = ground.left()
+            for _ in range(2):
+                ground.ask("INSERT INTO t01__page (title) VALUES ('twice')")
+            ground.migration("0002_one.sql", "ALTER TABLE {prefix}page ADD COLUMN one INTEGER;\n")
+            unique = "ALTER TABLE {prefix}page ADD CONSTRAINT {prefix}only UNIQUE (title);\n"
+            ground.migration("0003_only.sql", unique if kind == "postgres" else unique.replace("(title)", "(title(9))"))
+            report = await rehearsed(platform)
+            assert [one.tenant for one in report.failures] == ["t01"]
+            assert (report.rehearsed, report.skipped) == (3, ())
+            assert {line.version: line.tenants for line in report.migrations} == {"0002_one": 3, "0003_only": 2}
+            assert {lock.table for line in report.migrations for lock in line.locks} == {"page"}
+            assert ground.left() == there
+            for slug in ("t00", "t02"):
+                ground.ask(f"ALTER TABLE {slug}__page ADD COLUMN more INTEGER")
+            assert [one.tenants for one in (await platform.drifts.find()).drift] == [("t00", "t02")]
+            found = await platform.drifts.find(with_sql=True)
+            assert [one.tenants for one in found.drift] == [("t00",), ("t02",)]
+            for one in found.drift:
+                for statement in one.statements:
+                    ground.ask(statement)
+            assert (await platform.drifts.find()).drift == ()
 
 
 async def test_cancelled(ground: Ground) -> None:

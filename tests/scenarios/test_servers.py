@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg import sql
 
 import ground as g
 import outages
@@ -384,6 +385,19 @@ async def test_rendered_logins(shelves: Shelves) -> None:
                 assert connection.execute("SELECT count(*) FROM page").fetchall() == [(0,)]
             await done(platform, await platform.tenants.rotate(["acme"]))
         assert urls[0] != urls[1]
+        assert await g.faults_of(platform) == []
+
+
+async def test_rotating_mends_a_login(shelves: Shelves) -> None:
+    """A password that somebody changed by hand is found by the check, which names what gives a new one."""
+    async with shelves.open() as platform, g.working(platform):
+        await done(platform, await platform.tenants.create("acme"))
+        login = await platform.tenants.login("acme", "db")
+        shelves.known["pg1"].run(sql.SQL("ALTER ROLE {} PASSWORD 'other'").format(sql.Identifier(login.user)))
+        (fault,) = [finding for finding in await platform.tenants.check("acme") if not finding.ok]
+        assert "refuses its login" in fault.what
+        assert "tenantry tenant rotate acme" in fault.remedy
+        await done(platform, await platform.tenants.rotate(["acme"]))
         assert await g.faults_of(platform) == []
 
 

@@ -222,8 +222,8 @@ async def test_no_token_and_no_stranger_changes_what_somebody_is_known_by(ground
         page = (await browser.get("/admin/me")).text
         assert bearer[1] not in page
         principal = await here.here.sign_in.by_token(bearer[1])
-        from tenantry.errors import Forbidden
         from tenantry.identity import acting_as
+        from tenantry.refusals import Forbidden
 
         with acting_as(principal), pytest.raises(Forbidden):
             await here.platform.account.enrol()

@@ -269,6 +269,17 @@ def test_a_test_that_fails_fails_once(application: Application) -> None:
     assert "It failed as the first tenant" in done.text
 
 
+def test_tenants_that_cannot_be_made(application: Application) -> None:
+    """Where a migration fails, each test has that error; tests without tenants run."""
+    application.write("test_app.py", "def test_tenant(tenant): pass\n\ndef test_plain(): pass\n")
+    application.write("schema/0002_broken.sql", "CREATE TABLE;\n")
+    for arguments in ((), ("--tenantry-interleave",)):
+        done = application.pytest(*arguments)
+        assert "1 passed, 1 error" in done.text, done.text
+        assert "MigrationError: 0002_broken" in done.text
+        assert "INTERNALERROR" not in done.text
+
+
 LEAKS = {
     "an engine kept open": (
         """
@@ -359,6 +370,63 @@ LEAKS = {
                 session.commit()
         """,
         r"t\w{12} / db / note: holds what belongs to t\w{12}: id=1, text='hello Tenant t\w{12}'",
+    ),
+    "a thread that fills the first tenant's cache": (
+        """
+        import contextvars, queue, threading
+        import tenantry
+
+        tenantry.connect("tenantry.toml")
+        jobs = queue.Queue()
+        thread = None
+
+        def work():
+            while True:
+                tenantry.tenant_cache().set("last", jobs.get())
+                jobs.task_done()
+
+        def add(note):
+            global thread
+            if thread is None:
+                thread = threading.Thread(target=contextvars.copy_context().run, args=(work,), daemon=True)
+                thread.start()
+                note += "!"
+            jobs.put(note)
+            jobs.join()
+        """,
+        r"t\w{12} / tenant_cache / values: written while the current tenant was t\w{12}: last='hello'",
+    ),
+    "another tenant's value in the cache": (
+        """
+        from functools import cache
+        import tenantry
+
+        tenantry.connect("tenantry.toml")
+
+        @cache
+        def signature():
+            return "-" * 1000 + tenantry.current_tenant().slug
+
+        def add(note):
+            tenantry.tenant_cache().set(note, signature())
+        """,
+        r"t\w{12} / tenant_cache / values: holds what belongs to t\w{12}: hello='-{290}.* names t\w{12}\)",
+    ),
+    "another tenant's name in a file": (
+        """
+        from functools import cache
+        import tenantry
+
+        tenantry.connect("tenantry.toml")
+
+        @cache
+        def letter():
+            return f"Yours, {tenantry.current_tenant().slug}".encode()
+
+        def add(note):
+            tenantry.tenant_storage().write(f"letters/{note}", letter())
+        """,
+        r"t\w{12} / media / files: holds what belongs to t\w{12}: letters/hello \(.* names t\w{12}\)",
     ),
 }
 

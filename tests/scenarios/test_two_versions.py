@@ -243,12 +243,11 @@ def _clear(postgres: Postgres, prefix: str, admin: str) -> None:
             connection.execute(f'DROP ROLE "{name}"'.encode())
 
 
-async def _made(version: Version, tmp_path: Path) -> list[str]:
-    """The slugs of new laboratories."""
-    slugs = [f"lab{number:03}" for number in range(TENANTS)]
+async def _made(version: Version, tmp_path: Path, *slugs: str) -> list[str]:
+    """Make laboratories; their slugs."""
     (tmp_path / "labs.csv").write_text("\n".join(["slug", *slugs]))
     await version.run("tenant", "import", str(tmp_path / "labs.csv"))
-    return slugs
+    return list(slugs)
 
 
 async def _entered(version: Version, slugs: list[str]) -> list[Lab]:
@@ -277,10 +276,11 @@ async def _entered(version: Version, slugs: list[str]) -> list[Lab]:
 async def test_an_update_without_downtime(versions: tuple[Version, Version], tmp_path: Path) -> None:
     """No request fails: old code serves while `pre` runs, new code while `post` does, and both in between.
 
-    The new version is there from the beginning; a laboratory that is not at `pre` yet is all it refuses.
+    The new version is there from the beginning; a laboratory that is not at `pre` yet is all it refuses. One that is
+    made meanwhile is served by both, and brought along.
     """
     old, new = versions
-    slugs = await _made(old, tmp_path)
+    slugs = await _made(old, tmp_path, *(f"lab{number:03}" for number in range(TENANTS)))
     async with old.served() as first:
         labs = await _entered(old, slugs)
         before = Visitors(old, labs)
@@ -292,9 +292,16 @@ async def test_an_update_without_downtime(versions: tuple[Version, Version], tmp
                     await new.run("migrate", "run", "--phase", "pre")
                     after.bears_behind = False
                     await after.serves(3)  # both versions serve them all
+                    made = await _made(new, tmp_path, "late")  # by the new version, and the old one bears it
+                    (late,) = await _entered(old, made)
+                    for version in versions:
+                        async with Visitors(version, [late]).at_work():
+                            pass
                 first.send_signal(signal.SIGTERM)  # post is for when no old code is left
                 first.wait(PATIENCE)
                 await new.run("migrate", "run")
+                async with Visitors(new, [late]).at_work():
+                    pass
     assert before.faults == []
     assert after.faults == []
     assert set(before.done) == set(after.done) == {lab.slug for lab in labs}

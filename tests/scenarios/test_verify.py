@@ -15,36 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 import ground as g
-from mariadb import MariaDB
 from servers import Postgres
-from shelves import MariaShelves, RowsShelves, Shelves
+from shelves import Shelves
 from tenantry.errors import ConfigError, TenantNotFound
 from tenantry.operations import verify
 from tenantry.platform import Platform
-from tenantry.platform.verify import ReportBroken, ReportForeign, ReportOld, ReportTampered, canonical
+from tenantry.platform.verify import ReportBroken, ReportForeign, ReportOld, ReportTampered, canonical, written
 from tenantry.registry import Vault
 from tenantry.registry.journal import State
-
-
-async def populated(platform: Platform, *slugs: str) -> None:
-    """Tenants of these slugs."""
-    for slug in slugs:
-        operation = await platform.tenants.create(slug)
-        await platform.operations.finish(operation.id)
-
-
-async def verified(platform: Platform, **options: Any) -> dict[str, Any]:
-    """The report on a run."""
-    report: dict[str, Any] = {}
-    for _ in range(5):
-        operation = await platform.verification.run(**options)
-        await platform.operations.finish(operation.id)
-        report = await platform.verification.report(operation.id)
-        if "did not answer within" not in str(report):  # as a server on a busy machine does now and then
-            break
-    return report
+from verifying import KINDS, populated, verified
 
 
 def canaries(ground: g.Ground) -> list[str]:
@@ -60,11 +42,13 @@ def canaries(ground: g.Ground) -> list[str]:
 # --- no breach ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["files", "postgres", "mysql", "rows"])
+@pytest.mark.parametrize("kind", KINDS)
 async def test_tenants_that_are_kept_apart(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """On every kind, nothing gets through, everything could be tried, and nothing is left behind or has drifted."""
-    platform_of = {"files": _files, "postgres": _postgres, "mysql": _mysql, "rows": _rows}[kind]
-    ground = platform_of(tmp_path / "platform", request)
+    """On every kind, nothing gets through, everything could be tried, and nothing is left behind or has drifted.
+
+    What a kind never promised is told, each by its name, and nothing else is.
+    """
+    ground = KINDS[kind].made(tmp_path / "platform", request)
     async with ground.open() as platform:
         await populated(platform, "acme", "umbrella", "initech")
         report = await verified(platform)
@@ -72,56 +56,13 @@ async def test_tenants_that_are_kept_apart(kind: str, tmp_path: Path, request: p
             assert (tenant["outcome"], tenant["breaches"], tenant["untried"]) == ("kept apart", [], [])
             assert len(tenant["against"]) == 2
             assert tenant["tenant"] not in tenant["against"]
+        told = {one["attack"] for tenant in report["tenants"] for one in tenant["not_promised"]}
+        assert told == KINDS[kind].not_promised
         assert report["counts"]["kept"] > 300
         assert {"requests", "sessions", "cache", "keys", "db", "config"} <= report["attacks"].keys()
         assert all("canary" in report["attacks"][name] for name in ("db", "config", "sessions"))
         assert await g.faults_of(platform) == []
         assert (await platform.status())["verified"]["verified"] == 3
-
-
-def _files(root: Path, request: pytest.FixtureRequest) -> g.Ground:
-    return g.Ground(root)
-
-
-def _postgres(root: Path, request: pytest.FixtureRequest) -> g.Ground:
-    server: Postgres = request.getfixturevalue("postgres")
-    made = Shelves(root, server)
-    request.addfinalizer(made.clear)
-    return made
-
-
-def _rows(root: Path, request: pytest.FixtureRequest) -> g.Ground:
-    made = RowsShelves(root, request.getfixturevalue("postgres"))
-    request.addfinalizer(made.clear)
-    return made
-
-
-def _mysql(root: Path, request: pytest.FixtureRequest) -> g.Ground:
-    server: MariaDB = request.getfixturevalue("mariadb_server")
-    made = MariaShelves(root, server)
-    request.addfinalizer(lambda: _clear(made, server))
-    return made
-
-
-def _clear(made: MariaShelves, server: MariaDB) -> None:
-    for kind, name in (one.split() for one in made.left()):
-        if kind in ("database", "user"):
-            server.run(f"DROP {kind} `{name}`" + ("@'%'" if kind == "user" else ""))
-
-
-async def test_what_postgresql_shows_everybody_is_told_and_fails_nothing(tmp_path: Path, postgres: Postgres) -> None:
-    """Names in PostgreSQL's catalogs are told as not promised; the run ends well."""
-    shelves = Shelves(tmp_path / "platform", postgres)
-    try:
-        async with shelves.open() as platform:
-            await populated(platform, "acme", "umbrella")
-            report = await verified(platform)
-    finally:
-        shelves.clear()
-    assert [tenant["breaches"] for tenant in report["tenants"]] == [[], []]
-    told = {one["attack"] for tenant in report["tenants"] for one in tenant["not_promised"]}
-    assert told == {"see the names of other databases", "see the names of other roles"}
-    assert report["state"] == "done"
 
 
 # --- who is attacked ----------------------------------------------------------------------------------------------
@@ -196,6 +137,7 @@ async def test_what_cannot_be_tried_is_no_success(ground: g.Ground) -> None:
     assert {one["resource"] for one in tenant["untried"]} >= {"db"}
     assert "db" not in tenant["kept"]
     assert tenant["kept"]["media"]
+    assert (tenant["outcome"], report["state"]) == ("not verified", "failed")
 
 
 async def test_a_server_that_is_down_fails_the_run(tmp_path: Path, own_postgres: Postgres) -> None:
@@ -206,7 +148,9 @@ async def test_a_server_that_is_down_fails_the_run(tmp_path: Path, own_postgres:
         own_postgres.process.send_signal(signal.SIGKILL)
         own_postgres.process.wait()
         report = await verified(platform)
+    assert report["state"] == "failed"
     for tenant in report["tenants"]:
+        assert tenant["outcome"] == "not verified"
         assert "db" not in tenant["kept"]
         assert any(one["resource"] == "db" for one in tenant["untried"])
 
@@ -261,6 +205,10 @@ def _tampered(text: str, platform: Platform) -> Iterator[tuple[type[Exception], 
     yield ReportTampered, json.dumps(content | {"environments": 1000})
     yield ReportTampered, json.dumps(content | {"signature": "00" * 64})
     yield ReportTampered, json.dumps(content | {"signature": "not hex"})
+    yield ReportTampered, text.replace(content["signature"], content["signature"].upper())
+    yield ReportTampered, text.replace('"breaches": 0', '"breaches": 7, "breaches": 0')  # the last one counts
+    yield ReportTampered, json.dumps(content)  # spelled otherwise
+    yield ReportTampered, text + "\n"
     yield ReportForeign, json.dumps(content | {"public_key": "00" * 32})
     yield ReportBroken, text[: len(text) // 2]
     yield ReportBroken, json.dumps({key: value for key, value in content.items() if key != "signature"})
@@ -270,7 +218,85 @@ def _tampered(text: str, platform: Platform) -> Iterator[tuple[type[Exception], 
     yield ReportBroken, "[" * 100_000
     old = content | {"ended": (datetime.now(UTC) - timedelta(days=31)).isoformat(timespec="seconds")}
     yield ReportTampered, json.dumps(old)
-    yield ReportOld, json.dumps(old | {"signature": platform.registry.vault.sign_report(canonical(old))})
+    signed = old | {"signature": platform.registry.vault.sign_report(canonical(old))}
+    yield ReportOld, written(signed).decode()
+
+
+async def test_a_report_with_any_byte_changed_is_refused(ground: g.Ground, report: Path, tmp_path: Path) -> None:
+    """Bytes changed, taken out or put in, anywhere: in the middle of each word, in spaces and in the signature."""
+    raw, lot = report.read_bytes(), random.Random(4)
+    places = [*range(300), *range(len(raw) - 300, len(raw)), *lot.sample(range(len(raw)), 600)]
+    changed = tmp_path / "changed.json"
+    async with ground.open() as platform:
+        assert platform.verification.check(report).state == "done"
+        for place in places:
+            other = lot.choice([byte for byte in b'\t\n\r {}[],:"0123456789aAzZ\\\x00\xff' if byte != raw[place]])
+            for middle in (
+                bytes([other]),
+                b"",
+                bytes([raw[place], other]),
+                bytes([raw[place] ^ 1 << lot.randrange(8)]),
+            ):
+                changed.write_bytes(raw[:place] + middle + raw[place + 1 :])
+                with pytest.raises((ReportBroken, ReportForeign, ReportTampered)):
+                    platform.verification.check(changed)
+
+
+# --- what was found before ----------------------------------------------------------------------------------------
+
+
+async def test_past_verifications_are_listed_and_shown_again(ground: g.Ground, report: Path) -> None:
+    """The list has each with its end; one shown again is the same report, signed, with the same exit code."""
+    media = next(ground.data.glob("tenants/acme-????????/production/media"))
+    media.chmod(0o755)
+    assert run(ground, "verify")[0] == 1
+    code, output = run(ground, "verify", "--list", "--json")
+    broken, good = json.loads(output)
+    assert code == 0
+    assert [(one["state"], one["breaches"], one["environments"]) for one in (broken, good)] == [
+        ("failed", 1, "2 of 2"),
+        ("done", 0, "2 of 2"),
+    ]
+    again = ground.root / "again.json"
+    assert run(ground, "verify", "--show", good["id"], "--report", str(again))[0] == 0
+    assert again.read_bytes() == report.read_bytes()
+    code, output = run(ground, "verify", "--show", broken["id"])
+    assert (code, "media has mode 0755, wider than 0700" in output) == (1, True)
+    assert run(ground, "verify", "--show", "nothing")[0] == 4
+    assert run(ground, "verify", "--list", "--show", good["id"])[0] == 2
+
+
+async def test_metrics_of_the_newest_verification(ground: g.Ground) -> None:
+    """Prometheus reads when it ended, how long it took, and what came of it; before the first, there are no values."""
+    async with ground.open() as platform:
+        assert values(await platform.verification.metrics()) == {}
+        await populated(platform, "acme", "umbrella", "initech")
+        await verified(platform, sample="2")
+        await platform.verification.run()  # under way: it is not the newest that ended
+        found = values(await platform.verification.metrics())
+        last = (await platform.verification.list())[1]
+    assert last.ended
+    assert last.ended.timestamp() == pytest.approx(found.pop("ended_timestamp_seconds"))
+    assert found.pop("kept") > 100
+    assert 0 < found.pop("duration_seconds") < g.PATIENCE
+    assert found == {
+        "success": 1,
+        "environments": 3,
+        "environments_chosen": 2,
+        "environments_kept_apart": 2,
+        "breaches": 0,
+        "not_tried": 0,
+    }
+    assert values(run(ground, "verify", "--metrics")[1]).keys() > found.keys()
+
+
+def values(text: str) -> dict[str, float]:
+    """The metrics in Prometheus' text format, by name without its beginning."""
+    return {
+        sample.name.removeprefix("tenantry_verify_"): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
 
 
 async def test_a_run_with_a_breach_exits_with_one_and_its_report_too(ground: g.Ground, report: Path) -> None:

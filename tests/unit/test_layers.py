@@ -30,7 +30,7 @@ HOMES = {
     "cyclopts": "cli/",
     "rich": "cli/",
     "alembic": ("registry/migrations/", "resources/history.py"),
-    "argon2": "runtime/accounts.py",
+    "argon2": "credentials.py",
     "joserfc": "runtime/tokens.py",
     "cryptography": "registry/vault.py",
     "dotenv": "config/",

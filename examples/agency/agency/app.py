@@ -29,7 +29,8 @@ async def refused(request: Request, error: HTTPException) -> Response:
     if error.status_code == 401:
         return go(request, "/sign-in")
     heading = {403: "Not for you", 404: "Nothing here"}.get(error.status_code, "That did not work")
-    return render(request, "fault.html", error.status_code, heading=heading, said=error.detail)
+    said = "There is no such page." if error.detail == "Not Found" else error.detail  # Starlette's own words
+    return render(request, "fault.html", error.status_code, heading=heading, said=said)
 
 
 @app.exception_handler(RequestValidationError)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Final
 from urllib.parse import quote
 
 from fastapi import APIRouter, HTTPException, Path, Request, Response
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 
 import tenantry
 from agency import store
@@ -60,14 +61,18 @@ async def _home(request: Request, user: User, wrong: str = "") -> Response:
 async def add_campaign(request: Request, user: Signed) -> Response:
     form = await sent(request)
     try:
-        days = day_of(form, "starts"), day_of(form, "ends")
         async with tenantry.tenant_session() as session:
-            values = field(form, "name"), field(form, "client"), field(form, "colour").lower()
-            made = await store.add_campaign(session, *values, days)
+            made = await store.add_campaign(session, *_campaign(form))
             await session.commit()
     except Refused as error:
         return await _home(request, user, str(error))
     return go(request, f"/campaigns/{made}")
+
+
+def _campaign(form: FormData) -> tuple[str, str, str, tuple[date, date]]:
+    """What the form of a campaign says: name, client, colour, first and last day. Raises `Refused`."""
+    days = day_of(form, "starts"), day_of(form, "ends")
+    return field(form, "name"), field(form, "client"), field(form, "colour").lower(), days
 
 
 @pages.get("/campaigns/{campaign_id}")
@@ -90,6 +95,29 @@ async def _board(request: Request, user: User, campaign_id: int, wrong: str = ""
     )  # fmt: skip
 
 
+@pages.post("/campaigns/{campaign_id}")
+async def change_campaign(request: Request, user: Signed, campaign_id: Id) -> Response:
+    form = await sent(request)
+    try:
+        async with tenantry.tenant_session() as session:
+            found(await store.change_campaign(session, campaign_id, *_campaign(form)), "campaign")
+            await session.commit()
+    except Refused as error:
+        return await _board(request, user, campaign_id, str(error))
+    return go(request, f"/campaigns/{campaign_id}")
+
+
+@pages.post("/campaigns/{campaign_id}/delete")
+async def remove_campaign(request: Request, user: Signed, campaign_id: Id) -> Response:
+    async with tenantry.tenant_session() as session:
+        found(await store.remove_campaign(session, campaign_id), "campaign")
+        await session.commit()
+    return go(request, "/")
+
+
+# --- tasks --------------------------------------------------------------------------------------------------------
+
+
 @pages.post("/campaigns/{campaign_id}/tasks")
 async def add_task(request: Request, user: Signed, campaign_id: Id) -> Response:
     form = await sent(request)
@@ -102,6 +130,42 @@ async def add_task(request: Request, user: Signed, campaign_id: Id) -> Response:
     except Refused as error:
         return await _board(request, user, campaign_id, str(error))
     return go(request, f"/campaigns/{campaign_id}")
+
+
+@pages.get("/tasks/{task_id}")
+async def task(request: Request, user: Signed, task_id: Id) -> Response:
+    return await _task(request, user, task_id)
+
+
+async def _task(request: Request, user: User, task_id: int, wrong: str = "", **given: str) -> Response:
+    async with tenantry.tenant_session() as session:
+        row = found(await store.task(session, task_id), "task")
+        campaign, guides = await store.campaign(session, row["campaign_id"]), await store.guides(session)
+    status, shown = 422 if wrong else 200, dict(row) | given
+    return render(request, "task.html", status, user=user, task=shown, campaign=campaign, guides=guides, wrong=wrong)
+
+
+@pages.post("/tasks/{task_id}/change")
+async def change_task(request: Request, user: Signed, task_id: Id) -> Response:
+    form = await sent(request)
+    given = {name: field(form, name) for name in ("title", "who", "due", "guide")}
+    try:
+        due = day_of(form, "due")
+        async with tenantry.tenant_session() as session:
+            values = given["title"], given["who"], due, given["guide"]
+            campaign = found(await store.change_task(session, task_id, *values), "task")
+            await session.commit()
+    except Refused as error:
+        return await _task(request, user, task_id, str(error), **given)
+    return go(request, f"/campaigns/{campaign}#task-{task_id}")
+
+
+@pages.post("/tasks/{task_id}/delete")
+async def remove_task(request: Request, user: Signed, task_id: Id) -> Response:
+    async with tenantry.tenant_session() as session:
+        campaign = found(await store.remove_task(session, task_id), "task")
+        await session.commit()
+    return go(request, f"/campaigns/{campaign}")
 
 
 @pages.post("/tasks/{task_id}")

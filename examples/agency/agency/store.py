@@ -108,6 +108,25 @@ async def add_campaign(session: AsyncSession, name: str, client: str, colour: st
     return int(await write(session, statement, name=name, client=client, colour=colour, starts=first, ends=last))
 
 
+async def change_campaign(
+    session: AsyncSession, campaign_id: int, name: str, client: str, colour: str, days: tuple[date, date]
+) -> int | None:
+    """Change a campaign; its id, None where there is no such one."""
+    statement = (
+        "UPDATE campaign SET name = :name, client = :client, colour = :colour, starts = :starts, ends = :ends "
+        "WHERE id = :id RETURNING id"
+    )
+    values = {"name": name, "client": client, "colour": colour, "starts": days[0], "ends": days[1]}
+    found: int | None = await write(session, statement, id=campaign_id, **values)
+    return found
+
+
+async def remove_campaign(session: AsyncSession, campaign_id: int) -> int | None:
+    """Delete a campaign with its tasks and briefs; its files stay. Its id, None where there is no such campaign."""
+    found: int | None = await write(session, "DELETE FROM campaign WHERE id = :id RETURNING id", id=campaign_id)
+    return found
+
+
 async def add_brief(session: AsyncSession, campaign_id: int, values: Mapping[str, str]) -> int:
     """Enter a brief; its id. Values: title, audience, message, body."""
     statement = (
@@ -126,11 +145,34 @@ async def add_task(session: AsyncSession, campaign_id: int, title: str, who: str
     return int(await write(session, statement, campaign=campaign_id, title=title, who=who, due=due, guide=guide))
 
 
+async def task(session: AsyncSession, task_id: int) -> Row | None:
+    """One task."""
+    return await one(session, f"{TASKS} WHERE task.id = :id", id=task_id)
+
+
+async def change_task(
+    session: AsyncSession, task_id: int, title: str, who: str, due: date, guide: str = ""
+) -> int | None:
+    """Change a task; the id of its campaign, None where there is no such task."""
+    statement = (
+        "UPDATE task SET title = :title, who = :who, due = :due, "
+        "guide_id = (SELECT id FROM platform_guides WHERE slug = :guide) WHERE id = :id RETURNING campaign_id"
+    )
+    found: int | None = await write(session, statement, id=task_id, title=title, who=who, due=due, guide=guide)
+    return found
+
+
+async def remove_task(session: AsyncSession, task_id: int) -> int | None:
+    """Delete a task; the id of its campaign, None where there is no such task."""
+    found: int | None = await write(session, "DELETE FROM task WHERE id = :id RETURNING campaign_id", id=task_id)
+    return found
+
+
 async def move_task(session: AsyncSession, task_id: int, state: str) -> int | None:
     """Put a task into another state; the id of its campaign, None where there is no such task."""
     statement = "UPDATE task SET state = :state WHERE id = :id RETURNING campaign_id"
-    found = await write(session, statement, id=task_id, state=state)
-    return None if found is None else int(found)
+    found: int | None = await write(session, statement, id=task_id, state=state)
+    return found
 
 
 async def put_asset(session: AsyncSession, name: str, kind: str, size: int, who: str, campaign_id: int | None) -> int:

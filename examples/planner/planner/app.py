@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from starlette.applications import Starlette
+from starlette.convertors import IntegerConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -47,6 +48,13 @@ async def front(request: Request) -> Response:
     return HTMLResponse(html, headers=HEADERS)
 
 
+class Id(IntegerConvertor):
+    """The number of a row, which no column holds longer than that."""
+
+    regex = "[0-9]{1,9}"
+
+
+register_url_convertor("id", Id())
 BOTH = ["GET", "POST"]
 STATIC = Mount("/static", StaticFiles(directory=HERE / "static"))
 
@@ -59,10 +67,10 @@ app = Starlette(
         Route("/api/sign-in", api.sign_in, methods=["POST"]),
         Route("/api/plan", api.year),
         Route("/api/{kind}", api.many, methods=BOTH),
-        Route("/api/{kind}/{id:int}", api.single, methods=["GET", "PATCH", "DELETE"]),
+        Route("/api/{kind}/{id:id}", api.single, methods=["GET", "PATCH", "DELETE"]),
         Route("/{kind}", site.listed),
         Route("/{kind}/new", site.new, methods=BOTH),
-        Route("/{kind}/{id:int}", site.edit, methods=BOTH),
+        Route("/{kind}/{id:id}", site.edit, methods=BOTH),
     ],
     exception_handlers={HTTPException: fault, TenantryError: unavailable},
 )

@@ -57,7 +57,7 @@ class Field:
         return {"text": "", "long": "", "yes": False}.get(self.type)
 
     def _text(self, given: Any) -> str:
-        value = str(given).replace("\0", "").strip()
+        value = str(given).replace("\0", "").encode(errors="replace").decode().strip()  # what PostgreSQL can store
         if len(value) > LONGEST.get(self.type, 20):
             raise Fault(f"{self.label} has at most {LONGEST.get(self.type, 20)} characters.")
         return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import date, datetime
 from typing import Any
@@ -30,7 +31,7 @@ def year_of(request: Request) -> int:
     asked = request.query_params.get("year", "")
     if not asked:
         return today().year
-    if not asked.isdigit() or not 2000 <= int(asked) < 2199:
+    if not re.fullmatch("2[01][0-9]{2}", asked) or int(asked) == 2199:
         raise HTTPException(404, "There is no plan of that year.")
     return int(asked)
 

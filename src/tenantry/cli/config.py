@@ -14,9 +14,9 @@ app = App(name="config", help="Check, show and explain the settings.")
 
 
 def _options() -> Mapping[str, Any]:
-    from tenantry.resources import kinds
+    from tenantry.resources import options
 
-    return {name: kind.Options for name, kind in kinds().items()}
+    return options()
 
 
 @app.command

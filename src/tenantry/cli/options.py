@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, cast
 from cyclopts import Group, Parameter
 
 from tenantry.cli.output import Output
-from tenantry.errors import UsageError
+from tenantry.errors import NotConfirmed, UsageError
 
 if TYPE_CHECKING:
     from tenantry.platform import Platform
@@ -94,3 +95,16 @@ def _assignment(pair: str) -> tuple[str, str]:
     if not equals or not key.strip():
         raise UsageError(given=pair, wanted="KEY=VALUE")
     return key.strip(), text
+
+
+def confirm(name: str, warning: str, common: Common) -> None:
+    """Ask for a name to be typed. Raises `NotConfirmed` where it is not typed, or nobody is there to be asked."""
+    if common.json or not sys.stdin.isatty():
+        raise NotConfirmed(slug=name)
+    common.out.line(warning, "red")
+    try:
+        typed = input("Type its name to go on: ")
+    except EOFError:
+        typed = ""
+    if typed.strip() != name:
+        raise NotConfirmed(slug=name)

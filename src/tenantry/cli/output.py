@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -90,6 +91,17 @@ class Output:
             self.console.print(safe(text), style=style or None, soft_wrap=True)
         elif not self.as_json:
             print(safe(text), flush=True)
+
+    def paragraph(self, text: str, style: str = "", indent: int = 4) -> None:
+        """A line that may be long: on a terminal its words are broken off at the edge, and go on further in."""
+        if not self.live:
+            self.line(text, style)
+            return
+        edge = max(self.console.width - 1, 2 * indent)
+        for part in textwrap.wrap(
+            text, edge, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+        ):
+            self.line(part, style)
 
     def table(self, columns: Sequence[str], rows: Iterable[Any], none: str = "") -> None:
         """Rows of dataclasses or mappings: with --json all of each, otherwise these columns, or `none`."""

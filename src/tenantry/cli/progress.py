@@ -102,13 +102,14 @@ def _ended(details: OperationDetails, out: Output) -> None:
 def failures(details: OperationDetails, out: Output) -> None:
     """A line for each tenant that failed, with its error and what to do."""
     for item in details.items:
-        out.line(failure_line(item), "red")
+        out.paragraph(failure_line(item), "red")
 
 
-def failure_line(item: Item) -> str:
-    """A tenant that failed: its error, what to do, and where it stays."""
+def failure_line(item: Item, *, remedied: bool = False) -> str:
+    """A tenant that failed: its error, what to do where that is not `remedied` already, and where it stays."""
     error = item.error or {}
-    told = "  ".join(part for part in (error.get("message"), error.get("remedy"), item.detail) if part)
+    remedy = None if remedied else error.get("remedy")
+    told = "  ".join(part for part in (error.get("message"), remedy, item.detail) if part)
     return f"  ✗ {item.subject}: {told}"
 
 
@@ -192,6 +193,7 @@ class Waves:
         self._bar = bar
         self._told: set[int] = set()
         self._failed: set[int] = set()
+        self._remedies: set[str | None] = set()  # that were told
         self._since = self._spoken = time.monotonic()
         self._before = 0  # tenants of the wave at hand that had ended when it was first seen
         self._wave = -1
@@ -200,13 +202,22 @@ class Waves:
         for item in details.items:
             if item.position not in self._failed:
                 self._failed.add(item.position)
-                self._out.line(failure_line(item), "red")
+                self._tell(item)
         for step in details.steps:
             if step.state.value in ("done", "failed") and step.position not in self._told:
                 self._told.add(step.position)
-                self._out.line(wave_line(step, details.tally.get(step.position, {})), STYLES[step.state.value])
+                states = details.tally.get(step.position, {})
+                style = "yellow" if step.state.value == "done" and _counts(states)[1] else STYLES[step.state.value]
+                self._out.paragraph(wave_line(step, states), style)
             elif step.state.value == "running":
                 self._running(step, details.tally.get(step.position, {}))
+
+    def _tell(self, item: Item) -> None:
+        """Tell of a tenant that failed; one who watches is told once what is to be done about many."""
+        remedy = (item.error or {}).get("remedy")
+        again = self._bar is not None and remedy in self._remedies
+        self._remedies.add(remedy)
+        self._out.paragraph(failure_line(item, remedied=again), "red")
 
     def _running(self, step: Step, states: Mapping[Any, int]) -> None:
         ended, failed, total = _counts(states)
@@ -231,7 +242,7 @@ def wave_line(step: Step, states: Mapping[Any, int]) -> str:
     told = f"{failed} failed" if failed else "ok"
     rate = f"{ended / step.seconds:.0f}/s" if step.seconds and ended else ""
     stopped = f"  {step.detail}" if step.state.value == "failed" else ""
-    mark = MARKS[step.state.value]
+    mark = "!" if failed and step.state.value == "done" else MARKS[step.state.value]
     return f"  {mark} {step.name:<12} {f'{ended}/{total}':>13}   {told:<10} {rate:>7}{stopped}".rstrip()
 
 
@@ -258,11 +269,11 @@ def _bar(out: Output) -> Iterator[Progress]:
 
     columns = (
         TextColumn("    {task.description:<12}", markup=False),
-        BarColumn(),
+        BarColumn(complete_style="cyan", finished_style="green"),
         MofNCompleteColumn(),
         TextColumn("{task.fields[told]}", markup=False),
     )
-    with Progress(*columns, console=out.console) as progress:
+    with Progress(*columns, console=out.console, transient=True) as progress:  # the waves' own lines stay
         yield progress
 
 

@@ -109,6 +109,8 @@ def _print(found: Report, out: Output) -> None:
 
     for one in found.skipped:
         out.line(f"  – {one.tenant} skipped: {one.reason}", "yellow")
+    for part in found.parts:
+        out.line(f"  {part.told}")
     rows = [
         {
             "migration": line.version,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from tenantry.cli.options import COMMON, FLAG, Common, DryRun
+from tenantry.cli.options import COMMON, FLAG, Common, DryRun, confirm
 from tenantry.errors import UsageError
 
 if TYPE_CHECKING:
@@ -79,7 +79,9 @@ async def show(name: Name, /, *, common: Common = COMMON) -> None:
     async with common.platform() as platform:
         found = await platform.servers.show(name)
     shown = _shown(found.row) | {"declared": found.row.declared}
-    common.out.record(found, {**shown, "tenants": found.tenants, "to be dropped": found.dropping})
+    sharing = [f"{database} ({tenants} tenants)" for database, tenants in found.shared.items()]
+    lists = {"tenants": found.tenants, "shared databases": sharing, "to be dropped": found.dropping}
+    common.out.record(found, {**shown, **lists})
 
 
 @app.command
@@ -200,6 +202,25 @@ async def remove(name: Name, /, *, dry_run: DryRun = False, common: Common = COM
     if common.json:
         common.out.data({"name": name, "message": f"{name} {what}"})
     common.out.line(f"{name} {what}")
+
+
+@app.command(name="drop-shared")
+async def drop_shared(
+    name: Name,
+    database: Annotated[str, Parameter(help="The database that tenants shared.")],
+    /,
+    *,
+    yes: Annotated[bool, FLAG, Parameter(help="Do not ask.")] = False,
+    common: Common = COMMON,
+) -> None:
+    """Drop a database that tenants shared, with its roles. Refused while any tenant has a row there."""
+    async with common.platform() as platform:
+        if not yes:
+            confirm(database, f"This drops the database '{database}' on {name} for ever.", common)
+        await platform.servers.drop_shared(name, database)
+    if common.json:
+        common.out.data({"server": name, "database": database})
+    common.out.line(f"{database} is dropped.")
 
 
 def _done(row: ServerRow, what: str, common: Common) -> None:

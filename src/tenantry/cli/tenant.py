@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from tenantry.cli.options import COMMON, FLAG, Common, DryRun, Settings, Slug, Wait, assignments
+from tenantry.cli.options import COMMON, FLAG, Common, DryRun, Settings, Slug, Wait, assignments, confirm
 from tenantry.cli.output import moment
 from tenantry.cli.progress import carry_out
-from tenantry.errors import NotConfirmed, TenantryError, UsageError
+from tenantry.errors import TenantryError, UsageError
+from tenantry.model import ExportForm
 
 if TYPE_CHECKING:
     from tenantry.model import Finding
@@ -248,6 +248,26 @@ def _tell(findings: Sequence[Finding], common: Common) -> None:
 
 
 @app.command
+async def export(
+    slug: Slug,
+    /,
+    *,
+    into: Annotated[Path, Parameter(help="A directory that is not there yet.")],
+    form: Annotated[ExportForm, Parameter(name="--format", help="How rows are written.")] = "csv",
+    environment: Annotated[str | None, Parameter(help="That environment alone.")] = None,
+    common: Common = COMMON,
+) -> None:
+    """Write a tenant's rows to files for other programs: one for each table, as of one moment."""
+    async with common.platform() as platform:
+        found = await platform.tenants.export(slug, into, form, environment)
+    if common.json:
+        common.out.data(found)
+        return
+    rows = [{"table": one.table, "rows": one.rows, "file": str(into / one.file)} for one in found]
+    common.out.table(("table", "rows", "file"), rows, "It has no tables.")
+
+
+@app.command
 async def rotate(
     slug: Annotated[str | None, Parameter(help="The tenant's slug.")] = None,
     /,
@@ -301,7 +321,7 @@ async def adopt(
         if not yes:
             if not common.json:
                 _show_plan(planned, findings, common)
-            _confirm(slug, f"This makes {database or file} the tenant '{slug}'.", common)
+            confirm(slug, f"This makes {database or file} the tenant '{slug}'.", common)
         operation = await platform.tenants.adopt(slug, source, **fields)
         if await carry_out(platform, operation, common.out, wait):
             await _welcome(platform, slug, common)
@@ -333,22 +353,9 @@ async def destroy(
             common.out.table(PLAN, planned)
             return
         if not yes:
-            _confirm(slug, f"This removes everything of '{slug}' for ever.", common)
+            confirm(slug, f"This removes everything of '{slug}' for ever.", common)
         if await carry_out(platform, await platform.tenants.destroy(slug), common.out, wait):
             _done(common, slug, "is gone. Its slug can be used again.")
-
-
-def _confirm(slug: str, warning: str, common: Common) -> None:
-    """Ask for the slug. Raises `NotConfirmed` where it is not typed, or nobody is there to be asked."""
-    if common.json or not sys.stdin.isatty():
-        raise NotConfirmed(slug=slug)
-    common.out.line(warning, "red")
-    try:
-        typed = input("Type the slug to go on: ")
-    except EOFError:
-        typed = ""
-    if typed.strip() != slug:
-        raise NotConfirmed(slug=slug)
 
 
 @app.command(name="import")

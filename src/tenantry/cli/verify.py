@@ -15,7 +15,9 @@ from tenantry.errors import OperationFailed, UsageError
 
 if TYPE_CHECKING:
     from tenantry.platform import Platform
+    from tenantry.registry.journal import Operation
 
+RUN = ("id", "ended", "by", "state", "environments", "kept_apart", "breaches", "not_tried")
 ENTRY = ("tenant", "environment", "resource", "attack", "against", "evidence")
 SUMMED = ("resource", "attacks", "kept_out", "got_through", "not_promised", "not_tried")
 
@@ -24,13 +26,22 @@ async def verify(
     *slugs: Annotated[str, Parameter(help="The tenants to attack; else all of them.")],
     sample: Annotated[str | None, Parameter(help="Only so many tenants (20), or such a share (10%), by lot.")] = None,
     report: Annotated[Path | None, Parameter(help="Write the signed report, as JSON, to this file.")] = None,
+    list_: Annotated[
+        bool, FLAG, Parameter(name="--list", help="Attack nobody; list the newest verifications.")
+    ] = False,
+    show: Annotated[
+        str | None, Parameter(help="Attack nobody; show once more what this one, by its id, found.")
+    ] = None,
     check_report: Annotated[Path | None, Parameter(help="Attack nobody; prove that this report is genuine.")] = None,
     max_age: Annotated[int, Parameter(help="How many days old a report to be proved may be.")] = 30,
     public_key: Annotated[bool, FLAG, Parameter(help="Print the public key of this platform's reports.")] = False,
+    metrics: Annotated[bool, FLAG, Parameter(help="Print what Prometheus may know of the newest one.")] = False,
     wait: Wait = True,
     common: Common = COMMON,
 ) -> int:
     """Attack the isolation of tenants from all sides; 1 where anything gets through."""
+    if sum((public_key, metrics, list_, show is not None, check_report is not None)) > 1:
+        raise UsageError(given="--show with --list, --metrics, …", wanted="one question")
     if slugs and sample:
         raise UsageError(given=f"{slugs[0]} --sample {sample}", wanted="tenants or a sample")
     if report is not None and not (wait and os.access(report.parent, os.W_OK) and not report.is_dir()):
@@ -39,8 +50,16 @@ async def verify(
         if public_key:
             common.out.record({"public_key": platform.verification.public_key}, {"": platform.verification.public_key})
             return 0
+        if metrics:
+            print(await platform.verification.metrics(), end="")
+            return 0
+        if list_:
+            common.out.table(RUN, map(_run, await platform.verification.list()), "There was no verification yet.")
+            return 0
         if check_report is not None:
             return _proved(platform, common, check_report, max_age)
+        if show is not None:
+            return _told(await platform.verification.report(show), common, report)
         return await _attack(platform, common, slugs, sample, report, wait)
 
 
@@ -76,17 +95,38 @@ async def _attack(
         except OperationFailed as error:
             failure = error
     found = await platform.verification.report(operation.id)
-    if report is not None:
-        import json
+    code = _told(found, common, report)
+    if failure is not None and not any(tenant["breaches"] for tenant in found["tenants"]):
+        raise failure
+    return code
 
-        report.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", "utf-8")
+
+def _told(found: Mapping[str, Any], common: Common, report: Path | None) -> int:
+    """Print a report and write it where that is wanted: 1 where it does not say that all were kept apart."""
+    if report is not None:
+        from tenantry.platform.verify import written
+
+        report.write_bytes(written(found))
     if common.json:
         common.out.data(found)
     else:
         _show(found, common, report)
-    if failure is not None and not any(tenant["breaches"] for tenant in found["tenants"]):
-        raise failure
     return 0 if found["state"] == "done" else 1
+
+
+def _run(operation: Operation) -> dict[str, Any]:
+    """A verification in a line."""
+    result = operation.result or {}
+    return {
+        "id": operation.id,
+        "ended": operation.ended,
+        "by": operation.actor,
+        "state": operation.state,
+        "environments": f"{operation.total} of {operation.arguments.get('of', '–')}",
+        "kept_apart": operation.done,
+        "breaches": result.get("breaches"),
+        "not_tried": result.get("untried"),
+    }
 
 
 def _show(found: Mapping[str, Any], common: Common, report: Path | None) -> None:

@@ -11,8 +11,9 @@ from typing import Final
 import pyotp
 
 from tenantry.credentials import ALPHABET
-from tenantry.errors import SecondFactorNeeded, SignInRefused
+from tenantry.errors import SignInRefused
 from tenantry.identity import throttle
+from tenantry.refusals import SecondFactorNeeded
 from tenantry.registry import Registry, Transaction, people
 
 STEP: Final = 30

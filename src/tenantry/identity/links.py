@@ -9,10 +9,11 @@ from datetime import timedelta
 from typing import Final
 
 from tenantry.config import Config
-from tenantry.errors import LinkInvalid, TenantryError
+from tenantry.errors import TenantryError
 from tenantry.identity import throttle
 from tenantry.identity.principal import digest
 from tenantry.mail import Letter, Post
+from tenantry.refusals import LinkInvalid
 from tenantry.registry import Registry, Transaction, people
 from tenantry.registry.database import NAME, now, plain
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast
 
-from tenantry.errors import Forbidden, OperationNotFound, TenantNotFound
+from tenantry.errors import OperationNotFound, TenantNotFound
 from tenantry.identity.principal import SCOPES, Principal, current_principal
+from tenantry.refusals import Forbidden
 from tenantry.registry import Registry, journal, people
 
 P = ParamSpec("P")

@@ -10,12 +10,13 @@ from datetime import timedelta
 from typing import Final
 
 from tenantry.credentials import PASSWORD_LENGTH, check_chosen, hash_chosen, outdated
-from tenantry.errors import AccountError, SignInNeeded, SignInRefused
+from tenantry.errors import AccountError, SignInRefused
 from tenantry.identity import factors, throttle
 from tenantry.identity.links import follow
 from tenantry.identity.passkeys import Passkeys
 from tenantry.identity.principal import AdminRole, Principal, digest
 from tenantry.model import new_id
+from tenantry.refusals import SignInNeeded
 from tenantry.registry import Registry, people
 from tenantry.registry.database import NAME, now, plain
 

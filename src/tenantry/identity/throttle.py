@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 
-from tenantry.errors import TooManyTries
+from tenantry.refusals import TooManyTries
 from tenantry.registry import Transaction, people
 from tenantry.registry.database import now
 

@@ -17,7 +17,7 @@ from typing import Final
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from tenantry.config import Config
-from tenantry.errors import MailFailed
+from tenantry.refusals import MailFailed
 
 __all__ = ["Letter", "Post"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from tenantry.config import Blueprint, Config, load
 from tenantry.errors import TenantryError
 from tenantry.model import Environment, Place, Tenant, expand, facts_of
-from tenantry.resources import Limits, Resource, Servers, Setting, build, kinds
+from tenantry.resources import Limits, Resource, Servers, Setting, build, kinds, options
 
 
 class UnknownBlueprint(TenantryError):
@@ -23,7 +23,7 @@ class UnknownBlueprint(TenantryError):
 
 def read_config(path: Path) -> Config:
     """Read tenantry.toml, the options of its resources checked by their drivers. Raises `ConfigError`."""
-    return load(path, kinds={kind: resource.Options for kind, resource in kinds().items()})
+    return load(path, kinds=options())
 
 
 class Blueprints:
@@ -31,7 +31,7 @@ class Blueprints:
 
     def __init__(self, config: Config, identity: str = "") -> None:
         self.config = config
-        self._identity = identity  # of the platform, as its registry knows it
+        self.identity = identity  # of the platform, as its registry knows it
         self.servers = Servers()
 
     @cached_property
@@ -57,7 +57,7 @@ class Blueprints:
                 servers=self.servers,
                 server_kinds={name: server.kind for name, server in self.config.servers.items()},
                 limits=Limits(chosen.lock_timeout, chosen.statement_timeout, chosen.retries),
-                platform=self._identity,
+                platform=self.identity,
             )
             made.append(build(resource, spec, setting))
         return tuple(made)

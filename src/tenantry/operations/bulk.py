@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Final
 
 from tenantry.errors import HostTaken, SlugTaken, TenantryError
 from tenantry.model import Environment, Status
-from tenantry.operations import create, drop, fleet, placement
+from tenantry.operations import create, drop, due, fleet, placement
 from tenantry.operations.verb import Verb, Work
 from tenantry.registry import Transaction, journal, tenants
 from tenantry.resources import Resource
@@ -46,6 +46,7 @@ class _Run:
         self.work = work
         self.tools = work.tools
         self.secrets: list[tuple[str, str, bytes]] = []
+        self.versions: dict[Resource, str | None] = {}  # that the batch is made at
 
     async def make(self, items: Sequence[journal.Item]) -> list[fleet.Result]:
         """Reserve, make and enrol a batch."""
@@ -68,6 +69,8 @@ class _Run:
         """Enter the batch's tenants; one that is there already, from before a crash, is taken as it is."""
         ids = [str(item.arguments["id"]) for item in items]
         async with self.work.write() as tx:
+            await self.tools.learn_released(tx)
+            self.versions = {one: one.golden for one in due.with_schema(self.tools)}
             found = await self.tools.all_environments(tx, ids)
             there = {environment.tenant.id for environment in found}
             fresh = [item for item in items if item.arguments["id"] not in there]
@@ -140,10 +143,10 @@ class _Run:
         failed = [str(result.item.arguments["id"]) for result in results if result.error is not None]
         environments = await tenants.environments(tx, made)
         versions = [
-            (environment.id, resource.name, resource.newest)
+            (environment.id, resource.name, self.versions[resource])
             for environment in environments
             for resource in self.tools.resources[environment.tenant.blueprint]
-            if resource.has_schema
+            if resource in self.versions
         ]
         await tenants.set_versions(tx, versions)
         await tenants.put_secrets(tx, self.secrets)

@@ -93,6 +93,17 @@ def again(tools: Toolbox, arguments: Mapping[str, Any]) -> list[Environment]:
     )
 
 
+def _behind(tools: Toolbox, environments: Sequence[Environment]) -> list[tuple[Resource, Environment]]:
+    """What is not at the schema of new tenants."""
+    return [
+        (resource, environment)
+        for environment in environments
+        for resource in tools.resources[environment.tenant.blueprint]
+        if resource.has_schema
+        if (place := environment.place(resource.name)) is not None and place.version != resource.golden
+    ]
+
+
 class Create(Verb):
     """Makes one tenant."""
 
@@ -112,9 +123,9 @@ class Create(Verb):
         return work.tools.spot(environment, place if place and place.server else resource.place(environment))
 
     async def _settle(self, work: Work, resource: Resource, environment: Environment) -> str | None:
-        """Make a resource at its newest schema, and record that."""
+        """Make a resource at the schema of new tenants, and record that."""
+        version = resource.golden
         await resource.create(environment)
-        version = resource.newest
         if resource.has_schema:
             async with work.write() as tx:
                 await tenants.set_versions(tx, [(environment.id, resource.name, version)])
@@ -131,17 +142,20 @@ class Create(Verb):
         return "password waits to be shown once"
 
     async def _live(self, work: Work) -> str:
-        environments = await work.environments()
-        tenant = environments[0].tenant
-        for environment in environments:  # a release may have come since their first step; no migration saw them
-            for resource in work.tools.resources[tenant.blueprint]:
-                place = environment.place(resource.name)
-                if resource.has_schema and place is not None and place.version != resource.newest:
-                    await self._settle(work, resource, environment)
-        async with work.write() as tx:
-            await tenants.set_status(tx, [tenant.id], Status.ACTIVE)
-            tx.audit(f"tenant.{self.name}", tenant.slug, id=tenant.id, blueprint=tenant.blueprint, plan=tenant.plan)
-        return " ".join(name for environment in environments for name in environment.hostnames)
+        while True:  # a release or a run may have come since their first step; no migration saw them
+            async with work.write() as tx:
+                assert work.operation.tenant_id is not None
+                environments = await work.tools.environments(tx, work.operation.tenant_id)
+                await work.tools.learn_released(tx)
+                behind = _behind(work.tools, environments)
+                if not behind:
+                    tenant = environments[0].tenant
+                    facts = {"id": tenant.id, "blueprint": tenant.blueprint, "plan": tenant.plan}
+                    await tenants.set_status(tx, [tenant.id], Status.ACTIVE)
+                    tx.audit(f"tenant.{self.name}", tenant.slug, **facts)
+                    return " ".join(name for environment in environments for name in environment.hostnames)
+            for resource, environment in behind:
+                await self._settle(work, resource, environment)
 
     async def undo(self, work: Work, step: journal.Step) -> None:
         if step.kind and await work.environments():

@@ -22,7 +22,7 @@ class Drift:
 
     blueprint: str
     resource: str
-    kind: str
+    kind: str  # of its server
     version: str | None
     tenants: tuple[str, ...]
     differences: tuple[str, ...] = ()
@@ -85,7 +85,9 @@ class Comparison:
         place = environment.place(resource.name)
         assert place is not None
         mark = hashlib.sha256(json.dumps(sorted(answer[1].items())).encode()).hexdigest()
-        key = (resource.setting.blueprint, resource.name, str(place.server), str(answer[0]), str(place.version), mark)
+        names = place.location if self._with_sql and resource.shared else ""  # a prefix is part of each statement
+        where = (resource.setting.blueprint, resource.name, str(place.server), names)
+        key = (*where, str(answer[0]), str(place.version), mark)
         if key not in self._known:
             try:
                 self._known[key] = await self._difference(resource, environment, answer, place.version)
@@ -120,7 +122,8 @@ def _drift(
     statements: tuple[str, ...] = (),
     error: str = "",
 ) -> Drift:
-    return Drift(resource.setting.blueprint, resource.name, resource.kind, version, (), told, statements, error)
+    kind = resource.server_kind or resource.kind
+    return Drift(resource.setting.blueprint, resource.name, kind, version, (), told, statements, error)
 
 
 def _name(environment: Environment) -> str:

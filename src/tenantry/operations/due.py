@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -154,6 +155,15 @@ def _due(resource: Resource, row: schemas.PartRow, target: str | None, *, shared
     )
 
 
+async def release(tx: Transaction, tools: Toolbox, wanted: Wanted) -> None:
+    """Record to which versions a run of the whole fleet brings it: new tenants are made there from now on."""
+    await tools.learn_released(tx)
+    for resource in with_schema(tools, wanted.blueprint):
+        target = resource.golden if wanted.phase == "pre" else wanted.named(resource)
+        if target is not None and resource.posts():
+            await schemas.set_released(tx, resource.setting.blueprint, resource.name, target)
+
+
 async def refuse_edited(tx: Transaction, tools: Toolbox, found: Sequence[Due]) -> None:
     """Raise `MigrationInvalid` where the files contradict what is applied, before anything is made out of them.
 
@@ -167,7 +177,7 @@ async def refuse_edited(tx: Transaction, tools: Toolbox, found: Sequence[Due]) -
     for (blueprint, name, _), some in samples.items():
         resource = tools.resource(blueprint, name)
         environments = {e.id: e for e in await tools.all_environments(tx, list({one.tenant_id for one in some}))}
-        faults = [await _contradiction(resource, environments[one.environment_id]) for one in some]
+        faults = await asyncio.gather(*(_contradiction(resource, environments[one.environment_id]) for one in some))
         if faults[0] is not None and all(faults):
             raise faults[0]
 

@@ -84,6 +84,8 @@ class Count:
 
 Batch = Callable[[Sequence[journal.Item]], Awaitable[list[Result]]]
 Record = Callable[[Transaction, Sequence[Result]], Awaitable[None]]
+Ahead = Callable[[Sequence[journal.Item]], Awaitable[None]]
+"""Looks up what a batch needs while the one before it is worked on; its tenants are held already."""
 Stop = Callable[[Count, Count], str | None]
 """The rule by which a run ends early, by what has ended of the whole run and of the step at hand; None: go on."""
 
@@ -106,6 +108,7 @@ async def work_through(
     record: Record,
     *,
     tenant_of: Callable[[journal.Item], str],
+    ahead: Ahead | None = None,
     manner: Manner | None = None,
 ) -> Count:
     """Work through a step's pending items; returns how they ended, those of earlier workers among them.
@@ -113,7 +116,7 @@ async def work_through(
     `record` runs in the transaction that marks a batch's items. Raises `StoppedEarly` by the rule of the manner, also
     before anything is begun; and what `Work.heed` raises, between two batches.
     """
-    course = _Course(work, step, batch, record, tenant_of, manner or Manner())
+    course = _Course(work, step, batch, record, tenant_of, ahead, manner or Manner())
     return await course.run()
 
 
@@ -127,6 +130,7 @@ class _Course:
         batch: Batch,
         record: Record,
         tenant_of: Callable[[journal.Item], str],
+        ahead: Ahead | None,
         manner: Manner,
     ) -> None:
         self.work = work
@@ -134,6 +138,7 @@ class _Course:
         self.batch = batch
         self.record = record
         self.tenant_of = tenant_of
+        self.ahead = ahead
         self.manner = manner
         self.pace = _Pace(manner.rate)
         self.halt: Exception | None = None  # why no batch is begun any more
@@ -212,6 +217,8 @@ class _Lane:
         while claim := await self._claim():
             results: list[Result] = []
             try:
+                if self.course.ahead is not None and not claim.late:
+                    await self.course.ahead(claim.items)
                 async with self._turn:
                     if self.course.halt is None:
                         results = await self._work(claim)

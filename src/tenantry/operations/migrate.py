@@ -175,14 +175,16 @@ class Migrate(Verb):
             run.migrate,
             run.record,
             tenant_of=lambda item: str(item.arguments["tenant"]),
+            ahead=run.look_up,
             manner=_manner(work, step),
         )
 
     async def _template(self, work: Work) -> str:
-        """New tenants get the newest schema from here on, so that none is behind when the run ends."""
+        """Make what new tenants are made of: they get the schema of the run since it was entered, so none is behind."""
         async with work.tools.registry.read() as tx:
             wanted = await _resources_of(tx, work)
             await work.tools.learn_servers(tx)
+            await work.tools.learn_released(tx)
         made = [str(await resource.prepare()) for resource in wanted]
         return ", ".join(made)
 
@@ -232,10 +234,11 @@ class _Run:
         self.work = work
         self.tools = work.tools
         self.parallel = int(work.operation.arguments["parallel"])
+        self._there: dict[int, Environment | str] = {}  # by the position of items that were looked up
 
     async def migrate(self, items: Sequence[journal.Item]) -> list[fleet.Result]:
         """Migrate a batch, each resource's environments in one go."""
-        there = await self._look_up(items)
+        there = {item.position: self._there.pop(item.position) for item in items}
         groups: dict[tuple[str, str, str | None], list[journal.Item]] = {}
         results = []
         for item in items:
@@ -247,23 +250,21 @@ class _Run:
         done = await asyncio.gather(*(self._group(key, some, there) for key, some in groups.items()))
         return [*results, *(result for some in done for result in some)]
 
-    async def _look_up(self, items: Sequence[journal.Item]) -> dict[int, Environment | str]:
-        """The environment of each item, or why there is nothing to do."""
+    async def look_up(self, items: Sequence[journal.Item]) -> None:
+        """Find the environment of each item, or why there is nothing to do."""
         async with self.tools.registry.read() as tx:
             ids = {item.position: await self._ids(tx, item) for item in items}
             wanted = dict.fromkeys(tenant for tenant, _ in filter(None, ids.values()))
             found = {environment.id: environment for environment in await self.tools.all_environments(tx, wanted)}
             pinned = await schemas.pinned_among(tx, list(found))
-        there: dict[int, Environment | str] = {}
         for item in items:
             environment = found.get((ids[item.position] or ("", ""))[1])
             if environment is None:
-                there[item.position] = "destroyed meanwhile"
+                self._there[item.position] = "destroyed meanwhile"
             elif (environment.id, item.arguments["resource"]) in pinned:
-                there[item.position] = "pinned meanwhile"
+                self._there[item.position] = "pinned meanwhile"
             else:
-                there[item.position] = environment
-        return there
+                self._there[item.position] = environment
 
     async def _ids(self, tx: Transaction, item: journal.Item) -> tuple[str, str] | None:
         """The tenant and the environment that an item is done on."""

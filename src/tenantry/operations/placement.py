@@ -357,10 +357,14 @@ def unseal(vault: Vault, environment: Environment, place: Place, server: Server)
     if place.sealed:
         field = login_field(environment, place.name)
         return _login(vault.open(environment.tenant.id, environment.sealed_key, field, place.sealed))
-    sealed = server.shared.get(place.database, b"")
-    return _login(vault.open_platform(shared_login_field(server.name, place.database), sealed))
+    return unseal_shared(vault, server, place.database)
+
+
+def unseal_shared(vault: Vault, server: Server, database: str) -> Login:
+    """The login of a database that tenants share. Raises `SealBroken`."""
+    return _login(vault.open_platform(shared_login_field(server.name, database), server.shared.get(database, b"")))
 
 
 def _login(text: str) -> Login:
-    user, password = json.loads(text)
+    user, password, *_ = json.loads(text)  # what follows is of a rotation
     return Login(user, password)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Final
 
 from tenantry.errors import ConfigError, TenantryError
-from tenantry.model import Rehearsed
+from tenantry.model import Environment, Rehearsed
 from tenantry.operations.due import Due
 from tenantry.operations.fleet import Stopwatch
 from tenantry.operations.forecast import Share
@@ -230,30 +230,44 @@ class _Run:
     async def _one(self, item: journal.Item) -> tuple[Mapping[str, Any], TenantryError | None]:
         """What the rehearsal of one found, and why it would fail."""
         arguments = item.arguments
-        shared = arguments["shared"]
-        async with self.tools.registry.read() as tx:
-            own = (arguments["tenant"], arguments["environment"])
-            tenant, wanted = await _spot(tx, own, shared or (None, ""), arguments["resource"], bool(shared))
-            found = await self.tools.all_environments(tx, [tenant])
-        environment = next((one for one in found if one.id == wanted), None)
+        resource = self.tools.resource(arguments["blueprint"], arguments["resource"])
+        environment, others, sharing = await self._whose(item)
         if environment is None:
             return {"skipped": "it was destroyed meanwhile"}, None
-        resource = self.tools.resource(arguments["blueprint"], arguments["resource"])
         if not resource.can_rehearse:
             return {"skipped": f"a {resource.kind} cannot be rehearsed"}, None
         (size,) = await resource.weigh_many([environment])
         if isinstance(size, TenantryError):
             return {}, size
-        if need(size) > self.disk.limit:
-            return {"skipped": f"its copy may take {need(size)} bytes, and the limit is {self.disk.limit}"}, None
+        room = min(need(size), self.disk.limit) if arguments["shared"] else need(size)
+        if room > self.disk.limit:
+            return {"skipped": f"its copy may take {room} bytes, and the limit is {self.disk.limit}"}, None
         try:
-            async with self.disk.taken(need(size)):
-                done = await resource.rehearse(environment, arguments["to"], need(size))
+            async with self.disk.taken(room):
+                done = await resource.rehearse(environment, arguments["to"], room, others)
         except NoRoom as error:
             return {"skipped": error.message}, None
         except TenantryError as error:
             return {}, error
-        return tell(done), done.failure
+        part = {"part": [done.tenants, sharing], "whole": done.whole} if arguments["shared"] else {}
+        return tell(done) | part, done.failure
+
+    async def _whose(self, item: journal.Item) -> tuple[Environment | None, list[Environment], int]:
+        """The environment that something is rehearsed through, the others of the sample that share its tables, and how
+        many do so in all."""
+        arguments, chosen = item.arguments, self.work.operation.arguments
+        ids = [(arguments["tenant"], arguments["environment"])]
+        sharing = 1
+        async with self.tools.registry.read() as tx:
+            if arguments["shared"]:
+                server, location = arguments["shared"]
+                ids = await schemas.all_sharing(tx, server, location, arguments["resource"])
+                sharing = len(ids)
+                random.Random(chosen["seed"]).shuffle(ids)  # noqa: S311 - a sample is no secret
+                ids = ids[: parse_sample(chosen["sample"])(sharing)]
+            environments = {one.id: one for one in await self.tools.all_environments(tx, [one for one, _ in ids])}
+        found = [environments[wanted] for _, wanted in ids if wanted in environments]
+        return (found[0] if found else None), found[1:], sharing
 
     async def _record(
         self, item: journal.Item, told: Mapping[str, Any], error: TenantryError | None, seconds: float

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final
 
 from tenantry.errors import TenantNotFound, TenantryError
 from tenantry.model import Environment, Login, Status
-from tenantry.operations import fleet, placement
+from tenantry.operations import fleet, placement, rotate_shared
 from tenantry.operations.toolbox import Toolbox
 from tenantry.operations.verb import Verb, Work
 from tenantry.registry import Transaction, journal, servers, tenants
@@ -52,7 +52,7 @@ class Turn:
 
 
 class Rotate(Verb):
-    """Gives the databases of tenants new logins. Its items are tenants."""
+    """Gives databases new logins. Its items are tenants, and databases that tenants share."""
 
     name: ClassVar[str] = "rotate"
     reversible: ClassVar[bool] = False  # each tenant ends with a whole login, the new one or the old one
@@ -85,7 +85,16 @@ class _Run:
         self._ended: list[Turn] = []
 
     async def turn(self, items: Sequence[journal.Item]) -> list[fleet.Result]:
-        """Give a batch of tenants new logins, and end the old ones."""
+        """Give a batch of tenants, and databases that tenants share, new logins, and end the old ones."""
+        shared = [item for item in items if "database" in item.arguments]
+        own = [item for item in items if item not in shared]
+        others = asyncio.gather(*(rotate_shared.turn(self.work, item) for item in shared))
+        found, more = await asyncio.gather(self._turn_own(own), others)
+        return [*found, *more]
+
+    async def _turn_own(self, items: Sequence[journal.Item]) -> list[fleet.Result]:
+        if not items:
+            return []
         watch = fleet.Stopwatch()
         errors: dict[str, TenantryError] = {}
         turns = await self._decide(items, errors)

@@ -25,7 +25,8 @@ from tenantry.model import (
 )
 from tenantry.operations import placement
 from tenantry.operations.blueprints import Blueprints
-from tenantry.registry import Registry, Transaction, servers, tenants
+from tenantry.registry import Registry, Transaction, schemas, servers, tenants
+from tenantry.resources import Resource
 
 if TYPE_CHECKING:
     from tenantry.operations.verify import Outdoors
@@ -111,6 +112,28 @@ class Toolbox(Blueprints):
             dataclasses.replace(server, admin=self._admins[server.name]) if server.name in self._admins else server
             for server in known.values()
         )
+
+    async def learn_released(self, tx: Transaction) -> None:
+        """Know to which versions the fleet was brought, as the registry has it now."""
+        for resources in self.resources.values():
+            for resource in resources:
+                resource.released = await self._released(tx, resource) if resource.has_schema else None
+
+    @staticmethod
+    async def _released(tx: Transaction, resource: Resource) -> str | None:
+        """The version that the last run was to reach; before the first one that of most tenants."""
+        try:
+            order = resource.versions() if resource.posts() else ()
+        except TenantryError:  # whoever works with the files tells
+            return None
+        if not order:
+            return None
+        recorded = await schemas.released(tx, resource.setting.blueprint, resource.name)
+        if recorded is not None:
+            return recorded
+        there = await schemas.versions(tx, resource.setting.blueprint, resource.name)
+        known = [one for one in order if one in there]
+        return max(reversed(known), key=lambda one: there[one], default=None)
 
     @cached_property
     def _admins(self) -> Mapping[str, str]:

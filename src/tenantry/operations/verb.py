@@ -48,6 +48,7 @@ class Work:
         """The tenant's environments as they are now, secret values opened; none when it is gone."""
         assert self.operation.tenant_id is not None
         async with self.tools.registry.read() as tx:
+            await self.tools.learn_released(tx)
             return await self.tools.environments(tx, self.operation.tenant_id)
 
     async def parts(self, step: journal.Step) -> tuple[Resource, Environment]:

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from importlib.metadata import version
 from typing import Any, ClassVar, Final, Protocol, TypeAlias
 
 from cronsim import CronSim
@@ -48,6 +49,10 @@ SCHEDULE: Final = "schedule"
 """Who asks for a verification that nobody asked for, as the audit log names it."""
 
 CANARY: Final = "canary"
+EVERYTHING: Final = "all attacks"
+WHOLE: Final = frozenset({CANARY, EVERYTHING})
+"""What leaves a resource unverified where it cannot be tried; of other attacks, one may be missing."""
+
 TRACE: Final = "tenantry-canary-"
 SESSIONS: Final = "sessions"
 
@@ -63,7 +68,7 @@ class IsolationBroken(TenantryError):
 
 
 class NothingTried(TenantryError):
-    """No attack on '{tenant}' could be tried: {reason}"""
+    """{what} of '{tenant}' could not be tried: {reason}"""
 
     code = "isolation.untried"
     remedy = "Make it reachable, then run `tenantry verify {slug}`."
@@ -171,10 +176,9 @@ class Lots:
             if near is not None:
                 chosen[near.tenant] = near.tenant, near.environment
         pool = self._all[peer.blueprint]
-        for _ in range(self._others * 4):
+        for other in self._lot.sample(pool, min(len(pool), BATCH)):
             if len(chosen) >= self._others:
                 break
-            other = self._lot.choice(pool)
             if other.tenant != peer.tenant:
                 chosen.setdefault(other.tenant, (other.tenant, other.environment))
         return list(chosen.values())
@@ -258,10 +262,15 @@ class Tally:
             return IsolationBroken(
                 tenant=shown, slug=slug, count=len(self.breaches), attack=first["attack"], resource=first["resource"]
             )
-        if not self.against or not any(names.keys() - {CANARY} for names in self.kept.values()):
-            reason = self.untried[0]["evidence"] if self.untried else "its blueprint has no other tenant."
-            return NothingTried(tenant=shown, slug=slug, reason=reason)
-        return None
+        if not self.against:
+            return NothingTried(tenant=shown, slug=slug, what="Any attack", reason="its blueprint has no other tenant.")
+        tried = {resource for resource, names in self.kept.items() if names.keys() - {CANARY}}
+        tried |= {entry["resource"] for entry in self.not_promised}
+        missing = next((one for one in self.untried if one["attack"] in WHOLE or one["resource"] not in tried), None)
+        if missing is not None:
+            what = f"'{missing['attack']}' on {missing['resource']}"
+            return NothingTried(tenant=shown, slug=slug, what=what, reason=missing["evidence"])
+        return None if tried else NothingTried(tenant=shown, slug=slug, what="Any attack", reason="it has nothing.")
 
     def text(self) -> str:
         """The whole of it as JSON, as it is kept with the operation's item."""
@@ -316,7 +325,8 @@ class Verify(Verb):
     async def complete(self, tx: Transaction, work: Work) -> Mapping[str, Any] | None:
         operation = await journal.get(tx, work.operation.id)
         counts = summary(await journal.items(tx, operation.id))
-        return {**counts, "verified": operation.done, "failed": operation.failed}
+        facts = {"verified": operation.done, "failed": operation.failed, "tenantry": version("tenantry")}
+        return {**counts, **facts}
 
 
 def summary(items: Iterable[journal.Item]) -> dict[str, int]:
@@ -402,11 +412,11 @@ class _Run:
 
     async def _from_outside(self, env: Environment, other: Environment) -> list[Attempt]:
         if isinstance(self.outside, str):
-            return [Untried("application", "all attacks", self.outside)]
+            return [Untried("application", EVERYTHING, self.outside)]
         try:
             return await self.outside.attack(env, other)
         except Exception as error:  # also what the platform's own application throws
-            return [Untried("application", "all attacks", _reason(error))]
+            return [Untried("application", EVERYTHING, _reason(error))]
 
     def _judged(self, result: fleet.Result, tallies: Mapping[str, Tally]) -> fleet.Result:
         tally = tallies.get(str(result.item.arguments["environment"]))
@@ -523,7 +533,7 @@ async def _attempts(resource: Resource, env: Environment, other: Environment) ->
     try:
         return await resource.attack(env, other)
     except Exception as error:  # a driver at fault must not keep the others from being tried
-        return [Untried(resource.name, "all attacks", _reason(error))]
+        return [Untried(resource.name, EVERYTHING, _reason(error))]
 
 
 def _reason(error: Exception) -> str:

@@ -32,6 +32,9 @@ AFTER_FAULT: Final = 0.5
 TIDY_EVERY: Final = 10
 """How often a worker tidies up, in multiples of `worker.dead_after`."""
 
+TIDY_AFTER: Final = 1.0
+"""Seconds in which a worker that begins takes what is queued, before it tidies up."""
+
 FRESH: Final = 60.0
 """Seconds for which the engine's notes of an operation that is over are kept: whoever ran it may be about to write."""
 
@@ -82,7 +85,7 @@ class Worker:
         async with self._employed():
             chores = [
                 asyncio.create_task(_ever(self._resume_orphans, ORPHAN_POLL)),
-                asyncio.create_task(_ever(self._tidy, 0)),
+                asyncio.create_task(_ever(self._tidy, TIDY_AFTER)),
                 asyncio.create_task(_ever(self._refill, 0)),
                 asyncio.create_task(_ever(self._verify_when_due, SCHEDULE_LOOK)),
                 asyncio.create_task(_ever(partial(measure_some, self.tools), MEASURE_LOOK)),
@@ -211,9 +214,10 @@ class Worker:
 
     async def _tidy(self) -> None:
         """End workers and redirects whose time is over; clear away what dead processes left where there may be some."""
+        await self.runner.rest(self.settings.dead_after)  # to remove a database costs a server a checkpoint
         if self._untidy.is_set():
             self._untidy.clear()
-            await self._learn_servers()
+            await self._learn()
             for resource in self._resources():
                 try:
                     for gone in await resource.tidy():
@@ -236,7 +240,7 @@ class Worker:
         self.runner.made.clear()
         wanted = [resource for resource in self._resources() if getattr(resource.options, "spares", 0)]
         if wanted:
-            await self._learn_servers()
+            await self._learn()
         for resource in wanted:
             try:
                 made = await resource.refill()
@@ -263,9 +267,10 @@ class Worker:
     def _resources(self) -> list[Resource]:
         return [resource for resources in self.tools.resources.values() for resource in resources]
 
-    async def _learn_servers(self) -> None:
-        if any(resource.server_kind for resource in self._resources()):
-            async with self.registry.read() as tx:
+    async def _learn(self) -> None:
+        async with self.registry.read() as tx:
+            await self.tools.learn_released(tx)
+            if any(resource.server_kind for resource in self._resources()):
                 await self.tools.learn_servers(tx)
 
     async def _forget_ended(self) -> None:

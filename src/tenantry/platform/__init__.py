@@ -28,12 +28,14 @@ from tenantry.operations.toolbox import Toolbox
 from tenantry.platform.account import Account
 from tenantry.platform.drift import Drifts
 from tenantry.platform.fleet import Migrations
+from tenantry.platform.hostnames import Hostnames
 from tenantry.platform.operations import Operations
 from tenantry.platform.people import Admins, Organizations, Tokens
 from tenantry.platform.rehearse import Rehearsals
+from tenantry.platform.safety import refuse_weak
 from tenantry.platform.servers import Servers
 from tenantry.platform.statistics import Statistics
-from tenantry.platform.tenants import Credentials, Hostnames, PlannedStep, Source, TenantDetails, Tenants
+from tenantry.platform.tenants import Credentials, PlannedStep, Source, TenantDetails, Tenants
 from tenantry.platform.verify import Verification
 from tenantry.registry import AuditReport, Entry, Registry, Vault, journal, tenants
 from tenantry.registry.database import file_of
@@ -103,10 +105,15 @@ class Platform:
             yield cls(config, registry)
 
     async def work(self, stop: asyncio.Event, concurrency: int | None = None) -> None:
-        """Be a worker until `stop` is set."""
+        """Be a worker until `stop` is set. Raises `SharedTablesWeak`."""
         from tenantry.operations.worker import Worker
 
+        await self.refuse_weak()
         await Worker(self.tools, concurrency).run(stop)
+
+    async def refuse_weak(self) -> None:
+        """Raise `SharedTablesWeak` where tables that tenants share do not keep them apart."""
+        await refuse_weak(self.tools)
 
     @verb("platform.status", "platform:read", Reach.PLATFORM)
     async def status(self) -> dict[str, Any]:
@@ -163,7 +170,7 @@ def _verified(last: journal.Operation | None) -> dict[str, Any] | None:
     """The newest verification that is over, in short."""
     if last is None:
         return None
-    counts = {key: value for key, value in (last.result or {}).items() if key != "failed"}
+    counts = {key: value for key, value in (last.result or {}).items() if key not in ("failed", "tenantry")}
     return {"operation": last.id, "ended": last.ended, "state": last.state.value, **counts}
 
 

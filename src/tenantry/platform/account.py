@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from tenantry.config import Config
 from tenantry.credentials import check_chosen
-from tenantry.errors import AccountError, Forbidden, SignInNeeded
+from tenantry.errors import AccountError
 from tenantry.identity import Principal, Reach, current_principal, factors, throttle, verb
 from tenantry.identity.passkeys import MOST, Passkeys
 from tenantry.identity.signin import hashed
 from tenantry.model import check_name
+from tenantry.refusals import Forbidden, SignInNeeded
 from tenantry.registry import Registry, Transaction, people
 from tenantry.registry.database import now
 from tenantry.registry.people import AdminRow, PasskeyRow, SessionRow, TokenRow

@@ -24,6 +24,7 @@ from tenantry.config import Config
 from tenantry.context import tenant_context, without_tenant
 from tenantry.errors import ConfigError, TenantryError
 from tenantry.model import Attempt, Breach, Environment, Untried
+from tenantry.platform import leftovers
 from tenantry.registry import Vault
 from tenantry.resources import canary, rows_tables
 from tenantry.runtime import Runtime, TenantMiddleware
@@ -97,6 +98,7 @@ class Visitor:
         self.runtime = runtime
         self._app = app
         self._vault = vault
+        self._alone = asyncio.Lock()  # else what is left on a connection is overwritten before anybody looks
         self._turn = asyncio.Lock()  # whom a request reached is told by a counter, so there is one at a time
 
     async def attack(self, env: Environment, other: Environment) -> list[Attempt]:
@@ -104,9 +106,10 @@ class Visitor:
         known = self.runtime.resolver.table.current
         mine, theirs = known(env), known(other)
         if mine is None or theirs is None:
-            return [Untried(REQUESTS, "all attacks", "the runtime does not know both tenants")]
+            return [Untried(REQUESTS, "another tenant", "the runtime does not know both tenants, so one is gone")]
         found = [attempt async for attempt in self._requests(mine, theirs)]
         found += self._tokens_of_others(mine, theirs)
+        found += [attempt async for attempt in self._account(mine, theirs)]
         found += [attempt async for attempt in self._sessions(mine, theirs)]
         return [*found, *self._cache(mine, theirs), *self._files(mine, theirs), *self._keys(mine, theirs)]
 
@@ -249,6 +252,30 @@ class Visitor:
         with without_tenant():
             yield _kept(SESSIONS, "cookie without a tenant", lambda: sessions.read(own))
 
+    async def _account(self, env: Environment, other: Environment) -> AsyncIterator[Attempt]:
+        """A user of another tenant with a session that is good there, and what it opens here."""
+        what = "another tenant's account"
+        if self.runtime.settings.users.get(other.tenant.blueprint) is None:
+            return
+        if not (env.tenant.status.served and other.tenant.status.served):
+            return
+        try:
+            with tenant_context(other):
+                user = await self.runtime.accounts.first()
+                if user is None:
+                    return
+                cookie = self.runtime.sessions.issue(user.id, user.epoch)
+        except TenantryError as error:
+            yield Untried(SESSIONS, what, str(error))
+            return
+        with tenant_context(env):
+            try:
+                found = await self.runtime.accounts.signed_in(self.runtime.sessions.read(cookie))
+            except TenantryError as error:
+                yield Attempt(SESSIONS, what, error.code)
+            else:
+                yield Breach(SESSIONS, what, f"'{found.login}' of {other.tenant.slug} is signed in")
+
     async def _sessions(self, env: Environment, other: Environment) -> AsyncIterator[Attempt]:
         """Database sessions: without a tenant, carried to another one, the engine behind one, and used in turn."""
         from sqlalchemy import text
@@ -270,6 +297,36 @@ class Visitor:
                             yield await _refused(f"engine of another tenant on {name}", self._raw(session))
             except TenantryError as error:
                 yield Untried(SESSIONS, f"session carried to another tenant on {name}", str(error))
+                continue
+            if other.tenant.status.served:
+                async with self._alone:
+                    left = [attempt async for attempt in self._reuse(env, other, name)]
+                for attempt in left:
+                    yield attempt
+
+    async def _reuse(self, env: Environment, other: Environment, name: str) -> AsyncIterator[Attempt]:
+        """A connection that comes back from the pool, or from a pooler behind it, with what another tenant left."""
+        mark = secrets.token_hex(16)
+        try:
+            with tenant_context(other):
+                async with self.runtime.session(name) as session:
+                    await leftovers.leave(session, mark)
+            with tenant_context(env):
+                async with self.runtime.session(name) as session:
+                    found = await leftovers.look(session, mark)
+                    await leftovers.clear(session)
+            with tenant_context(other):
+                async with self.runtime.session(name) as session:
+                    await leftovers.clear(session)
+        except TenantryError as error:
+            yield Untried(SESSIONS, f"what another tenant left on {name}", str(error))
+            return
+        shared = self.runtime.settings.shared.get((env.tenant.blueprint, name))
+        promised = shared is None or shared.pooler is None  # a pooler of transactions keeps what sessions set
+        for one, there in found.items():
+            what = f"{one.name} that another tenant left on {name}"
+            evidence = "it was there, on a connection that had been the other's"
+            yield Breach(SESSIONS, what, evidence, promised and one.data) if there else Attempt(SESSIONS, what)
 
     async def _open(self, name: str) -> None:
         from sqlalchemy import text

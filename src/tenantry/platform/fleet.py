@@ -91,6 +91,8 @@ class Migrations:
             for slug in slugs:
                 await tenants.find(tx, slug)
             cut = migrate.waves(await due.due(tx, self._tools, wanted), canary, percents)
+            if not slugs:
+                await due.release(tx, self._tools, wanted)
             return await self._submit(tx, cut, arguments)
 
     async def _submit(

@@ -11,13 +11,14 @@ from typing import Final
 from email_validator import EmailNotValidError, validate_email
 
 from tenantry.config import Config
-from tenantry.errors import AccountError, AdminRefused, MailFailed, OrganizationNotFound, SignInNeeded, TokenNotFound
+from tenantry.errors import AccountError
 from tenantry.identity import Reach, current_principal, verb
 from tenantry.identity.links import letter, new_link
 from tenantry.identity.principal import SCOPES, AdminRole, digest
 from tenantry.identity.signin import BEGINNING
 from tenantry.mail import Post
 from tenantry.model import check_name, new_id
+from tenantry.refusals import AdminRefused, MailFailed, OrganizationNotFound, SignInNeeded, TokenNotFound
 from tenantry.registry import Registry, Transaction, people, tenants
 from tenantry.registry.database import now
 from tenantry.registry.people import AdminRow, OrganizationRow, SessionRow, TokenRow

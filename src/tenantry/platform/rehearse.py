@@ -46,6 +46,20 @@ class Skipped:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """Shared tables, and of how many of their tenants the copy had the rows."""
+
+    tables: str
+    tenants: int
+    sharing: int
+
+    @property
+    def told(self) -> str:
+        """It in words."""
+        return f"{self.tables}: with the rows of {self.tenants} of {self.sharing} tenants"
+
+
+@dataclass(frozen=True, slots=True)
 class Lock:
     """The strongest lock that a migration takes on a table."""
 
@@ -84,6 +98,7 @@ class Report:
     disk: int
     failures: tuple[Failure, ...]
     skipped: tuple[Skipped, ...]
+    parts: tuple[Part, ...]
     migrations: tuple[Line, ...]
     forecast: tuple[Expected, ...]
 
@@ -144,7 +159,7 @@ class Rehearsals:
             await due.refuse_edited(tx, self._tools, found)
         known = await rehearse.candidates(self._tools, found)
         chosen = rehearse.choose(known, count(len(known)), seed)
-        arguments = {"parallel": at_once, "disk": room, "seed": seed, "due": len(known)}
+        arguments = {"parallel": at_once, "disk": room, "seed": seed, "sample": sample, "due": len(known)}
         fleet = {server: asdict(share) for server, share in rehearse.shares(known).items()}
         operation_id = new_id()
         async with self._registry.write() as tx:
@@ -176,6 +191,7 @@ class Rehearsals:
             disk=arguments["disk"],
             failures=tuple(_failure(item) for item in items if item.state is StepState.FAILED),
             skipped=tuple(Skipped(item.subject, found["skipped"]) for item, found in told if "skipped" in found),
+            parts=tuple(Part(item.subject, *found["part"]) for item, found in told if "part" in found),
             migrations=tuple(_lines(told)),
             forecast=tuple(forecast(list(_measured(told)), fleet, arguments["parallel"])),
         )
@@ -206,10 +222,12 @@ def _failure(item: Item) -> Failure:
 
 
 def _measured(told: Iterable[tuple[Item, Mapping[str, Any]]]) -> Iterable[Measured]:
-    """How long those took whose migrations all went well."""
+    """How long those took whose migrations all went well; a part of shared tables as if it were all of them."""
     for item, found in told:
         if item.state is StepState.DONE and "tried" in found:
-            yield Measured(item.lane, found["bytes"], sum(one["seconds"] for one in found["tried"]))
+            whole = max(found["bytes"], found.get("whole", 0))
+            seconds = sum(one["seconds"] for one in found["tried"])
+            yield Measured(item.lane, whole, seconds * whole / max(1, found["bytes"]))
 
 
 def _lines(told: Iterable[tuple[Item, Mapping[str, Any]]]) -> Iterable[Line]:
@@ -265,6 +283,7 @@ def markdown(report: Report) -> str:
     if report.skipped:
         lines += ["", f"## Skipped: {len(report.skipped)}", ""]
         lines += [f"- **{one.tenant}**: {one.reason}" for one in report.skipped]
+    lines += ["", *(f"- {one.told}" for one in report.parts)] if report.parts else []
     lines += ["", "## Migrations", "", "| migration | copies | median | slowest | locks | written anew |"]
     lines += ["| --- | --- | --- | --- | --- | --- |", *map(_row, report.migrations)]
     lines += ["", "## Forecast", "", "| server | tenants | measured | expected |", "| --- | --- | --- | --- |"]

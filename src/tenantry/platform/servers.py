@@ -11,7 +11,7 @@ from typing import Final
 
 from sqlalchemy.engine import make_url
 
-from tenantry.errors import ServerDeclared, ServerInUse, ServerTaken, ServerUnfit
+from tenantry.errors import ServerDeclared, ServerInUse, ServerTaken, ServerUnfit, SharedInUse
 from tenantry.identity import Reach, verb
 from tenantry.model import Finding, Server, ServerState
 from tenantry.operations import placement
@@ -58,6 +58,7 @@ class ServerDetails:
 
     row: ServerRow
     tenants: list[str]  # slugs, at most `SHOWN`
+    shared: Mapping[str, int]  # the databases that tenants share, and how many tenants have their rows in each
     dropping: list[str]  # databases that are still to be dropped
 
 
@@ -89,7 +90,12 @@ class Servers:
         (row,) = await self._asked(found) if ask else found
         async with self._registry.read() as tx:
             left = [str(one.arguments["location"]) for one in await servers.remnants(tx, server=name)]
-            return ServerDetails(row, await servers.tenants_on(tx, name, SHOWN), left)
+            shared = await self._shared(tx, self._tools.servers.get(name))
+            return ServerDetails(row, await servers.tenants_on(tx, name, SHOWN), shared, left)
+
+    async def _shared(self, tx: Transaction, server: Server) -> dict[str, int]:
+        found = {one: await servers.marked(tx, {servers.mark(server.name, one)}) for one in sorted(server.shared)}
+        return {database: len(tenants) for database, tenants in found.items()}
 
     @verb("server.check", "platform:read", Reach.PLATFORM)
     async def check(self, name: str | None = None) -> Mapping[str, Sequence[Finding]]:
@@ -100,10 +106,57 @@ class Servers:
         rows = {row.name: row for row in await self._rows()}
         chosen = [self._tools.servers.get(each) for each in ([name] if name is not None else rows)]
         found = await asyncio.gather(*(self._probe(server, CHECK_PATIENCE) for server in chosen))
+        async with self._registry.read() as tx:
+            left = {server.name: await self._unused(tx, server) for server in chosen}
         return {
-            server.name: [*findings, *_room(rows[server.name])]
+            server.name: [*findings, *_room(rows[server.name]), *left[server.name]]
             for server, (findings, _) in zip(chosen, found, strict=True)
         }
+
+    async def _unused(self, tx: Transaction, server: Server) -> Sequence[Finding]:
+        """The shared databases that no tenant has rows in; it is a fault where no blueprint names them either."""
+        named = {one.shared_database for some in self._tools.resources.values() for one in some}
+        return [
+            Finding(
+                server.name,
+                database in named,
+                f"no tenant has rows in the shared database {database}"
+                + ("" if database in named else ", and no blueprint names it"),
+                f"`tenantry server drop-shared {server.name} {database}` drops it.",
+            )
+            for database, tenants in (await self._shared(tx, server)).items()
+            if not tenants
+        ]
+
+    async def drop_shared(self, name: str, database: str) -> None:
+        """Drop a database that tenants shared, with its roles, when nobody has a row there any more.
+
+        What was begun and killed is ended by the next call. Raises `ServerUnknown`, `SharedInUse`, `ServerUnavailable`.
+        """
+        async with self._registry.read() as tx:
+            await self._tools.learn_servers(tx)
+            server = self._tools.servers.get(name)
+            what = await self._keeping(tx, server, database)
+        if what:
+            raise SharedInUse(server=name, database=database, what=what)
+        from tenantry.resources import rows_drop  # only here a command needs the driver
+
+        whose = self._tools.identity or str(self._config.data)
+        await asyncio.to_thread(rows_drop.drop, server, database, whose)
+        async with self._registry.write() as tx:
+            if await self._keeping(tx, server, database) is None:  # who came meanwhile makes it anew, by this login
+                await servers.forget_shared(tx, name, database)
+            tx.audit("server.drop_shared", name, database=database)
+
+    async def _keeping(self, tx: Transaction, server: Server, database: str) -> str | None:
+        """Why a shared database is not to be dropped, by what the registry knows."""
+        shared = await self._shared(tx, server)
+        if database not in shared:
+            return "tenants never shared it"
+        if shared[database]:
+            return f"{shared[database]} tenants have their rows in it"
+        left = [one for one in await servers.remnants(tx, server=server.name) if one.arguments["location"] == database]
+        return f"rows of {len(left)} tenants are still to be removed from it" if left else None
 
     async def _rows(self) -> Sequence[ServerRow]:
         async with self._registry.read() as tx:
@@ -138,8 +191,8 @@ class Servers:
 
     async def _probe(self, server: Server, patience: float) -> tuple[Sequence[Finding], float | None]:
         """What the server's kind finds, and after how many milliseconds; None where it did not answer."""
-        driver = _driver(server.kind)
-        if driver is None:
+        drivers = self._drivers(server)
+        if not drivers:
             return [
                 Finding(server.name, False, f"nothing here speaks {server.kind}", "Install a kind that does.")
             ], None
@@ -147,11 +200,24 @@ class Servers:
         hasty = replace(server, admin=_hasty(server.admin, patience))
         try:
             async with asyncio.timeout(patience):
-                found = await driver.probe(hasty)
+                each = [await driver.probe(hasty) for driver in drivers]
         except TimeoutError:
             return [Finding(server.name, False, f"it does not answer within {patience:g} s", _SILENT)], None
         taken = 1000 * (time.perf_counter() - start)
+        found = list(dict.fromkeys(finding for findings in each for finding in findings))
         return found, taken if any(one.ok for one in found) else None
+
+    def _drivers(self, server: Server) -> Sequence[type[Resource]]:
+        """The kinds that the blueprints may place there, so that no more is asked of it than they need."""
+        placed = {
+            type(resource)
+            for blueprint, resources in self._tools.resources.items()
+            for resource in resources
+            if resource.server_kind == server.kind
+            and self._config.blueprints[blueprint].resources[resource.name].server in (None, server.name)
+        }
+        usual = _driver(server.kind)
+        return sorted(placed, key=lambda one: one.kind) or ([usual] if usual else [])
 
     # --- changing -----------------------------------------------------------------------------------------------
 

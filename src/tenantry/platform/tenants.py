@@ -10,15 +10,15 @@ from typing import Any, Final
 
 from tenantry.errors import (
     ConfigError,
-    InvalidHost,
     MoveRefused,
     NoLogin,
     TenantNotFound,
-    UnknownHost,
 )
 from tenantry.identity import Reach, sees_only, verb
 from tenantry.model import (
     Environment,
+    Exported,
+    ExportForm,
     Finding,
     Status,
     Tenant,
@@ -27,11 +27,10 @@ from tenantry.model import (
     check_name,
     check_slug,
     new_id,
-    normalise_host,
 )
-from tenantry.operations import adopt, change, create, destroy, drop, placement, rotate
+from tenantry.operations import adopt, change, create, destroy, drop, placement, rotate, rotate_shared
 from tenantry.operations.toolbox import ADMIN, VALUE, Toolbox
-from tenantry.platform import csvfile
+from tenantry.platform import csvfile, exports
 from tenantry.registry import Transaction, journal, people, servers, tenants
 from tenantry.registry.tenants import HostnameRow, TenantRow
 from tenantry.resources import Resource
@@ -170,6 +169,21 @@ class Tenants:
                 for place in environment.places
                 if place.name not in names
             ]
+        return found
+
+    async def export(
+        self, slug: str, into: Path, form: ExportForm = "csv", environment: str | None = None
+    ) -> Sequence[Exported]:
+        """Write a tenant's rows to files in a new directory: a file for each table, as of one moment in each database.
+
+        All environments, or the one named. Raises `TenantNotFound`, `ExportThere` or `NothingToExport`.
+        """
+        row, environments = await self._parts(slug)
+        chosen = [one for one in environments if environment in (None, one.name)]
+        parts = [(one, resource) for one in chosen for resource in self._tools.resources[row.blueprint]]
+        found = await exports.export(parts, slug, into, form)
+        async with self._registry.write() as tx:
+            tx.audit("tenant.export", slug, id=row.id, tables=len(found), rows=sum(one.rows for one in found))
         return found
 
     @verb("tenant.measure", "tenants:read", Reach.TENANT)
@@ -501,7 +515,7 @@ class Tenants:
 
     @verb("tenant.rotate", "tenants:write", Reach.PLATFORM)
     async def rotate(self, slugs: Sequence[str] = ()) -> journal.Operation:
-        """Give tenants new database logins, all of them where none is named, without a failed request.
+        """Give tenants new database logins, without a failed request; where none is named all, and the shared ones.
 
         Raises `TenantNotFound`, `NoLogin` or, for a single tenant, `OperationInProgress`.
         """
@@ -514,7 +528,9 @@ class Tenants:
                     raise NoLogin(slug=slug, where="")
             chosen = [(tenant_id, slug) for tenant_id, slug in having if not slugs or slug in slugs]
             items = [journal.NewItem(0, slug, {"id": tenant_id}) for tenant_id, slug in chosen]
-            operation_id, one = new_id(), chosen[0] if len(chosen) == 1 else None
+            if not slugs:
+                items += [rotate_shared.item(*where) for where in await rotate_shared.databases(tx, self._tools)]
+            operation_id, one = new_id(), chosen[0] if len(chosen) == len(items) == 1 else None
             await journal.submit(tx, operation_id, "rotate", [(rotate.STEP, "")], tenant=one, items=items)
             tx.audit("platform.rotate", one[1] if one else "platform", operation=operation_id, tenants=len(items))
             return await journal.get(tx, operation_id)
@@ -651,62 +667,3 @@ def _typed(key: str, text: Any, default: str | float | bool) -> Any:
     except (KeyError, ValueError):
         kind = {bool: "true or false", int: "a whole number", float: "a number"}[type(default)]
         raise ConfigError(f"The value '{key}' cannot be '{text}'.", remedy=f"Give {kind}.") from None
-
-
-class Hostnames:
-    """Names that lead to tenants."""
-
-    def __init__(self, tools: Toolbox) -> None:
-        self._tools = tools
-        self._registry = tools.registry
-
-    @verb("hostname.list", "tenants:read", Reach.LIST)
-    async def list(self, slug: str | None = None) -> Sequence[HostnameRow]:
-        """All hostnames, or those of one tenant."""
-        async with self._registry.read() as tx:
-            only = sees_only()
-            hers = None if only is None else set(await people.assigned(tx, only))
-            if slug is not None:
-                if hers is not None and slug not in hers:
-                    raise TenantNotFound(slug=slug)
-                await tenants.find(tx, slug)
-            found = await tenants.hostnames(tx, slug)
-            return found if hers is None else [row for row in found if row.slug in hers]
-
-    @verb("hostname.add", "tenants:write", Reach.TENANT)
-    async def add(self, slug: str, host: str, environment: str = "production") -> str:
-        """Let one more name lead to a tenant; returns it normalised. Raises `InvalidHost` or `HostTaken`."""
-        name = normalise_host(host)
-        domain = self._tools.config.platform.domain
-        if name == domain or name.endswith("." + domain):
-            raise InvalidHost(host=name, reason=f"names below {domain} are given by the blueprint")
-        async with self._registry.write() as tx:
-            row = await tenants.find(tx, slug)
-            found = await tenants.environments(tx, [row.id])
-            chosen = next((e for e in found if e.name == environment), None)
-            if chosen is None:
-                known = ", ".join(e.name for e in found)
-                raise ConfigError(f"'{slug}' has no environment '{environment}'.", remedy=f"It has: {known}.")
-            await tenants.add_hostnames(
-                tx, [(chosen.id, name, await tenants.custom_hostnames(tx, chosen.id))], custom=True
-            )
-            tx.changed(row.id)
-            tx.audit("hostname.add", slug, host=name, environment=environment)
-        return name
-
-    @verb("hostname.remove", "tenants:write", Reach.LIST)
-    async def remove(self, host: str) -> str:
-        """Let a name lead nowhere. Raises `UnknownHost`, or `InvalidHost` for a name the blueprint gives."""
-        name = normalise_host(host)
-        async with self._registry.write() as tx:
-            row = next((h for h in await tenants.hostnames(tx) if h.name == name), None)
-            only = sees_only()
-            if row is None or (only is not None and not await people.manages(tx, only, row.slug)):
-                raise UnknownHost(host=name)
-            if not row.custom and row.former_until is None:
-                raise InvalidHost(host=name, reason="the blueprint gives it", remedy="Rename the tenant instead.")
-            tenant = await tenants.find(tx, row.slug)
-            await tenants.remove_hostname(tx, name)
-            tx.changed(tenant.id)
-            tx.audit("hostname.remove", row.slug, host=name)
-        return name

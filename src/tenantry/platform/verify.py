@@ -110,7 +110,7 @@ class Verification:
                 "domain": self._tools.config.platform.domain,
                 "id": self._registry.identity,
             },
-            "tenantry": version("tenantry"),
+            "tenantry": (operation.result or {}).get("tenantry", version("tenantry")),
             "public_key": self.public_key,
             "operation": operation.id,
             "asked_by": operation.actor,
@@ -129,23 +129,35 @@ class Verification:
         """The public key of this platform's reports (Ed25519, RFC 8032), in hex."""
         return self._registry.vault.public_keys()[0]
 
+    @verb("verify.list", "platform:read", Reach.PLATFORM)
+    async def list(self, limit: int = 50) -> list[journal.Operation]:
+        """The newest verifications, newest first, those under way too."""
+        async with self._registry.read() as tx:
+            return await journal.latest(tx, verb=verify.Verify.name, limit=limit)
+
     @verb("verify.last", "platform:read", Reach.PLATFORM)
     async def last(self) -> journal.Operation | None:
         """The newest verification that is over."""
-        async with self._registry.read() as tx:
-            found = await journal.latest(tx, verb=verify.Verify.name, limit=20)
-        return next((operation for operation in found if not operation.state.live), None)
+        return next((operation for operation in await self.list(20) if not operation.state.live), None)
+
+    async def metrics(self) -> str:
+        """What Prometheus may know of the newest verification that went to its end, in its text format."""
+        from tenantry.platform.verify_metrics import exposition
+
+        ended = (one for one in await self.list(20) if one.state in (journal.State.DONE, journal.State.FAILED))
+        return exposition(next(ended, None))
 
     def check(self, path: Path, max_age: timedelta = MAX_AGE) -> Checked:
         """Prove that a report is genuine, unchanged and not too old.
 
+        Every byte counts: what is spelled otherwise than `written` spells it could show a reader what was never signed.
         Raises `ReportBroken`, `ReportForeign`, `ReportTampered` or `ReportOld`.
         """
-        content, signature = _read(path)
+        raw, content, signature = _read(path)
         public, vault = str(content["public_key"]), self._registry.vault
         if public not in vault.public_keys():
             raise ReportForeign(path=path, public=public[:64], own=self.public_key)
-        if not vault.verify_report(public, canonical(content), signature):
+        if raw != written(content) or not vault.verify_report(public, canonical(content), signature):
             raise ReportTampered(path=path)
         ended = datetime.fromisoformat(content["ended"])
         age = datetime.now(UTC) - ended
@@ -169,15 +181,22 @@ class Verification:
 def canonical(content: Mapping[str, Any]) -> bytes:
     """The bytes that are signed: JSON with sorted keys and no spaces, in UTF-8, without the signature itself."""
     rest = {key: value for key, value in content.items() if key != "signature"}
-    return json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return text.encode("utf-8", "surrogatepass")
 
 
-def _read(path: Path) -> tuple[dict[str, Any], str]:
-    """A report's content and its signature. Raises `ReportBroken`."""
+def written(report: Mapping[str, Any]) -> bytes:
+    """A report as a file holds it."""
+    return json.dumps(report, ensure_ascii=False, indent=2).encode("utf-8", "surrogatepass") + b"\n"
+
+
+def _read(path: Path) -> tuple[bytes, dict[str, Any], str]:
+    """A report's bytes, its content and its signature. Raises `ReportBroken`."""
     try:
         if path.stat().st_size > REPORT_BYTES:
             raise ReportBroken(path=path, reason=f"it has more than {REPORT_BYTES} bytes")
-        content = json.loads(path.read_text("utf-8"))
+        raw = path.read_bytes()
+        content = json.loads(raw.decode())
     except OSError as error:
         raise ReportBroken(path=path, reason=str(error.strerror or error)) from error
     except (ValueError, RecursionError) as error:
@@ -187,7 +206,7 @@ def _read(path: Path) -> tuple[dict[str, Any], str]:
     signature, public = content.get("signature"), content.get("public_key")
     if not isinstance(signature, str) or not isinstance(public, str) or not re.fullmatch("[0-9a-f]{64}", public):
         raise ReportBroken(path=path, reason="it carries no signature")
-    return content, signature
+    return raw, content, signature
 
 
 def _tenant(item: journal.Item) -> dict[str, Any]:

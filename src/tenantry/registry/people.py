@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, delete, func, or_, select, update
 
-from tenantry.errors import AdminNotFound
+from tenantry.refusals import AdminNotFound
 from tenantry.registry import tables
 from tenantry.registry.database import IN_LIMIT, Transaction, chunks, now, plain
 

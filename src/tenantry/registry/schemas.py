@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -9,7 +10,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select, update
 
 from tenantry.model import Status
-from tenantry.registry import servers, tables
+from tenantry.registry import servers, tables, tenants
 from tenantry.registry.database import IN_LIMIT, Transaction, chunks
 
 
@@ -96,6 +97,14 @@ async def shared_not_at(tx: Transaction, blueprint: str, resource: str, version:
 
 async def sharing(tx: Transaction, server: str, location: str, resource: str) -> tuple[str, str] | None:
     """The ids of the first tenant and environment with this resource in a shared database; None where none is left."""
+    found = await all_sharing(tx, server, location, resource, 1)
+    return found[0] if found else None
+
+
+async def all_sharing(
+    tx: Transaction, server: str, location: str, resource: str, limit: int | None = None
+) -> list[tuple[str, str]]:
+    """The ids of all tenants and environments with this resource in a shared database, the oldest first."""
     tenant, environment, part = tables.tenant, tables.environment, tables.resource
     query = (
         select(tenant.c.id, environment.c.id)
@@ -104,8 +113,8 @@ async def sharing(tx: Transaction, server: str, location: str, resource: str) ->
         .where(part.c.server == server, part.c.location == location, part.c.name == resource)
         .where(tenant.c.status.not_in([Status.CREATING.value, Status.DESTROYING.value]))
     )
-    row = await tx.first(query.order_by(tenant.c.id, environment.c.id).limit(1))
-    return None if row is None else (row[0], row[1])
+    rows = await tx.all(query.order_by(tenant.c.id, environment.c.id).limit(limit))
+    return [(row[0], row[1]) for row in rows]
 
 
 async def set_shared_version(tx: Transaction, server: str, location: str, resource: str, version: str | None) -> None:
@@ -157,6 +166,21 @@ async def versions(tx: Transaction, blueprint: str, resource: str) -> dict[str |
         .group_by(tables.resource.c.version)
     )
     return {row[0]: row[1] for row in await tx.all(query)}
+
+
+def _released_key(blueprint: str, resource: str) -> str:
+    return f"released {hashlib.sha256(f'{blueprint}.{resource}'.encode()).hexdigest()[:16]}"
+
+
+async def set_released(tx: Transaction, blueprint: str, resource: str, version: str) -> None:
+    """Keep to which version a run is bringing the fleet."""
+    await tenants.put_meta(tx, _released_key(blueprint, resource), version.encode())
+
+
+async def released(tx: Transaction, blueprint: str, resource: str) -> str | None:
+    """The version that the last run was to bring the fleet to; None where there was none."""
+    found = await tenants.get_meta(tx, _released_key(blueprint, resource))
+    return found.decode() if found is not None else None
 
 
 async def pinned_among(tx: Transaction, environment_ids: Sequence[str]) -> set[tuple[str, str]]:

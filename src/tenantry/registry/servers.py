@@ -16,7 +16,7 @@ from tenantry.registry.database import IN_LIMIT, Transaction, chunks, now, plain
 from tenantry.registry.vault import Vault
 
 CHANGED: Final = "server:"
-"""Changes of servers stand in the feed under their names behind this."""
+"""A change of a server stands in the feed under its sign, which begins so."""
 
 SHARED: Final = "shared:"
 """A change of all tenants that share a database stands in the feed under its mark, which begins so."""
@@ -61,6 +61,18 @@ async def put_shared(tx: Transaction, server: str, database: str, sealed: bytes)
     changed = await tx.execute(update(table).where(there).values(sealed=sealed))
     if not changed.rowcount:
         await tx.insert(table, [{"server": server, "database": database, "sealed": sealed, "created": now()}])
+    tx.changed(_sign(server))
+
+
+def _sign(server: str) -> str:
+    """What stands for a server, however long its name, where the id of a tenant would stand (36 characters)."""
+    return CHANGED + hashlib.sha256(server.encode()).hexdigest()[:28]
+
+
+async def forget_shared(tx: Transaction, server: str, database: str) -> None:
+    """Forget the login of a database that tenants shared; tells all processes."""
+    table = tables.shared_login
+    await tx.execute(delete(table).where((table.c.server == server) & (table.c.database == database)))
     tx.changed(CHANGED + server)
 
 
@@ -103,7 +115,7 @@ async def put(tx: Transaction, server: Server, sealed: bytes | None = None) -> N
     changed = await tx.execute(update(table).where(table.c.name == server.name).values(**columns))
     if not changed.rowcount:
         await tx.insert(table, [{"name": server.name, "created": now(), **columns}])
-    tx.changed(CHANGED + server.name)
+    tx.changed(_sign(server.name))
 
 
 async def set_state(tx: Transaction, name: str, state: ServerState) -> None:
@@ -112,14 +124,14 @@ async def set_state(tx: Transaction, name: str, state: ServerState) -> None:
     changed = await tx.execute(update(table).where(table.c.name == plain(name)).values(state=state.value))
     if not changed.rowcount:
         raise ServerUnknown(server=name, known=", ".join(await known(tx)) or "none")
-    tx.changed(CHANGED + name)
+    tx.changed(_sign(name))
 
 
 async def remove(tx: Transaction, name: str) -> None:
     """Forget a server; tells all processes."""
     await tx.execute(delete(tables.server).where(tables.server.c.name == name))
     await tx.execute(delete(tables.shared_login).where(tables.shared_login.c.server == name))
-    tx.changed(CHANGED + name)
+    tx.changed(_sign(name))
 
 
 async def load(tx: Transaction) -> dict[str, int]:

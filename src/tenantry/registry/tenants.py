@@ -13,8 +13,9 @@ from typing import Any, Final
 from sqlalchemy import Column, ColumnElement, Select, Table, Text, and_, cast, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
-from tenantry.errors import HostTaken, InvalidRequest, SlugTaken, TenantNotFound
+from tenantry.errors import HostTaken, SlugTaken, TenantNotFound
 from tenantry.model import Environment, Place, Status, Tenant
+from tenantry.refusals import InvalidRequest
 from tenantry.registry import tables
 from tenantry.registry.database import IN_LIMIT, Transaction, chunks, now, plain
 

@@ -110,8 +110,10 @@ class Vault:
 
     @staticmethod
     def verify_report(public: str, content: bytes, signature: str) -> bool:
-        """Whether a signature is that of this content by this public key; both in hex."""
+        """Whether a signature is that of this content by this public key; both in hex, of small letters alone."""
         try:
+            if bytes.fromhex(signature).hex() != signature:
+                return False
             Ed25519PublicKey.from_public_bytes(bytes.fromhex(public)).verify(bytes.fromhex(signature), content)
         except (InvalidSignature, ValueError):
             return False

@@ -13,8 +13,9 @@ import logging
 import re
 import time
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -27,14 +28,27 @@ from pydantic import BaseModel, ValidationError
 
 from tenantry.config import Frozen, ResourceSpec
 from tenantry.errors import ConfigError, MigrationInvalid, ResourceError, TenantryError, UnknownKind
-from tenantry.model import Attempt, Environment, Finding, Login, Migrated, Place, Rehearsed, Server, Usage
+from tenantry.model import (
+    Attempt,
+    Environment,
+    Exported,
+    ExportForm,
+    Finding,
+    Login,
+    Migrated,
+    Place,
+    Rehearsed,
+    Server,
+    Usage,
+)
+from tenantry.resources import schema
 from tenantry.resources.limits import DEFAULT, Limits
 from tenantry.resources.servers import Servers
 
 if TYPE_CHECKING:
     from tenantry.resources.scratch import Scratch
 
-__all__ = ["PARALLEL", "Limits", "Phase", "Resource", "Servers", "Setting", "build", "kinds"]
+__all__ = ["PARALLEL", "Limits", "Phase", "Resource", "Servers", "Setting", "build", "kinds", "options"]
 
 GROUP: Final = "tenantry.resources"
 PARALLEL: Final = 8
@@ -96,6 +110,7 @@ class Resource(ABC):
         self.options = options
         self.setting = setting
         self.location = self._location()
+        self.released: str | None = None  # the version the fleet was brought to; None where no `post` waits for it
 
     # --- life ---
 
@@ -104,7 +119,7 @@ class Resource(ABC):
         return await self._call(env, "exists", self._exists)
 
     async def create(self, env: Environment) -> None:
-        """Make it, or bring the one that is there to the newest schema; it appears whole or not at all."""
+        """Make it, or bring the one that is there up to `golden`; it appears whole or not at all."""
         await self._call(env, "create", self._create)
 
     async def check(self, env: Environment) -> list[Finding]:
@@ -114,7 +129,7 @@ class Resource(ABC):
                 return await self._call(env, "check", self._check)
         except TenantryError as error:  # a check that breaks is a finding, so that the others are still made
             return [Finding(self.name, False, error.message, error.hint)]
-        remedy = f"Restore it from a backup, or make a new one: `tenantry tenant check {env.tenant.slug} --repair`."
+        remedy = "Put it back from a backup."
         return [Finding(self.name, False, f"{self.kind} {self.locate(env)} is missing", remedy)]
 
     async def measure(self, env: Environment) -> Usage:
@@ -128,6 +143,15 @@ class Resource(ABC):
     async def load(self, env: Environment, source: Path) -> None:
         """Replace it by the copy that `dump` wrote to `source / name`; a failed load leaves what was there."""
         await self._call(env, "load", self._load, source)
+
+    async def export(self, env: Environment, into: Path, form: ExportForm) -> list[Exported]:
+        """Write its rows as of one moment to files for other programs, in the new directory `into / name`."""
+        return await self._call(env, "export", self._export, into, form)
+
+    @property
+    def can_export(self) -> bool:
+        """Whether this kind writes files for other programs."""
+        return type(self)._export is not Resource._export
 
     async def attack(self, env: Environment, other: Environment) -> list[Attempt]:
         """Try to cross from one environment into another; everything that was tried, and what came of it.
@@ -210,6 +234,18 @@ class Resource(ABC):
         """Undo `adopt`: the database stays, without the environment's login, as it was before."""
         await self._call(env, "release", self._release)
 
+    @property
+    def shared_database(self) -> str:
+        """The database that all tenants lie in, on whatever server; empty where each has one, or servers differ."""
+        return ""
+
+    async def weaknesses(self, server: Server, login: Login) -> list[Finding]:
+        """What does not keep tenants apart in the database that they share on a server, as its login finds it.
+
+        Empty where all is well, for kinds that no policies guard, and where nobody is let in to look.
+        """
+        return await asyncio.to_thread(self._weaknesses, server, login)
+
     @classmethod
     async def probe(cls, server: Server) -> list[Finding]:
         """What an administrator must know of a server: reachable, version, privileges, TLS, room; never raises.
@@ -244,9 +280,20 @@ class Resource(ABC):
 
     @property
     def newest(self) -> str | None:
-        """The version `create` makes; None without a schema."""
+        """The newest version that the blueprint declares; None without a schema."""
         versions = self.versions()
         return versions[-1] if versions else None
+
+    @property
+    def golden(self) -> str | None:
+        """The version `create` makes: the newest, but no `post` migration that the fleet has not been brought to."""
+        versions = self.versions()
+        return self.target("pre", self.released) if self.released in versions else self.newest
+
+    def further(self, version: str | None) -> str | None:
+        """`golden`, or this version where it is further: what is there is never taken back."""
+        golden, versions = self.golden, self.versions()
+        return version if version in versions and versions.index(version) > versions.index(str(golden)) else golden
 
     def posts(self) -> frozenset[str]:
         """Those of its versions that only new code bears: the ones of the phase `post`."""
@@ -299,14 +346,17 @@ class Resource(ABC):
         """How many bytes each takes up, asked in the quickest way; one that cannot be asked has its error there."""
         return await self._many([(env,) for env in envs], "weigh", self._weigh, parallel)
 
-    async def rehearse(self, env: Environment, to: str | None, room: int) -> Rehearsed:
+    async def rehearse(
+        self, env: Environment, to: str | None, room: int, others: Sequence[Environment] = ()
+    ) -> Rehearsed:
         """Migrate a scratch copy, which is gone afterwards; the environment's own is only read, as by a backup.
 
-        `room` is how many bytes the copy may come to; `scratch.need` tells a good number. A migration that fails is
-        told in the answer. Raises `NoRoom`, and `ResourceError` where no copy can be made.
+        `others` share its tables: of shared tables as many tenants' rows are copied, in this order, as there is room
+        for. `room` is how many bytes the copy may come to; `scratch.need` tells a good number. A migration that fails
+        is told in the answer. Raises `NoRoom`, and `ResourceError` where no copy can be made.
         """
         target = await asyncio.to_thread(self._target, to)
-        return await self._call(env, "rehearse", self._rehearse, target, room)
+        return await self._call(env, "rehearse", self._rehearse, target, room, others)
 
     async def shapes(
         self, envs: Sequence[Environment], parallel: int = 2
@@ -325,7 +375,7 @@ class Resource(ABC):
     # --- for all environments at once ---
 
     async def prepare(self) -> str | None:
-        """Make what every `create` builds on, such as a golden template, and return the newest version.
+        """Make what every `create` builds on, such as a golden template, and return its version, `golden`.
 
         Several processes may do so at once. Raises `MigrationInvalid`, `MigrationError` or `ConfigError`.
         """
@@ -343,8 +393,9 @@ class Resource(ABC):
         self, envs: Sequence[Environment], to: str | None = None, parallel: int = 2
     ) -> list[Migrated | TenantryError]:
         """`migrate` for a batch, in order; an environment that fails has its error in its place."""
-        target = await asyncio.to_thread(self._target, to)
-        return await self._many([(env, target) for env in envs], "migrate", self._migrate, parallel)
+        with schema.held():
+            target = await asyncio.to_thread(self._target, to)
+            return await self._many([(env, target) for env in envs], "migrate", self._migrate, parallel)
 
     async def enrol_many(
         self, users: Sequence[tuple[Environment, str, str, str]], parallel: int = 2
@@ -371,18 +422,26 @@ class Resource(ABC):
     async def _many(
         self, calls: Sequence[tuple[Any, ...]], verb: str, method: Callable[..., Answer[T]], parallel: int
     ) -> list[T | TenantryError]:
-        """One hop to a worker thread for each share of the calls; every n-th one makes a share."""
-        shares = max(1, min(parallel, PARALLEL, len(calls)))
+        """So many hands, each with one hop to a thread, take what is next until nothing is left."""
         done: list[Any] = [None] * len(calls)
-        results = await asyncio.gather(*(self._share(calls[first::shares], verb, method) for first in range(shares)))
-        for first, result in enumerate(results):
-            done[first::shares] = result
+        left = deque(enumerate(calls))  # taking from it is atomic
+        hands = max(1, min(parallel, PARALLEL, len(calls)))
+        await asyncio.gather(*(self._work_off(left, done, verb, method) for _ in range(hands)))
         return done
 
-    async def _share(self, calls: Sequence[tuple[Any, ...]], verb: str, method: Callable[..., Any]) -> list[Any]:
+    async def _work_off(
+        self, left: deque[tuple[int, tuple[Any, ...]]], done: list[Any], verb: str, method: Callable[..., Any]
+    ) -> None:
         if inspect.iscoroutinefunction(method):
-            return [await self._settled(call, verb, method) for call in calls]
-        return await asyncio.to_thread(lambda: [self._settle(call, verb, method) for call in calls])
+            for number, call in _taken(left):
+                done[number] = await self._settled(call, verb, method)
+            return
+
+        def settle() -> None:
+            for number, call in _taken(left):
+                done[number] = self._settle(call, verb, method)
+
+        await asyncio.to_thread(settle)
 
     async def _settled(self, call: tuple[Any, ...], verb: str, method: Callable[..., Any]) -> Any:
         try:
@@ -506,7 +565,7 @@ class Resource(ABC):
         """A copy for the time of a block. Kinds that have one have plain functions `_version` and `_migrate`."""
         raise self._error(env, f"a {self.kind} cannot be rehearsed")
 
-    def _rehearse(self, env: Environment, to: str | None, room: int) -> Rehearsed:
+    def _rehearse(self, env: Environment, to: str | None, room: int, others: Sequence[Environment]) -> Rehearsed:
         from tenantry.resources import scratch
 
         version: Any = self._version
@@ -542,6 +601,12 @@ class Resource(ABC):
     def _release(self, env: Environment) -> Answer[None]:
         raise self._error(env, f"a {self.kind} cannot be adopted")
 
+    def _export(self, env: Environment, into: Path, form: ExportForm) -> Answer[list[Exported]]:
+        raise self._error(env, f"a {self.kind} is not exported to files for other programs")
+
+    def _weaknesses(self, server: Server, login: Login) -> list[Finding]:
+        return []
+
     @classmethod
     def _probe(cls, server: Server) -> Answer[list[Finding]]:
         return [Finding(server.name, False, f"{cls.kind} lies on no server")]
@@ -554,6 +619,13 @@ class Resource(ABC):
 
     def _tidy(self) -> Answer[list[str]]:
         return []
+
+
+def _taken(left: deque[T]) -> Iterator[T]:
+    """What is taken from a queue that others take from, too."""
+    with suppress(IndexError):
+        while True:
+            yield left.popleft()
 
 
 def _reason(error: Exception) -> str:
@@ -571,10 +643,30 @@ def _known_kinds() -> Mapping[str, EntryPoint]:
     return MappingProxyType({point.name: point for point in entry_points(group=GROUP)})
 
 
-@cache
+class _Loaded(Mapping[str, T]):
+    """By the name of a kind something of its driver, which is loaded when it is asked for: few platforms use many."""
+
+    def __init__(self, take: Callable[[type[Resource]], T]) -> None:
+        self._take = take
+
+    def __getitem__(self, name: str) -> T:
+        return self._take(_known_kinds()[name].load())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(_known_kinds()))
+
+    def __len__(self) -> int:
+        return len(_known_kinds())
+
+
 def kinds() -> Mapping[str, type[Resource]]:
     """All resource kinds by name, Tenantry's own and those of installed packages."""
-    return MappingProxyType({name: point.load() for name, point in sorted(_known_kinds().items())})
+    return _Loaded(lambda driver: driver)
+
+
+def options() -> Mapping[str, type[BaseModel]]:
+    """The options that each kind takes."""
+    return _Loaded(lambda driver: driver.Options)
 
 
 def build(name: str, spec: ResourceSpec, setting: Setting) -> Resource:

@@ -12,9 +12,9 @@ import re
 import shlex
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Final, TypeAlias
@@ -25,9 +25,9 @@ from sqlalchemy.engine import make_url
 from tenantry import paths
 from tenantry.config import Frozen, Seconds
 from tenantry.errors import ConfigError, MigrationError, MigrationInvalid, ProcessFailed
-from tenantry.model import Environment, Login, Migrated
+from tenantry.model import Environment, Login, Migrated, Rehearsed
 from tenantry.process import Given, watch
-from tenantry.resources import Resource, history
+from tenantry.resources import Resource, history, scratch
 from tenantry.resources.schema import Migration, Schema, checksum, fingerprint
 
 FILES: Final = 10_000
@@ -54,6 +54,7 @@ class Options(Frozen):
     down: str | None = None  # brings a database back to TENANTRY_TO
     files: tuple[str, ...] = ()  # files and directories that a version is made of, beside those the command names
     timeout: Seconds = 600.0
+    rehearse: bool = False  # it goes by TENANTRY_DATABASE_… alone, so that it may be run on scratch copies
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,11 @@ class Program:
     def goes_back(self) -> bool:
         """Whether it can bring a database back."""
         return self._options.down is not None
+
+    @property
+    def goes_by_its_environment(self) -> bool:
+        """Whether it may be run on a copy: one that reads a file of its own would find the tenant's database."""
+        return self._options.rehearse
 
     # --- its version ---
 
@@ -192,6 +198,7 @@ class Program:
             "HOSTNAME": env.hostnames[0] if env.hostnames else "",
             "HOME": str(home),
             "RESOURCE": resource,
+            **({"REHEARSAL": "1"} if _is_copy(env) else {}),
             **below,
         }
 
@@ -201,7 +208,7 @@ class Program:
 
         So a program whose worker was killed is waited for, on this host, and never runs twice at a time.
         """
-        if env is None:  # whoever makes a template holds a lock on all of them
+        if env is None or _is_copy(env):  # whoever makes a template or a copy holds a lock on it already
             yield ()
             return
         with paths.directory_beneath(self._data, env.home, make=True) as above:
@@ -226,6 +233,10 @@ class Program:
                         remedy="Wait until it has ended, or end it; then run `tenantry migrate run` again.",
                     ) from error
                 time.sleep(0.05)
+
+
+def _is_copy(env: Environment) -> bool:
+    return env.home.startswith(f"{scratch.FOLDER}/")
 
 
 def _variable(name: str) -> str:
@@ -294,8 +305,26 @@ class Programmed(Resource):
 
     @property
     def can_rehearse(self) -> bool:
-        """Whether this kind can make scratch copies. A program might reach beyond one, into files for instance."""
-        return self._program is None and super().can_rehearse
+        """Whether this kind can make scratch copies, and its program, if it has one, keeps to them."""
+        return super().can_rehearse and (self._program is None or self._program.goes_by_its_environment)
+
+    def _rehearse(self, env: Environment, to: str | None, room: int, others: Sequence[Environment]) -> Rehearsed:
+        """A program is told nothing but the copy: no directory of the environment's, and no other resource of it."""
+        if self._program is None:
+            return super()._rehearse(env, to, room, others)
+        if not self.can_rehearse:
+            raise self._error(env, "its program does not say `rehearse = true`, so that it is run on no copy")
+        version: Any = self._version
+        weigh: Any = self._weigh
+        with self._copied(env, room) as copied:
+            own = tuple(one for one in copied.env.places if one.name == self.name)
+            copy = replace(copied, env=replace(copied.env, places=own))
+            before = version(copy.env)
+            steps = [(str(to), to)] if before != to else []
+            done = scratch.through(copy, before, to, steps, self._migrate)  # type: ignore[arg-type]
+            if weigh(copy.env) > room:
+                raise scratch.NoRoom(tenant=env.tenant.slug, room=room)
+            return done
 
     async def declared(self, env: Environment, version: str | None) -> Mapping[str, str]:
         """What a new one would be made of. Raises `MigrationInvalid` where only a program knows that."""

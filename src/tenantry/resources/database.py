@@ -83,12 +83,12 @@ class Database(Programmed):
         """What the golden template is made of, in 16 hex digits: schema files, seed and users' table."""
         seed = checksum(self._seed.read_text("utf-8")) if self._seed else ""
         users = USER_TABLE["sqlite"] if self.setting.users else ""
-        return fingerprint((FORMAT, self.schema().fingerprint, seed, users))
+        return fingerprint((FORMAT, self.schema().fingerprint, str(self.golden), seed, users))
 
     def _fill(self, connection: Connection) -> None:
         """Make an empty database what every new tenant gets."""
         self._add_users(connection)
-        self._bring(connection, None, self.newest)
+        self._bring(connection, None, self.golden)
         if self._seed:
             statements = split(self._seed.read_text("utf-8"), self._seed.name)
             migrator.execute(connection, statements, self._seed.name)
@@ -101,7 +101,7 @@ class Database(Programmed):
         """Bring a database that was there already to what a new one would be, its data kept."""
         with self._open(env) as connection:
             self._add_users(connection)
-            self._bring(connection, env, self.newest)
+            self._bring(connection, env, self.further(migrator.version(connection, self.schema())))
 
     def _version(self, env: Environment) -> str | None:
         with self._open(env) as connection:
@@ -203,8 +203,8 @@ class Database(Programmed):
         return Finding(self.name, False, what, "Run `tenantry migrate run`.")
 
     def _drift(self, connection: Connection) -> list[Finding]:
-        """What differs from the golden template, by name."""
-        with self._open_template() as template:
+        """What differs from a new one at the newest version, by name."""
+        with self._open_template() if self.golden == self.newest else self._made_at(self.newest) as template:
             declared = shape(template)
         remedy = "`tenantry migrate drift --sql` shows what undoes it; or write it as a migration."
         found = differences(declared, shape(connection))
@@ -229,7 +229,7 @@ class Database(Programmed):
 def shape(connection: Connection) -> dict[str, str]:
     """Every table, index, view and trigger with its SQL; what SQLite and migration records need is left out."""
     rows = connection.execute("SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'")
-    return {f"{kind} {name}": sql for kind, name, sql in rows if name not in history.BOOKKEEPING}
+    return {f"{kind} {name}": sql for kind, name, sql in rows if kind != "table" or name not in history.BOOKKEEPING}
 
 
 def count(connection: Connection) -> int:

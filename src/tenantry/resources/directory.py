@@ -48,7 +48,14 @@ class Directory(Filed):
     def _check(self, env: Environment) -> list[Finding]:
         status, path = self.status(env), self.path(env)
         if status is None or not stat.S_ISDIR(status.st_mode):
-            return [Finding(self.name, False, f"{self.location} is no directory", f"Move {path} away, then repair.")]
+            return [
+                Finding(
+                    self.name,
+                    False,
+                    f"{self.location} is no directory",
+                    f"Move {path} away, and put the directory back.",
+                )
+            ]
         wide = self._permissions(env, PERMISSIONS)
         faults = [*([wide] if wide else []), *self._links(env)]
         return faults or [Finding(self.name, True, f"directory {self.location}")]

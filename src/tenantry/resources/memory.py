@@ -73,7 +73,7 @@ class Memory(database.Database):
 
     def _prepare(self) -> str | None:
         self._template()
-        return self.newest
+        return self.golden
 
     def _tidy(self) -> list[str]:
         with self._lock:

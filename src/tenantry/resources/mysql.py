@@ -18,7 +18,7 @@ from typing import Annotated, Any, ClassVar, Final
 from pydantic import AfterValidator, BaseModel
 
 from tenantry import paths
-from tenantry.errors import ConfigError, NameTaken, ServerUnavailable, TenantryError
+from tenantry.errors import ConfigError, LoginRefused, NameTaken, ServerUnavailable, TenantryError
 from tenantry.model import Attempt, Environment, Finding, Login, Migrated, Place, Server, ServerState, Usage, new_id
 from tenantry.resources import (
     Setting,
@@ -53,7 +53,7 @@ from tenantry.resources.mysql_server import (
     quote_grant,
 )
 from tenantry.resources.schema import fingerprint
-from tenantry.resources.scratch import Scratch
+from tenantry.resources.scratch import Scratch, clear, folder
 from tenantry.resources.servers import PASSWORD_BYTES
 from tenantry.resources.shapes import differences
 
@@ -174,7 +174,8 @@ class Mysql(server_database.ServerDatabase):
             connection = connect(server, login, name, multi=multi)
         except Refused as error:
             if error.number in BAD_LOGIN:
-                raise self._error(env, f"the server '{server.name}' refuses its login '{login.user}'") from error
+                told = {"kind": self.kind, "resource": self.name, "tenant": env.tenant.slug, "server": server.name}
+                raise LoginRefused(**told, why=f" '{login.user}'") from error
             if error.number in FORBIDDEN | {NO_DATABASE}:
                 reason = f"there is no database '{name}' for '{login.user}' on the server '{server.name}'"
                 raise self._error(env, reason) from error
@@ -245,7 +246,7 @@ class Mysql(server_database.ServerDatabase):
 
     def _prepare(self) -> str | None:
         """Make the golden script on every server that answers."""
-        newest, unreachable = self.newest, []
+        golden, unreachable = self.golden, []
         servers = [one for one in self._servers() if one.state is ServerState.OPEN]
         for server in servers:
             try:
@@ -255,7 +256,7 @@ class Mysql(server_database.ServerDatabase):
                 unreachable.append(error)
         if unreachable and len(unreachable) == len(servers):
             raise unreachable[0]
-        return newest
+        return golden
 
     def _tidy(self) -> list[str]:
         removed = []
@@ -265,7 +266,7 @@ class Mysql(server_database.ServerDatabase):
                     if admin.ask("SELECT IS_FREE_LOCK(%s)", name) == [("1",)]:
                         self._remove(admin, name)
                         removed.append(f"{server.name}/{name}")
-        return removed
+        return [*removed, *clear(self.setting.data)]
 
     def _servers(self) -> list[Server]:
         return [one for one in self.setting.servers.of(self.server_kind) if one.admin]
@@ -411,7 +412,7 @@ class Mysql(server_database.ServerDatabase):
         with self._adoptable(env) as (admin, _, inner):
             self._confirm(inner, version)
             found = mysql_script.shape(mysql_script.items(inner, self.locate(env)))
-            declared = self._golden(admin).shape if version == self.newest else self._shape_at(admin, version)
+            declared = self._golden(admin).shape if version == self.golden else self._shape_at(admin, version)
         users = {name: text for name, text in declared.items() if "tenantry_user" in name}
         told = differences(declared, users | found)
         remedy = "Put it right before, or take it as it is and write the difference as a migration."
@@ -500,11 +501,15 @@ class Mysql(server_database.ServerDatabase):
     @contextmanager
     def _copied(self, env: Environment, room: int) -> Iterator[Scratch]:
         server = self.server(env)
-        with self._admin(server) as admin, self._scratch(admin, multi=True) as (name, connection):
+        with (
+            folder(self.setting.data) as home,
+            self._admin(server) as admin,
+            self._scratch(admin, multi=True) as (name, connection),
+        ):
             place = Place(self.name, self.kind, name, None, server.name)
             others = (one for one in env.places if one.name != self.name)
             login = Login(name, connection.password.decode())
-            copy = replace(env, places=(*others, place), logins={**env.logins, self.name: login})
+            copy = replace(env, home=home, places=(*others, place), logins={**env.logins, self.name: login})
             start, size = time.perf_counter(), mysql_scratch.size(admin, self.locate(env))
             with self._open(env) as source:
                 mysql_scratch.fill(connection, source, self.locate(env))
@@ -520,7 +525,7 @@ class Mysql(server_database.ServerDatabase):
 
     def _declared_shape(self, env: Environment, version: str | None) -> Mapping[str, str]:
         with self._admin(self.server(env)) as admin:
-            return self._golden(admin).shape if version == self.newest else self._shape_at(admin, version)
+            return self._golden(admin).shape if version == self.golden else self._shape_at(admin, version)
 
     def _mend(self, env: Environment, version: str | None) -> tuple[str, ...]:
         with self._admin(self.server(env)) as admin, self._scratch(admin) as (name, golden):
@@ -549,9 +554,7 @@ class Mysql(server_database.ServerDatabase):
 
     def _differences(self, env: Environment, connection: Connection) -> list[str]:
         found = mysql_script.shape(mysql_script.items(connection, self.locate(env)))
-        with self._admin(self.server(env)) as admin:
-            declared = self._golden(admin).shape
-        return differences(declared, found)
+        return differences(self._declared_shape(env, self.newest), found)
 
     def _attack(self, env: Environment, other: Environment) -> list[Attempt]:
         own, theirs, login = self.locate(env), self.locate(other), self._login(env)

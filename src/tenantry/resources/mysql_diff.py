@@ -42,7 +42,7 @@ def statements(golden: Sequence[Item], found: Sequence[Item]) -> tuple[str, ...]
 
 
 def _named(items: Iterable[Item]) -> dict[str, Item]:
-    return {f"{item.kind} {item.name}": item for item in items if item.name not in BOOKKEEPING}
+    return {f"{item.kind} {item.name}": item for item in items if item.kind != "table" or item.name not in BOOKKEEPING}
 
 
 def _word(item: Item) -> str:

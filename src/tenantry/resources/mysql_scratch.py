@@ -93,12 +93,19 @@ class Watch:
             self._weigh(seen)
 
     def _weigh(self, seen: Seen) -> None:
-        if size(self._admin, self._database) > self._room:
+        if self._size() > self._room:
             seen.outgrown = True
-            query = "SELECT id FROM information_schema.processlist WHERE user = %s"
-            for (number,) in self._admin.ask(query, self._database):
+            for number in self._sessions():
                 with suppress(Refused):  # it ended by itself
-                    self._admin.ask(f"KILL CONNECTION {int(number)}")
+                    self._admin.ask(f"KILL CONNECTION {number}")
+
+    def _size(self) -> int:
+        return size(self._admin, self._database)
+
+    def _sessions(self) -> list[int]:
+        """The sessions that migrate."""
+        query = "SELECT id FROM information_schema.processlist WHERE user = %s"
+        return [int(number) for (number,) in self._admin.ask(query, self._database)]
 
 
 def _table_of(difference: str) -> str:

@@ -317,11 +317,21 @@ def outdated(connection: Connection) -> Finding | None:
     return Finding(connection.server.name, False, what, "Upgrade the server.")
 
 
-def probe(server: Server) -> list[Finding]:
-    """Whether a server is fit for tenants: reachable, new enough, encrypted, its administrator able, roomy enough."""
+ON_TABLES: Final = tuple(
+    "SELECT,INSERT,UPDATE,DELETE,CREATE,DROP,ALTER,INDEX,REFERENCES,CREATE VIEW,SHOW VIEW,TRIGGER".split(",")
+)
+"""What migrations need in a database that is there already."""
+
+
+def probe(server: Server, *, databases: bool = True) -> list[Finding]:
+    """Whether a server is fit for tenants: reachable, new enough, encrypted, its administrator able, roomy enough.
+
+    Without `databases` its login makes none, and no users: it makes tables in the database of its address.
+    """
     try:
         with contextlib.closing(connect(server, administrator(server))) as connection:
-            return [_version(connection), _encryption(connection), *_privileges(connection), *_room(connection)]
+            able = _privileges(connection) if databases else [_tables(connection)]
+            return [_version(connection), _encryption(connection), *able, *_room(connection)]
     except Refused as error:
         remedy = f"Correct the address of the server '{server.name}'."
         return [Finding(server.name, False, f"it refuses its administrator: {error}", remedy)]
@@ -370,6 +380,23 @@ def _privileges(connection: Connection) -> list[Finding]:
     ((user,),) = connection.ask("SELECT CURRENT_USER()")
     account = "'{}'@'{}'".format(*str(user).rpartition("@")[::2])
     return [Finding(name, False, f"its administrator lacks {one}", _granting(one, account)) for one in lacking]
+
+
+def _tables(connection: Connection) -> Finding:
+    """Whether a login may make, change and use tables in the database that its address names."""
+    name, database = connection.server.name, urlsplit(connection.server.address).path.strip("/")
+    places = {"*.*", f"{quote(database)}.*", f"{quote(database.replace('_', chr(92) + '_'))}.*"}
+    may: set[str] = set()
+    for grant, *_ in connection.ask("SHOW GRANTS"):
+        head, _, rest = str(grant).removeprefix("GRANT ").partition(" ON ")
+        may |= set(head.split(", ")) if rest.partition(" TO ")[0] in places else set()
+    lacking = [] if "ALL PRIVILEGES" in may else [one for one in ON_TABLES if one not in may]
+    if not lacking:
+        return Finding(name, True, f"its login may make tables in {database or 'its databases'}")
+    ((user,),) = connection.ask("SELECT CURRENT_USER()")
+    account = "'{}'@'{}'".format(*str(user).rpartition("@")[::2])
+    remedy = f"Run GRANT {', '.join(lacking)} ON {quote(database)}.* TO {account};"
+    return Finding(name, False, f"its login lacks {', '.join(lacking)} on {database or 'any database'}", remedy)
 
 
 def _granting(privilege: str, account: str) -> str:

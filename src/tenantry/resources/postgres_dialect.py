@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     import sqlalchemy
 
 _ENTER: Final = sql.SQL("INSERT INTO {record} (version, name, checksum) VALUES ({}, {}, {})")
-_TIMED: Final = sql.SQL(
-    "UPDATE {record} SET seconds = extract(epoch FROM clock_timestamp() - now()) WHERE version = {}"
-)
 _LEAVE: Final = sql.SQL("DELETE FROM {record} WHERE version = {}")
 _RECORDS: Final = sql.SQL("SELECT version, checksum FROM {record} WHERE done IS NULL OR back ORDER BY version")
 _UNFINISHED: Final = sql.SQL("SELECT version, done, prefix, begun, back FROM {record} WHERE done IS NOT NULL")
@@ -59,6 +56,13 @@ class Postgres(Dialect):
     def proof(self, connection: Connection) -> Sequence[str]:
         """Statements at the end of a migration's transaction, which fail where it did what it may not."""
         return ()
+
+    def once(self, connection: Connection, version: str, statement: str, mark: sql.Composed) -> None:
+        """Run a statement of a migration without a transaction around it, and mark it as done, both or neither."""
+        with connection.transaction():
+            for part in (statement, *self.proof(connection)):
+                connection.execute(part.encode())
+            connection.execute(mark)
 
     def unfinished(self, connection: Connection) -> Unfinished | None:
         return next((Unfinished(*row) for row in _rows(connection, _UNFINISHED.format(record=self.record))), None)
@@ -110,7 +114,7 @@ class Postgres(Dialect):
 
         if up:
             before = (said(RECORD), said(_ENTER, version, name, checksum))
-            return before, (*self.proof(connection), said(_TIMED, version))
+            return before, self.proof(connection)
         return (), (*self.proof(connection), said(_LEAVE, version))
 
     @contextmanager

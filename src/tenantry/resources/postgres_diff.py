@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from psycopg import sql
 from psycopg.rows import dict_row
 
 from tenantry.resources.postgres_dialect import Connection
-from tenantry.resources.postgres_shape import NAME, OURS, shape
+from tenantry.resources.postgres_shape import NAME, OURS, beginnings, qualified, shape
 
 Row = Mapping[str, Any]
 _IDENT: Final = "format('%I.%I', n.nspname, {})"
@@ -108,13 +110,16 @@ _QUERIES: Final = {
 
 
 class Catalog:
-    """What a database is made of, each thing by the name that its shape has for it."""
+    """What a database is made of, each thing by the name that its shape has for it.
 
-    def __init__(self, connection: Connection) -> None:
-        with connection.transaction():
-            connection.execute("SET LOCAL search_path TO ''")
-            self._kinds = {kind: _read(connection, *query) for kind, query in _QUERIES.items()}
-        self.shape = shape(connection)
+    With a beginning only what is named so, told as if it were `named` instead.
+    """
+
+    def __init__(self, connection: Connection, beginning: str = "", named: str = "") -> None:
+        told = partial(_told, beginning, beginnings(beginning, named)) if beginning else dict
+        with qualified(connection):
+            self._kinds = {kind: told(_read(connection, *query)) for kind, query in _QUERIES.items()}
+        self.shape = shape(connection, beginning, named)
         self._owners = {table["oid"]: key for key, table in self.tables.items()}
 
     def __getattr__(self, kind: str) -> dict[str, Row]:
@@ -134,13 +139,28 @@ def _read(connection: Connection, text: str, column: str, oid: str, catalog: str
     return {row["key"].replace("public.", ""): row for row in rows}
 
 
-def statements(golden: Connection, found: Connection) -> tuple[str, ...]:
+def _told(beginning: str, renamed: Callable[[str], str], rows: Mapping[str, Row]) -> dict[str, Row]:
+    """Those of them whose names begin so, by other names."""
+    own = re.compile(rf'[ ."]{re.escape(beginning)}')
+    return {renamed(key): _renamed(row, renamed) for key, row in rows.items() if own.search(key)}
+
+
+def _renamed(value: Any, renamed: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return renamed(value)
+    if isinstance(value, list):
+        return [_renamed(one, renamed) for one in value]
+    return {key: _renamed(one, renamed) for key, one in value.items()} if isinstance(value, dict) else value
+
+
+def statements(golden: Connection | Catalog, found: Connection | Catalog) -> tuple[str, ...]:
     """What to run in `found`, in this order, so that it is made of what `golden` is made of.
 
     What cannot be said in a statement ends the list as comments that begin with "-- by hand". Statements that lose
     data have a comment before them that says so.
     """
-    return tuple(_Difference(Catalog(golden), Catalog(found)).statements())
+    then, now = (one if isinstance(one, Catalog) else Catalog(one) for one in (golden, found))
+    return tuple(_Difference(then, now).statements())
 
 
 @dataclass(slots=True)

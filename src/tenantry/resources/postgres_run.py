@@ -20,7 +20,6 @@ CREATE TABLE IF NOT EXISTS {record} (
   name text NOT NULL,
   checksum text NOT NULL,
   applied timestamptz NOT NULL DEFAULT now(),
-  seconds double precision NOT NULL DEFAULT 0,
   done integer,
   prefix text,
   begun boolean NOT NULL DEFAULT false,
@@ -29,8 +28,8 @@ CREATE TABLE IF NOT EXISTS {record} (
 """`done` is NULL for a migration that is whole; what the others mean is told in `postgres_steps`."""
 
 
-WATCHFUL: Final = "WHERE version() ~ 'linux'"
-"""Where a server can see while a statement runs that its client died: that lets go of a killed migration's locks."""
+_watchful: Final[dict[tuple[str, int], bool]] = {}
+"""By host and port, whether a server can see while a statement runs that its client died."""
 
 
 class Connection(psycopg.Connection[tuple[Any, ...]]):
@@ -68,8 +67,16 @@ def limiting(connection: Connection, scope: str = "") -> list[str]:
         return []
     given = {"lock_timeout": limits.lock, "statement_timeout": limits.statement}
     words = [f"SET {scope}{name} = {min(round(1000 * seconds), 2**31 - 1) or 1}" for name, seconds in given.items()]
-    local = "true" if scope else "false"
-    return [*words, f"SELECT set_config('client_connection_check_interval', '1s', {local}) {WATCHFUL}"]
+    if _can_watch(connection):  # that lets go of a killed migration's locks
+        words.append(f"SET {scope}client_connection_check_interval = '1s'")
+    return words
+
+
+def _can_watch(connection: Connection) -> bool:
+    where = (connection.info.host, connection.info.port)
+    if where not in _watchful:
+        (_watchful[where],) = connection.execute("SELECT version() ~ 'linux'").fetchone() or (False,)
+    return _watchful[where]
 
 
 @contextmanager

@@ -47,18 +47,17 @@ _WORDS: Final = {
     mode: "".join(f" {c}" if c.isupper() else c for c in mode.removesuffix("Lock")).strip().upper() for mode, _ in MODES
 }
 
-_NOTES: Final = """
-CREATE SCHEMA tenantry_rehearsal;
-CREATE FUNCTION tenantry_rehearsal.note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-  PERFORM pg_catalog.pg_notify('tenantry_rehearsal', pg_catalog.concat_ws(' ', relation, mode,
+_NOTES: Final = sql.SQL("""
+CREATE FUNCTION {note}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+  PERFORM pg_catalog.pg_notify({channel}, pg_catalog.concat_ws(' ', relation, mode,
     extract(epoch FROM now()), extract(epoch FROM clock_timestamp())))
   FROM pg_catalog.pg_locks WHERE pid = pg_catalog.pg_backend_pid() AND relation IS NOT NULL AND granted;
   RETURN NULL;
 END $$;
-LISTEN tenantry_rehearsal"""
-_NOTE: Final = """
-CREATE CONSTRAINT TRIGGER tenantry_rehearsal AFTER INSERT OR UPDATE OR DELETE ON public.{}
-DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION tenantry_rehearsal.note()"""
+LISTEN {listened}""")
+_NOTE: Final = sql.SQL("""
+CREATE CONSTRAINT TRIGGER tenantry_rehearsal AFTER INSERT OR UPDATE OR DELETE ON {table}
+DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION {note}()""")
 """As a migration's transaction commits, what it holds is told: nothing is missed, however short it was."""
 
 _TABLES: Final = """
@@ -67,7 +66,7 @@ SELECT c.oid::bigint, CASE n.nspname WHEN 'public' THEN '' ELSE n.nspname || '.'
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname !~ '^pg_'
   AND n.nspname NOT IN ('information_schema', 'tenantry_rehearsal')"""
-_LOOK: Final = """
+LOOK: Final = """
 SELECT extract(epoch FROM clock_timestamp())::float8, ARRAY(
   SELECT l.relation::text || ' ' || l.mode FROM pg_locks l JOIN pg_stat_activity a USING (pid)
   WHERE a.datname = current_database() AND a.backend_type = 'client backend' AND pid <> pg_backend_pid()
@@ -132,6 +131,12 @@ def tidy(connection: Admin, prefix: str) -> list[str]:
     return removed
 
 
+def size(connection: Connection) -> int:
+    """The bytes of a connection's database."""
+    (found,) = connection.execute("SELECT pg_database_size(current_database())").fetchone() or (0,)
+    return int(found)
+
+
 # --- looking on ---------------------------------------------------------------------------------------------------
 
 
@@ -172,12 +177,23 @@ class Watch:
     def begin(self, record: sql.Composable | None) -> None:
         """Make the database tell the locks that a migration holds as its record is committed to this table."""
         connection = self._connection
-        connection.execute(_NOTES)
+        connection.execute("CREATE SCHEMA tenantry_rehearsal")
         if record is not None:
             connection.execute(RECORD.format(record=record))
         query = "SELECT relname FROM pg_class WHERE relname = ANY (%s) AND relnamespace = 'public'::regnamespace"
-        for (name,) in connection.execute(query, (list(BOOKKEEPING),)).fetchall():
-            connection.execute(sql.SQL(_NOTE).format(sql.Identifier(name)))
+        found = connection.execute(query, (list(BOOKKEEPING),)).fetchall()
+        self._tell(
+            "tenantry_rehearsal",
+            sql.Identifier("tenantry_rehearsal", "note"),
+            [sql.Identifier("public", name) for (name,) in found],
+        )
+
+    def _tell(self, channel: str, note: sql.Identifier, tables: Sequence[sql.Identifier]) -> None:
+        """Make a function that tells the locks, and have it called as rows of these tables are committed."""
+        names = {"note": note, "channel": sql.Literal(channel), "listened": sql.Identifier(channel)}
+        self._connection.execute(_NOTES.format(**names))
+        for table in tables:
+            self._connection.execute(_NOTE.format(table=table, note=note))
 
     @contextmanager
     def over(self) -> Iterator[Seen]:
@@ -204,7 +220,7 @@ class Watch:
         return {oid: (name, file) for oid, name, file in rows if name not in BOOKKEEPING}
 
     def _look(self) -> tuple[float, list[str]]:
-        row = self._connection.execute(_LOOK).fetchone()
+        row = self._connection.execute(LOOK).fetchone()
         assert row is not None
         return row[0], row[1]
 
@@ -219,10 +235,16 @@ class Watch:
             self._weigh(looks)
 
     def _weigh(self, looks: _Looks) -> None:
-        (size,) = self._connection.execute("SELECT pg_database_size(current_database())").fetchone() or (0,)
-        if size > self._room:
+        if self._size() > self._room:
             looks.outgrown = True
-            self._connection.execute(_END)
+            self._end()
+
+    def _size(self) -> int:
+        return size(self._connection)
+
+    def _end(self) -> None:
+        """End the sessions that migrate."""
+        self._connection.execute(_END)
 
     def _locks(self, looks: _Looks, tables: dict[int, str]) -> tuple[Held, ...]:
         """The strongest lock on each table that was there before, and how long it was held at most."""

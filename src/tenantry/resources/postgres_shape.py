@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Final
 
 from psycopg import sql
@@ -94,32 +97,52 @@ _QUERY: Final = _query()
 """All in one: names unqualified for the schema `public`, definitions qualified in full."""
 
 
-def shape(connection: Connection) -> dict[str, str]:
+def shape(connection: Connection, beginning: str = "", named: str = "") -> dict[str, str]:
     """Each table, index, constraint, view, function and so on by its name, with a short hash of its definition.
 
-    Columns count by name: their order may differ after a way back down.
+    Columns count by name: their order may differ after a way back down. With a beginning only what is named so, told
+    as if it were `named` instead.
     """
-    found = definitions(connection)
+    found = definitions(connection, beginning)
+    if beginning:
+        bare, other = beginnings(beginning, ""), beginnings(beginning, named)
+        return {
+            other(name).replace("public.", ""): _hash(other(t)) for name, t in found if not is_bookkeeping(bare(name))
+        }
     return {name.replace("public.", ""): _hash(text) for name, text in found if not is_bookkeeping(name)}
+
+
+def beginnings(old: str, new: str) -> Callable[[str], str]:
+    """What lets all names in a text that have one beginning have another one."""
+    return partial(re.compile(rf"(?<![\w$]){re.escape(old)}").sub, new)
 
 
 def definitions(connection: Connection, beginning: str = "") -> list[tuple[str, str]]:
     """The whole of it: each name and definition, in which all is qualified in full; of things whose names begin so."""
     query = sql.SQL("SELECT name, text FROM ({}) AS found (name, text) WHERE name ~ {}")
-    with connection.transaction():
-        connection.execute("SET LOCAL search_path TO ''")
+    with qualified(connection):
         rows = connection.execute(query.format(sql.SQL(_QUERY), sql.Literal(f'[ ."]{beginning}'))).fetchall()
     return [(str(name), str(text or "")) for name, text in rows]
 
 
+@contextmanager
+def qualified(connection: Connection) -> Iterator[None]:
+    """Have the server tell all names in full."""
+    with connection.transaction():
+        connection.execute("SET LOCAL search_path TO ''")
+        yield
+        connection.execute("SET LOCAL search_path TO DEFAULT")  # it holds as long as a transaction around this one
+
+
 def is_bookkeeping(name: str) -> bool:
-    """Whether something is part of the records of migrations."""
-    return bool(BOOKKEEPING & set(_words(name)))
+    """Whether something is a table of the records of migrations, or a part of one; a name alone hides nothing."""
+    kind, _, rest = name.partition(" ")
+    table = rest.removeprefix("public.")
+    return (table if kind == "table" else table.partition(" ")[0] if kind in _PARTS else "") in BOOKKEEPING
 
 
-def _words(name: str) -> list[str]:
-    return [word.removeprefix("public.").removesuffix("_pkey") for word in name.split(" ")]
-
+_PARTS: Final = ("constraint", "trigger", "policy")
+"""What stands under its table's name."""
 
 _CASTS: Final = re.compile(r"::(?:character varying|character|bpchar|text)(?:\(\d+\))?(?:\[\])*|[()\s]")
 

@@ -52,8 +52,7 @@ _BACK: Final = sql.SQL("UPDATE {record} SET done = 0, prefix = {}, back = true W
 _BEGUN: Final = sql.SQL("UPDATE {record} SET begun = true WHERE version = {}")
 _MARK: Final = sql.SQL("UPDATE {record} SET done = {}, prefix = {}, begun = false WHERE version = {}")
 _WHOLE: Final = sql.SQL(
-    "UPDATE {record} SET done = NULL, prefix = NULL, begun = false, applied = now(), checksum = {}, seconds = {} "
-    "WHERE version = {}"
+    "UPDATE {record} SET done = NULL, prefix = NULL, begun = false, applied = now(), checksum = {} WHERE version = {}"
 )
 _GONE: Final = sql.SQL("DELETE FROM {record} WHERE version = {}")
 
@@ -94,7 +93,7 @@ class Steps:
         return self.up is any(name == self.migration.version for name, _ in self.dialect.records(self.connection))
 
     def _all(self) -> None:
-        start, version = time.perf_counter(), self.migration.version
+        version = self.migration.version
         found = stepwise.resume(self.migration, self.body, self.dialect.unfinished(self.connection), self.up)
         if found is None:
             self._begin()
@@ -108,15 +107,12 @@ class Steps:
                 raise stepwise.stopped(
                     self.migration, number, len(self.body), postgres_run.told(error), shown
                 ) from error
-        self._finish(time.perf_counter() - start)
+        self._finish()
 
     def _one(self, statement: str, mark: sql.Composed, *, again: bool) -> None:
         """Run one statement and mark it as done."""
         if not _stands_alone(statement):
-            with self.connection.transaction():
-                for part in (statement, *self.dialect.proof(self.connection)):
-                    self.connection.execute(part.encode())
-                self.connection.execute(mark)
+            self.dialect.once(self.connection, self.migration.version, statement, mark)
             return
         self._execute(_BEGUN, self.migration.version)
         _drop_invalid(self.connection, statement)
@@ -134,10 +130,10 @@ class Steps:
         else:
             self._execute(_BACK, nothing, one.version)
 
-    def _finish(self, seconds: float) -> None:
+    def _finish(self) -> None:
         """Record that it is whole, or gone. Its later statements may have been corrected since it began."""
         if self.up:
-            self._execute(_WHOLE, self.migration.checksum, seconds, self.migration.version)
+            self._execute(_WHOLE, self.migration.checksum, self.migration.version)
         else:
             self._execute(_GONE, self.migration.version)
 

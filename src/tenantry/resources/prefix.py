@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import copy
 import secrets
+import time
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
@@ -20,8 +21,17 @@ from sqlalchemy.engine import make_url
 from tenantry.config import Frozen, ResourceSpec
 from tenantry.credentials import USER_TABLE
 from tenantry.errors import ConfigError, NameTaken, ServerUnavailable, ServerUnfit
-from tenantry.model import Attempt, Environment, Finding, Login, Migrated, Server, Usage, facts_of
-from tenantry.resources import Resource, Setting, canary, limits, prefix_copy, server_database
+from tenantry.model import Attempt, Environment, Finding, Login, Migrated, Rehearsed, Server, Usage, facts_of
+from tenantry.resources import (
+    Resource,
+    Setting,
+    canary,
+    limits,
+    prefix_copy,
+    scratch,
+    server_database,
+    server_migrator,
+)
 from tenantry.resources.prefix_book import Book, Entry, State
 from tenantry.resources.prefix_names import ENDING, PLACEHOLDER, PREFIX_LIMIT, check_pattern, prefixes
 from tenantry.resources.schema import EMPTY, Schema, read
@@ -41,6 +51,11 @@ FORMS: Final = {
     "mysql": ("tenantry.resources.prefix_mysql", "MysqlPrefix"),
 }
 """Where the form of the kind for each kind of server is."""
+
+BY_HAND: Final = "-- by hand:"
+
+Part = tuple[Any, str]
+"""A connection, and a prefix that is seen by it."""
 
 T = TypeVar("T")
 
@@ -208,7 +223,8 @@ class Prefix(server_database.ServerDatabase):
         with self._part(env) as (connection, entry):
             prefix = self._parts(env)[1]
             if entry is not None and entry.state is State.READY and self._objects(connection, prefix):
-                self._at(prefix)._fill_to(connection, self.newest)
+                one = self._at(prefix)
+                one._fill_to(connection, self.further(one._read_version(connection)))
                 return
             self._claim(connection, env, entry)
             self._at(prefix)._fill(connection)
@@ -238,7 +254,7 @@ class Prefix(server_database.ServerDatabase):
         """Read all files once, so that one that names something without the prefix is told before anything is made."""
         if self._seed:
             self.dialect.split(self._seed.read_text("utf-8"), self._seed.name)
-        return self.newest
+        return self.golden
 
     def _tidy(self) -> list[str]:
         removed: list[str] = []
@@ -294,19 +310,73 @@ class Prefix(server_database.ServerDatabase):
             return self._expected(env, connection, version)
 
     def _mend(self, env: Environment, version: str | None) -> tuple[str, ...]:
-        raise self._error(env, "no statements are written for tables with a prefix; the names tell what differs")
+        """In the names of the environment's own tables."""
+        database, prefix = self._parts(env)
+        with self._open(env) as connection, self._scratch(connection, database, len(prefix)) as golden:
+            self._at(golden)._fill_to(connection, version)
+            return self._way((connection, golden), (connection, prefix))
 
     def _expected(self, env: Environment, connection: Any, version: str | None) -> Mapping[str, str]:
         """What a new tenant's tables are, made once in a process under a prefix that is gone again."""
         database, prefix = self._parts(env)
         key = (self.server(env).name, database, self.fingerprint(), version, len(prefix))
         if key not in self._shapes:
-            with self._scratch(connection, database, len(prefix)) as scratch:
-                self._at(scratch)._fill_to(connection, version)
+            with self._scratch(connection, database, len(prefix)) as golden:
+                self._at(golden)._fill_to(connection, version)
                 while len(self._shapes) >= SHAPES:
                     self._shapes.pop(next(iter(self._shapes)))
-                self._shapes[key] = self._look(connection, scratch)
+                self._shapes[key] = self._look(connection, golden)
         return self._shapes[key]
+
+    # --- rehearsals ---
+
+    @property
+    def can_rehearse(self) -> bool:
+        """It can: beside the tenants' tables, under a prefix that is gone again."""
+        return True
+
+    def _weigh(self, env: Environment) -> int:
+        with self._open(env) as connection:
+            return self._taken(connection, self._parts(env)[1])
+
+    def _rehearse(self, env: Environment, to: str | None, room: int, others: Sequence[Environment]) -> Rehearsed:
+        start, (database, prefix), server = time.perf_counter(), self._parts(env), self._known_admin(self.server(env))
+        with (
+            self._connect(server, database) as connection,
+            self._scratch(connection, database, len(prefix)) as copied,
+            self._connect(server, database) as inner,
+            self._connect(server, database) as beside,
+        ):
+            with self._open(env) as source, self._snapshot(source):
+                before = self._copy(env, (source, prefix), (connection, copied))
+            work, size = self._at(copied), self._taken(connection, copied)
+            with self._watching(beside, inner, copied, room) as watch:
+                copy = scratch.Scratch(env, size, time.perf_counter() - start, room, watch)
+                steps = scratch.path(self.versions(), before, to)
+                return scratch.through(copy, before, to, steps, lambda _, version: work._run_to(inner, version))
+
+    def _run_to(self, connection: Any, version: str | None) -> Migrated:
+        return server_migrator.migrate(self.dialect, connection, self.schema(), version, self._limits)
+
+    def _copy(self, env: Environment, source: Part, target: Part) -> str | None:
+        """Make the tables of one prefix what those of another one are now, with their rows; their version."""
+        (there, prefix), (here, copied) = source, target
+        version, stopped = self._at(prefix)._read_version(there), self._at(prefix).dialect.unfinished(there)
+        if stopped is not None:  # what of it ran is kept by the names in it
+            raise self._error(env, f"no copy can go on where it is: {stopped.what}")
+        self._at(copied)._fill_to(here, version)
+        for statement in self._way(source, target):
+            if statement.startswith(BY_HAND):
+                raise self._error(env, f"its tables cannot be copied: {statement.removeprefix(BY_HAND).strip()}")
+            self._run(here, statement)
+        with self._filling(here, copied):
+            for table, columns in self._tables(there, prefix).items():
+                lines = self._write_rows(there, f"{prefix}{table}", columns)
+                self._read_rows(here, f"{copied}{table}", columns, lines)
+            self._set_counters(here, copied, self._counters(there, prefix))
+        return version
+
+    # --- how much there is ---
 
     def _measure(self, env: Environment) -> Usage:
         with self._open(env) as connection:
@@ -344,8 +414,6 @@ class Prefix(server_database.ServerDatabase):
             prefix_copy.write(self, connection, prefix, version, into)
 
     def _read_version(self, connection: Any) -> str | None:
-        from tenantry.resources import server_migrator
-
         return server_migrator.version(self.dialect, connection, self.schema())
 
     def _load(self, env: Environment, source: Path) -> None:
@@ -355,16 +423,16 @@ class Prefix(server_database.ServerDatabase):
             if copied.server != self.server_kind:
                 raise self._error(env, f"the copy was made on {copied.server}, and this is {self.server_kind}")
             version = None if copied.version is None else self._known(copied.version, self.versions())
-            with self._scratch(connection, database, len(prefix)) as scratch:
-                self._at(scratch)._fill_to(connection, version)
-                prefix_copy.take_in(self, connection, scratch, copied)
+            with self._scratch(connection, database, len(prefix)) as beside:
+                self._at(beside)._fill_to(connection, version)
+                prefix_copy.take_in(self, connection, beside, copied)
                 if entry is None:
                     self._claim(connection, env, entry)
-                if self._look(connection, prefix) != self._look(connection, scratch):
+                if self._look(connection, prefix) != self._look(connection, beside):
                     self.book.put(connection, prefix, State.MAKING)
                     self._clear(connection, prefix)
                     self._at(prefix)._fill_to(connection, version)
-                self._replace(connection, scratch, prefix)
+                self._replace(connection, beside, prefix)
             self.book.put(connection, prefix, State.READY)
 
     # --- what the servers do ---
@@ -396,6 +464,24 @@ class Prefix(server_database.ServerDatabase):
     @abstractmethod
     def _crossings(self, connection: Any, prefix: str) -> list[str]:
         """Foreign keys and views between what begins with a prefix and what does not, each in words."""
+
+    @abstractmethod
+    def _way(self, golden: Part, found: Part) -> tuple[str, ...]:
+        """The statements that make what begins with one prefix what another one's is, as `postgres_diff.statements`."""
+
+    @abstractmethod
+    def _run(self, connection: Any, statement: str) -> None:
+        """Run one statement as it is."""
+
+    @abstractmethod
+    def _taken(self, connection: Any, prefix: str) -> int:
+        """The bytes of all that begins with a prefix, as the server knows them now."""
+
+    @abstractmethod
+    def _watching(
+        self, beside: Any, inner: Any, prefix: str, room: int
+    ) -> AbstractContextManager[Callable[[], AbstractContextManager[scratch.Seen]]]:
+        """What looks on, by the connection `beside`, while `inner` migrates the tables of a prefix within its room."""
 
     @abstractmethod
     def _size(self, connection: Any, prefix: str) -> Usage:

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from pymysql.cursors import SSCursor
 
 from tenantry.errors import ResourceError, ServerUnavailable, ServerUnfit, TenantryError
-from tenantry.model import Environment, Server, Usage, new_id
-from tenantry.resources import history, mysql_script, mysql_server, prefix_names
+from tenantry.model import Environment, Finding, Server, Usage, new_id
+from tenantry.resources import history, mysql_diff, mysql_scratch, mysql_script, mysql_server, prefix_names
 from tenantry.resources.history import BOOKKEEPING
 from tenantry.resources.mysql_dialect import MySQL
+from tenantry.resources.mysql_script import Item
 from tenantry.resources.mysql_server import NO_TABLE, Connection, Refused, administrator, connect, quote, told
-from tenantry.resources.prefix import Prefix
+from tenantry.resources.prefix import Part, Prefix
 from tenantry.resources.prefix_book import TABLE, Book
 from tenantry.resources.schema import Migration
+from tenantry.resources.scratch import Seen
 
 if TYPE_CHECKING:
     import sqlalchemy
@@ -80,6 +83,10 @@ class MysqlPrefix(Prefix):
     dialect = PrefixMySQLDialect()
     book = MySQLBook()
 
+    @classmethod
+    def _probe(cls, server: Server) -> list[Finding]:
+        return mysql_server.probe(server, databases=False)
+
     @contextmanager
     def _connect(self, server: Server, database: str) -> Iterator[Connection]:
         try:
@@ -125,14 +132,34 @@ class MysqlPrefix(Prefix):
             for kind, name in self._things(connection, prefix):
                 connection.ask(f"DROP {kind} IF EXISTS {quote(name)}")
 
-    def _look(self, connection: Connection, prefix: str) -> dict[str, str]:
+    def _items(self, connection: Connection, prefix: str, named: str) -> list[Item]:
+        """All that begins with a prefix but records, as if it began otherwise."""
         ((database,),) = connection.ask("SELECT DATABASE()")
         own = re.compile(rf"(?<![\w$]){re.escape(prefix)}")
-        items = [
-            replace(item, name=item.name.removeprefix(prefix), create=own.sub("", item.create))
+        return [
+            replace(item, name=named + item.name.removeprefix(prefix), create=own.sub(named, item.create))
             for item in mysql_script.items(connection, str(database), prefix)
+            if item.name.removeprefix(prefix) not in BOOKKEEPING
         ]
-        return mysql_script.shape(items)
+
+    def _look(self, connection: Connection, prefix: str) -> dict[str, str]:
+        return mysql_script.shape(self._items(connection, prefix, ""))
+
+    def _way(self, golden: Part, found: Part) -> tuple[str, ...]:
+        return mysql_diff.statements(self._items(*golden, found[1]), self._items(*found, found[1]))
+
+    def _run(self, connection: Connection, statement: str) -> None:
+        connection.ask(statement)
+
+    def _taken(self, connection: Connection, prefix: str) -> int:
+        found = connection.ask(_TAKEN)
+        return sum(int(size) for name, size in found if str(name).startswith(prefix))
+
+    @contextmanager
+    def _watching(
+        self, beside: Connection, inner: Connection, prefix: str, room: int
+    ) -> Iterator[Callable[[], AbstractContextManager[Seen]]]:
+        yield _Watch(beside, inner.thread_id(), room, partial(self._look, beside, prefix), prefix, self._taken).over
 
     def _crossings(self, connection: Connection, prefix: str) -> list[str]:
         keys = [
@@ -247,6 +274,55 @@ class MysqlPrefix(Prefix):
         connection.ask(f"INSERT INTO {quote(target)} ({listed}) SELECT {listed} FROM {quote(source)}")  # noqa: S608
 
 
+class _Watch(mysql_scratch.Watch):
+    """Looks on while migrations run on the tables of one prefix, beside all others of the database."""
+
+    def __init__(
+        self,
+        beside: Connection,
+        session: int,
+        room: int,
+        shape: Callable[[], dict[str, str]],
+        prefix: str,
+        taken: Callable[[Connection, str], int],
+    ) -> None:
+        ((database,),) = beside.ask("SELECT DATABASE()")
+        beside.ask("SET SESSION lock_wait_timeout = 1")
+        super().__init__(beside, beside, str(database), room)
+        self._session, self._shaped, self._prefix, self._taken = session, shape, prefix, taken
+
+    def _shape(self) -> dict[str, str]:
+        return self._shaped()
+
+    def _numbers(self) -> dict[str, str]:
+        try:
+            found = super()._numbers()
+        except Refused as error:
+            if error.number != NO_PROCESS:
+                raise
+            return {}
+        return {name.removeprefix(self._prefix): number for name, number in found.items()}
+
+    def _size(self) -> int:
+        for table in self._tables():
+            with suppress(Refused):  # a statement that changes it runs
+                self._admin.ask(f"ANALYZE NO_WRITE_TO_BINLOG TABLE {quote(table)}")
+        return self._taken(self._admin, self._prefix)
+
+    def _tables(self) -> list[str]:
+        return [str(name) for (name, *_) in self._admin.ask(_THINGS["TABLE"]) if name.startswith(self._prefix)]
+
+    def _sessions(self) -> list[int]:
+        return [self._session]
+
+
+NO_PROCESS: Final = 1227
+"""What a server says to a login that may not see what it stores where: it has not the privilege PROCESS."""
+
+_TAKEN: Final = (
+    "SELECT table_name, coalesce(data_length + index_length, 0) FROM information_schema.tables "
+    "WHERE table_schema = DATABASE() AND table_type IN ('BASE TABLE', 'SYSTEM VERSIONED')"
+)
 _THINGS: Final = {
     "VIEW": "SELECT table_name FROM information_schema.views WHERE table_schema = DATABASE()",
     "EVENT": "SELECT event_name FROM information_schema.events WHERE event_schema = DATABASE()",

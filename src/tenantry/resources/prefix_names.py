@@ -103,6 +103,13 @@ def check(dialect: str, statement: str, name: str) -> None:
 
 
 def _check(dialect: str, statement: str, name: str) -> None:
+    words = _COMMENT.sub(" ", statement).split(maxsplit=1)
+    if dialect == "mysql" and words and words[0].upper() in _TEXTS:  # elsewhere the catalog tells what was done
+        raise MigrationInvalid(
+            path=name,
+            reason=f"it runs a text as a statement ({words[0].upper()}), in which nothing can be looked at",
+            remedy="Write the statement itself.",
+        )
     for word in _named(dialect, statement):
         if not word.startswith(_MARK):
             raise MigrationInvalid(
@@ -126,6 +133,7 @@ _COMMON: Final = frozenset(
 )
 """Kinds of things that all tenants have in common."""
 
+_TEXTS: Final = frozenset({"EXECUTE", "PREPARE"})
 _VERBS: Final = frozenset("CREATE ALTER DROP RENAME LOCK REPLACE TRUNCATE COMMENT REINDEX CLUSTER INSERT".split())
 _NOISE: Final = _VERBS | frozenset(
     "OR IF NOT EXISTS ONLY CONCURRENTLY UNIQUE INTO TEMP TEMPORARY UNLOGGED MATERIALIZED IGNORE LOW_PRIORITY DELAYED "

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, LiteralString
 
 import psycopg
 from psycopg import sql
 
 from tenantry.errors import ServerUnavailable
-from tenantry.model import Environment, Server, Usage, new_id
-from tenantry.resources import history, postgres_admin, prefix_names
+from tenantry.model import Environment, Finding, Server, Usage, new_id
+from tenantry.resources import history, postgres_admin, postgres_diff, postgres_scratch, prefix_names
 from tenantry.resources.history import BOOKKEEPING
 from tenantry.resources.postgres_dialect import Connection, Postgres
+from tenantry.resources.postgres_diff import Catalog
+from tenantry.resources.postgres_run import RECORD
 from tenantry.resources.postgres_shape import definitions, is_bookkeeping
-from tenantry.resources.prefix import Prefix
+from tenantry.resources.prefix import Part, Prefix
 from tenantry.resources.prefix_book import TABLE, Book
 from tenantry.resources.schema import Migration
+from tenantry.resources.scratch import Seen
 
 if TYPE_CHECKING:
     import sqlalchemy
@@ -150,6 +154,10 @@ class PostgresPrefix(Prefix):
     dialect = PrefixPostgresDialect()
     book = PostgresBook()
 
+    @classmethod
+    def _probe(cls, server: Server) -> list[Finding]:
+        return postgres_admin.probe(server, databases=False)
+
     @contextmanager
     def _connect(self, server: Server, database: str) -> Iterator[Connection]:
         try:
@@ -213,6 +221,23 @@ class PostgresPrefix(Prefix):
 
     def _crossings(self, connection: Connection, prefix: str) -> list[str]:
         return [str(what) for (what,) in connection.execute(_CROSSINGS.encode(), {"prefix": prefix})]
+
+    def _way(self, golden: Part, found: Part) -> tuple[str, ...]:
+        return postgres_diff.statements(Catalog(*golden, named=found[1]), Catalog(*found, named=found[1]))
+
+    def _run(self, connection: Connection, statement: str) -> None:
+        connection.execute(statement.encode())
+
+    def _taken(self, connection: Connection, prefix: str) -> int:
+        return sum(int(size) for _, size, _ in connection.execute(_SIZE, (prefix,)))
+
+    @contextmanager
+    def _watching(
+        self, beside: Connection, inner: Connection, prefix: str, room: int
+    ) -> Iterator[Callable[[], AbstractContextManager[Seen]]]:
+        watch = _Watch(beside, room, prefix, inner.info.backend_pid, partial(self._taken, beside, prefix))
+        watch.begin(self._at(prefix).dialect.record)
+        yield watch.over
 
     def _size(self, connection: Connection, prefix: str) -> Usage:
         taken = rows = 0
@@ -295,6 +320,37 @@ class PostgresPrefix(Prefix):
     def _copy_rows(self, connection: Connection, source: str, target: str, columns: list[str]) -> None:
         statement = sql.SQL("INSERT INTO {} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM {}")
         connection.execute(statement.format(sql.Identifier(target), sql.Identifier(source), columns=_list(columns)))
+
+
+class _Watch(postgres_scratch.Watch):
+    """Looks on while migrations run on the tables of one prefix, beside all others of the database."""
+
+    def __init__(self, connection: Connection, room: int, prefix: str, pid: int, taken: Callable[[], int]) -> None:
+        super().__init__(connection, room)
+        self._prefix, self._pid, self._taken = prefix, pid, taken
+
+    def begin(self, record: sql.Composable | None) -> None:
+        if record is not None:
+            self._connection.execute(RECORD.format(record=record))
+        own = [sql.Identifier(f"{self._prefix}{name}") for name in ("tenantry_rehearsal", "tenantry_schema")]
+        self._tell(f"{self._prefix}tenantry", own[0], own[1:])
+
+    def _tables(self) -> dict[int, tuple[str, int | None]]:
+        known = {oid: (name.rpartition(".")[2], file) for oid, (name, file) in super()._tables().items()}
+        own = {oid: (name, file) for oid, (name, file) in known.items() if name.startswith(self._prefix)}
+        bare = {oid: (name.removeprefix(self._prefix), file) for oid, (name, file) in own.items()}
+        return {oid: (name, file) for oid, (name, file) in bare.items() if name not in BOOKKEEPING}
+
+    def _look(self) -> tuple[float, list[str]]:
+        row = self._connection.execute(f"{postgres_scratch.LOOK[:-1]} AND pid = {self._pid})".encode()).fetchone()
+        assert row is not None
+        return row[0], row[1]
+
+    def _size(self) -> int:
+        return self._taken()
+
+    def _end(self) -> None:
+        self._connection.execute("SELECT pg_terminate_backend(%s)", (self._pid,))
 
 
 def _list(columns: Sequence[str]) -> sql.Composed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,19 @@ from sqlalchemy.exc import ArgumentError
 from tenantry.config import Frozen
 from tenantry.credentials import USER_TABLE
 from tenantry.errors import NameTaken
-from tenantry.model import Attempt, Environment, Finding, Login, Migrated, Rehearsed, Server, Usage, new_id
+from tenantry.model import (
+    Attempt,
+    Environment,
+    Exported,
+    ExportForm,
+    Finding,
+    Login,
+    Migrated,
+    Rehearsed,
+    Server,
+    Usage,
+    new_id,
+)
 from tenantry.resources import (
     Setting,
     history,
@@ -33,6 +46,8 @@ from tenantry.resources import (
     server_migrator,
 )
 from tenantry.resources import postgres_admin as admin
+from tenantry.resources import postgres_adopt as adoption
+from tenantry.resources import postgres_export as exports
 from tenantry.resources import postgres_template as template
 from tenantry.resources.postgres_admin import Admin, Found
 from tenantry.resources.postgres_dialect import Connection
@@ -42,7 +57,7 @@ from tenantry.resources.postgres_template import Golden
 from tenantry.resources.rows_attack import Attacker
 from tenantry.resources.rows_dialect import Shared
 from tenantry.resources.server_database import Pool
-from tenantry.resources.servers import PASSWORD_BYTES
+from tenantry.resources.servers import OTHER, PASSWORD_BYTES
 from tenantry.resources.shapes import differences
 
 APPLICATION: Final = "_app"
@@ -136,12 +151,28 @@ class Rows(PostgresKind):
         return self.options.database, self.options.database
 
     def user(self, env: Environment) -> str:
-        """The role that applications log in as, for whatever tenant."""
+        """The role that applications log in as, or as a member of it, for whatever tenant."""
         return self.role
 
     def new_login(self, env: Environment, *, apart: bool = False) -> Login:
-        """The login of all tenants; it is asked for once."""
-        return Login(self.role, secrets.token_urlsafe(PASSWORD_BYTES))
+        """A login of all tenants. Two roles take turns, so that the old one holds while the new one spreads."""
+        current = env.logins.get(self.name)
+        other = OTHER if current is not None and current.user == self.role else ""
+        return Login(self.role + other, secrets.token_urlsafe(PASSWORD_BYTES))
+
+    def _admit(self, env: Environment, login: Login) -> None:
+        if not self._is_there(env):
+            raise self._missing(env)
+        with self._alone(self.server(env)) as connection:
+            self._make_roles(connection, self.server(env), login, anew=True)
+
+    def _expel(self, env: Environment, user: str) -> None:
+        with self._alone(self.server(env)) as connection:
+            if user in admin.roles(connection, user):
+                shut = sql.SQL("ALTER ROLE {} NOLOGIN PASSWORD NULL").format(sql.Identifier(user))
+                admin.run(connection, [shut])
+                with admin.acting(connection, user):
+                    adoption.end_sessions(connection, self.options.database, user)
 
     # --- connections ---
 
@@ -178,8 +209,8 @@ class Rows(PostgresKind):
             found = admin.database(connection, self.options.database)
             return found is not None and found.comment == self._mine
 
-    def _ready(self, env: Environment, to: str | None) -> Migrated:
-        """Make what all share, or what is missing of it, and bring it to a version."""
+    def _ready(self, env: Environment, to: str | None, *, up: bool = False) -> Migrated:
+        """Make what all share, or what is missing of it, and bring it to a version; with `up` at least to `golden`."""
         server = self.server(env)
         with self._alone(server) as connection:
             self._make_roles(connection, server, self._login(env))
@@ -190,6 +221,8 @@ class Rows(PostgresKind):
                 self._lay_down(connection, server)
             with self._inner(server) as inner:
                 self._found(inner)
+                if up:
+                    to = self.further(server_migrator.version(self.dialect, inner, self.schema()))
                 done = server_migrator.migrate(self.dialect, inner, self.schema(), to, self._limits)
                 self.dialect.mend(inner, self.options.database)
             return done
@@ -201,14 +234,17 @@ class Rows(PostgresKind):
         return found
 
     def _make_roles(self, connection: Admin, server: Server, login: Login, *, anew: bool = False) -> None:
-        """The owner, and the application's role, which gets its password where it has none, or `anew`."""
-        there = admin.roles(connection, self.owner, self.role)
+        """The owner, the application's role, and the login, which gets its password where it has none, or `anew`."""
+        wanted = list(dict.fromkeys((self.owner, self.role, login.user)))
+        there = admin.roles(connection, *wanted)
         steps: list[sql.Composable] = []
-        for name in (self.owner, self.role):
+        for name in wanted:
             role = sql.Identifier(name)
             if name not in there:
                 steps.append(sql.SQL("CREATE ROLE {} NOLOGIN {}").format(role, _NOTHING))
                 steps.append(sql.SQL("COMMENT ON ROLE {} IS {}").format(role, self._mine))
+                if name not in (self.owner, self.role):
+                    steps.append(sql.SQL("GRANT {} TO {}").format(sql.Identifier(self.role), role))
             elif there[name].comment != self._mine:
                 raise NameTaken(kind="role", name=name, server=server.name)
         if anew or not (login.user in there and there[login.user].open):
@@ -244,15 +280,31 @@ class Rows(PostgresKind):
 
     def _lay_out(self, connection: Connection) -> None:
         """Make an empty database what the shared one is to be, without any tenant."""
-        self._lay_out_to(connection, self.newest)
+        self._lay_out_to(connection, self.golden)
 
     def _lay_out_to(self, connection: Connection, version: str | None) -> Migrated:
         self._found(connection)
         return server_migrator.migrate(self.dialect, connection, self.schema(), version, self._limits)
 
-    def weaknesses(self, connection: psycopg.Connection[Any], role: str) -> list[str]:
+    @property
+    def shared_database(self) -> str:
+        """The same on every server."""
+        return str(self.options.database)
+
+    def faults_of(self, connection: psycopg.Connection[Any], role: str) -> list[str]:
         """What does not keep tenants apart in a database, as an application's role finds it."""
-        return [one.what for one in rows_plan.weaknesses(connection, role, self.options.shared) if one.grave]
+        return [one.what for one in rows_plan.weaknesses(connection, role, self.options.shared)]
+
+    def _weaknesses(self, server: Server, login: Login) -> list[Finding]:
+        try:
+            with self._entered(server, login) as connection:
+                return self._found_weak(connection, login.user)
+        except psycopg.OperationalError:  # it is silent, or not made yet: the first session looks
+            return []
+
+    def _found_weak(self, connection: Connection, role: str) -> list[Finding]:
+        weak = rows_plan.weaknesses(connection, role, self.options.shared)
+        return [Finding(self.name, False, one.what, one.mending) for one in weak]
 
     # --- one tenant ---
 
@@ -274,7 +326,7 @@ class Rows(PostgresKind):
 
     def _create(self, env: Environment) -> None:
         if not self._is_current(env):
-            self._ready(env, self.newest)
+            self._ready(env, self.golden, up=True)
         with self._inside(env) as inner, rows_tables.working_for(inner, env.key):
             fresh = rows_tables.mark(inner, env.key, env.tenant.slug)
             if fresh and self._seed:
@@ -285,12 +337,12 @@ class Rows(PostgresKind):
                 self._make_roles(connection, self.server(env), self._login(env), anew=True)
 
     def _is_current(self, env: Environment) -> bool:
-        """Whether what all share is there, at the newest schema."""
+        """Whether what all share is there, at the schema of new tenants or a newer one."""
         if not self._is_there(env):
             return False
         with self._inside(env) as inner:
             version = server_migrator.version(self.dialect, inner, self.schema())
-            return version == self.newest and self._has_markers(inner)
+            return version == self.further(version) and self._has_markers(inner)
 
     def _drop(self, env: Environment) -> None:
         if not self._is_there(env):
@@ -311,11 +363,20 @@ class Rows(PostgresKind):
             version = server_migrator.version(self.dialect, inner, self.schema())
             rows_copy.dump(inner, self.options.shared, env.key, version, into / self.name)
 
+    def _export(self, env: Environment, into: Path, form: ExportForm) -> list[Exported]:
+        with self._open(env) as inner, rows_copy.snapshot(inner, env.key):
+            found = [
+                exports.Content(one.schema, one.name, one.columns, one.of(env.key))
+                for one in self._tables(inner)
+                if one.name != rows_tables.TRACE
+            ]
+            return exports.export(inner, found, form, into / self.name)
+
     def _load(self, env: Environment, source: Path) -> None:
         try:
             with rows_copy.opened(source / self.name) as archive:
                 if not self._is_current(env):
-                    self._ready(env, self.newest)
+                    self._ready(env, self.golden, up=True)
                 with self._inside(env) as inner:
                     rows_copy.load(inner, self.options.shared, env.key, env.tenant.slug, archive)
         except rows_copy.Unfit as error:
@@ -338,10 +399,7 @@ class Rows(PostgresKind):
             return Usage(bytes=size, rows=rows)
 
     def _differences(self, env: Environment, connection: Connection) -> list[str]:
-        server = self.server(env)
-        with self._admin(server) as administrator:
-            declared = self._golden.ready(administrator, server)
-        return differences(declared, shape(connection))
+        return differences(self._declared_shape(env, self.newest), shape(connection))
 
     def _shape(self, env: Environment) -> tuple[str | None, Mapping[str, str]]:
         with self._open(env) as inner:
@@ -350,7 +408,7 @@ class Rows(PostgresKind):
     def _declared_shape(self, env: Environment, version: str | None) -> Mapping[str, str]:
         server = self.server(env)
         with self._admin(server) as connection:
-            if version == self.newest:
+            if version == self.golden:
                 return self._golden.ready(connection, server)
             return self._golden.shape_of(connection, server, self._at(version), f"at {version}")
 
@@ -367,22 +425,25 @@ class Rows(PostgresKind):
         return partial(self._lay_out_to, version=version)
 
     def _unsafe(self, env: Environment, connection: Connection) -> list[Finding]:
-        weak = rows_plan.weaknesses(connection, self.role, self.options.shared)
-        found = [Finding(self.name, False, one.what, one.remedy) for one in weak]
+        found = self._found_weak(connection, self._login(env).user)
         try:
             with self._application(env):
                 return found
         except psycopg.OperationalError as error:
             what = f"the server refuses the login of applications: {admin.refusal(str(error)) or error}"
-            remedy = f"`tenantry tenant check {env.tenant.slug} --repair` gives it back."
+            remedy = "`tenantry tenant rotate --all` makes a new one."
             return [*found, Finding(self.name, False, what, remedy)]
 
     @contextmanager
     def _application(self, env: Environment) -> Iterator[Connection]:
         """The shared database, as an application enters it."""
-        login = self._login(env)
+        with self._entered(self.server(env), self._login(env)) as connection:
+            yield connection
+
+    @contextmanager
+    def _entered(self, server: Server, login: Login) -> Iterator[Connection]:
         facts = {"dbname": self.options.database, "user": login.user, "password": login.password}
-        with Connection.connect(admin.conninfo(self.server(env).address, **facts), autocommit=True) as connection:
+        with Connection.connect(admin.conninfo(server.address, **facts), autocommit=True) as connection:
             yield connection
 
     def _attack(self, env: Environment, other: Environment) -> list[Attempt]:
@@ -406,11 +467,13 @@ class Rows(PostgresKind):
 
     @property
     def can_rehearse(self) -> bool:
-        """It can: on the tables as the migrations make them, with the rows of one tenant."""
+        """It can: on the tables as the migrations make them, with the rows of as many tenants as there is room for."""
         return True
 
     def _weigh(self, env: Environment) -> int:
-        return self._measure(env).bytes
+        """What all share is migrated at once, so it is all of it."""
+        with self._open(env) as inner:
+            return postgres_scratch.size(inner)
 
     @contextmanager
     def _laid_out(self, server: Server, version: str | None) -> Iterator[Connection]:
@@ -426,20 +489,34 @@ class Rows(PostgresKind):
             self._lay_out_to(inner, version)
             yield inner
 
-    def _rehearse(self, env: Environment, to: str | None, room: int) -> Rehearsed:
-        """On a copy of the tables with one tenant's rows: the others' cannot be seen, by anybody."""
+    def _rehearse(self, env: Environment, to: str | None, room: int, others: Sequence[Environment]) -> Rehearsed:
+        """On a copy of the tables with one tenant's rows after the other's: nobody sees all rows at once."""
         before, start = self._version(env), time.perf_counter()
-        with self._laid_out(self.server(env), before) as inner, scratch.folder(self.setting.data) as folder:
-            place = self.setting.data / folder
-            self._dump(env, place)
-            with rows_copy.opened(place / self.name) as archive:
-                rows_copy.load(inner, self.options.shared, env.key, env.tenant.slug, archive)
+        with self._laid_out(self.server(env), before) as inner:
+            with self._open(env) as source:
+                rows_copy.share(source, inner, self.options.shared)
+            copied = self._copy_tenants(inner, [env, *others], room)
             with Connection.connect(inner.info.dsn, password=inner.info.password, autocommit=True) as beside:
                 watch = postgres_scratch.Watch(beside, room)
                 watch.begin(None if self.schema().alembic else self.dialect.record)
-                copy = scratch.Scratch(env, self._weigh(env), time.perf_counter() - start, room, watch.over)
+                size = postgres_scratch.size(inner)
+                copy = scratch.Scratch(env, size, time.perf_counter() - start, room, watch.over)
                 steps = scratch.path(self.versions(), before, to)
-                return scratch.through(copy, before, to, steps, lambda _, version: self._lay_out_to(inner, version))
+                done = scratch.through(copy, before, to, steps, lambda _, version: self._lay_out_to(inner, version))
+        return dataclasses.replace(done, tenants=copied, whole=self._weigh(env))
+
+    def _copy_tenants(self, inner: Connection, wanted: Sequence[Environment], room: int) -> int:
+        """Load the rows of tenants until half of the room is full; the rest is for what migrations do. Of how many."""
+        with scratch.folder(self.setting.data) as folder:
+            place = self.setting.data / folder
+            for number, one in enumerate(wanted):
+                self._dump(one, place)
+                taken = postgres_scratch.size(inner) + (place / self.name).stat().st_size
+                if number and 2 * taken > room:
+                    return number
+                with rows_copy.opened(place / self.name) as archive:
+                    rows_copy.load(inner, self.options.shared, one.key, one.tenant.slug, archive)
+        return len(wanted)
 
     # --- templates ---
 
@@ -451,7 +528,7 @@ class Rows(PostgresKind):
             return self._golden.ready(connection, server) if found and found.comment == self._mine else {}
 
         self._on_each(ready)
-        return self.newest
+        return self.golden
 
     def _tidy(self) -> list[str]:
         def tidy(connection: Admin, server: Server) -> Sequence[str]:

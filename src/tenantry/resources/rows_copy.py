@@ -13,12 +13,12 @@ from itertools import count
 from pathlib import Path
 from typing import IO, Any, Final
 
-import psycopg
 from psycopg import sql
 
+from tenantry.resources import postgres_export as exports
 from tenantry.resources.postgres_dialect import Connection
 from tenantry.resources.rows_plan import TENANT
-from tenantry.resources.rows_tables import Table, flat, holders, mark, tables, unmark, working_for
+from tenantry.resources.rows_tables import Table, common, flat, holders, mark, tables, unmark, working_for
 
 FORMAT: Final = 1
 CONTENTS: Final = "contents.json"
@@ -46,7 +46,7 @@ def dump(connection: Connection, shared: Collection[str], key: str, version: str
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".tenantry-") as folder:
         path = Path(folder) / target.name
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive, _snapshot(connection, key):
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive, snapshot(connection, key):
             found = flat(tables(connection, shared))
             contents = {"format": FORMAT, "schema": version, "tables": [_described(table) for table in found]}
             archive.writestr(CONTENTS, json.dumps(contents, indent=1))
@@ -60,15 +60,10 @@ def dump(connection: Connection, shared: Collection[str], key: str, version: str
 
 
 @contextmanager
-def _snapshot(connection: Connection, key: str) -> Iterator[None]:
-    """A transaction that sees everything as of one moment, and changes nothing."""
-    before = connection.isolation_level, connection.read_only
-    connection.isolation_level, connection.read_only = psycopg.IsolationLevel.REPEATABLE_READ, True
-    try:
-        with working_for(connection, key):
-            yield
-    finally:
-        connection.isolation_level, connection.read_only = before
+def snapshot(connection: Connection, key: str) -> Iterator[None]:
+    """A transaction that sees a tenant's rows as of one moment, and changes nothing."""
+    with exports.snapshot(connection), working_for(connection, key):
+        yield
 
 
 def _described(table: Table) -> dict[str, Any]:
@@ -80,8 +75,7 @@ def _member(number: int) -> str:
 
 
 def _copy_out(connection: Connection, table: Table, key: str, into: IO[bytes]) -> None:
-    words = sql.SQL("COPY (SELECT {} FROM {} WHERE {} = {}) TO STDOUT")
-    statement = words.format(table.listed, table.only, _COLUMN, key)
+    statement = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT").format(table.listed, table.of(key))
     pieces: list[bytes] = []
     size = 0
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
@@ -211,16 +205,43 @@ JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdroppe
 WHERE c.oid = ANY (%s) AND pg_get_serial_sequence(format('%%I.%%I', n.nspname, c.relname), a.attname) IS NOT NULL"""
 
 
-def _move_sequences(connection: Connection, found: Sequence[Table], key: str) -> None:
+def _move_sequences(connection: Connection, found: Sequence[Table], key: str | None) -> None:
     """Let no sequence give a number that was loaded. It is never moved back: others count on from it."""
     by_oid = {table.oid: table for table in found}
+    whose = sql.SQL("true") if key is None else sql.SQL("{} = {}").format(_COLUMN, key)
     words = sql.SQL(
-        "SELECT setval({name}::regclass, most) FROM (SELECT max({column}) AS most FROM {table} WHERE {tenant} = {key}) "
+        "SELECT setval({name}::regclass, most) FROM (SELECT max({column}) AS most FROM {table} WHERE {whose}) "
         "AS loaded WHERE most > coalesce(pg_sequence_last_value({name}::regclass), 0)"
     )
     for oid, column, sequence in connection.execute(_SEQUENCES, (list(by_oid),)).fetchall():
-        names = {"column": sql.Identifier(column), "table": by_oid[oid].only, "tenant": _COLUMN}
-        connection.execute(words.format(name=sequence, key=key, **names))
+        names = {"column": sql.Identifier(column), "table": by_oid[oid].only, "whose": whose}
+        connection.execute(words.format(name=sequence, **names))
+
+
+# --- across -------------------------------------------------------------------------------------------------------
+
+
+def share(source: Connection, target: Connection, shared: Collection[str]) -> None:
+    """Let the rows that belong to all tenants be in another database what they are in this one."""
+    found = common(target, shared)
+    with target.transaction(), _without_triggers(target, [table for table in found if table.triggers]):
+        _together(target, [sql.SQL("DELETE FROM {}").format(table.only) for table in found])
+        steps: list[sql.Composable] = []
+        for number, table in enumerate(found):
+            aside = sql.Identifier(f"tenantry_share_{number}")
+            words = sql.SQL("CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT {} FROM {} WITH NO DATA")
+            target.execute(words.format(aside, table.listed, table.identifier))
+            out, into = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT"), sql.SQL("COPY pg_temp.{} FROM STDIN")
+            with (
+                source.cursor().copy(out.format(table.listed, table.only)) as rows,
+                target.cursor().copy(into.format(aside)) as copy,
+            ):
+                for row in rows:
+                    copy.write(row)
+            insert = sql.SQL("INSERT INTO {} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM pg_temp.{}")
+            steps.append(insert.format(table.identifier, aside, columns=table.listed))
+        _together(target, steps)
+        _move_sequences(target, found, None)
 
 
 # --- away ---------------------------------------------------------------------------------------------------------

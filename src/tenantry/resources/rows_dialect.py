@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Final
 
 import psycopg
 from psycopg import sql
-from sqlglot import Tokenizer, TokenType
-from sqlglot.dialects.postgres import Postgres as Words
+from sqlglot import TokenType
 from sqlglot.errors import SqlglotError
 
 from tenantry.errors import MigrationError, RowsUnsafe
-from tenantry.resources import rows_plan
+from tenantry.resources import rows_plan, rows_turns
 from tenantry.resources.postgres_dialect import Connection, Postgres
-from tenantry.resources.postgres_run import remedy_of, told
+from tenantry.resources.postgres_run import limiting, remedy_of, told
+from tenantry.resources.rows_keys import Keys
+from tenantry.resources.rows_plan_tables import LIFT
+from tenantry.resources.rows_words import tokens
 from tenantry.resources.schema import Migration
 from tenantry.resources.server_migrator import failed
 
@@ -30,6 +32,11 @@ ORDER BY c.oid"""
 _HARMLESS: Final = frozenset("ALTER CREATE DROP COMMENT GRANT REVOKE SET".split())
 """What statements begin with that read or change no rows, unless they hold a query."""
 
+_KEYED: Final = (
+    "The keys of tables that tenants share begin with tenant_id. Outside of CREATE TABLE and ALTER TABLE, and where a "
+    "key was made over several statements, name it: FOREIGN KEY (tenant_id, page_id) REFERENCES page (tenant_id, id)."
+)
+
 _QUERIES: Final = frozenset({TokenType.SELECT, TokenType.VALUES, TokenType.EXECUTE})
 
 
@@ -42,7 +49,8 @@ class Shared(Postgres):
 
     def step(self, connection: Connection, migration: Migration, up: bool) -> None:
         if migration.is_python or migration.header.transaction == "off":
-            super().step(connection, migration, up)
+            with self._reading(connection, migration.version):
+                super().step(connection, migration, up)
             self.mend(connection, migration.version)
             return
         body = (migration.up if up else migration.down) or ()
@@ -54,6 +62,19 @@ class Shared(Postgres):
                 self._run(connection, migration.version, statement)
             for statement in after:
                 connection.execute(statement.encode())
+
+    def once(self, connection: Connection, version: str, statement: str, mark: sql.Composed) -> None:
+        """A statement that changes tenants' rows is run for one tenant after the other, in a transaction for each."""
+        if not rows_turns.is_for_each(statement, self._shared, version):
+            super().once(connection, version, statement, mark)
+            return
+        self.mend(connection, version)  # what earlier statements made may get its first rows now
+        for limit in limiting(connection):  # which ended with that transaction
+            connection.execute(limit.encode())
+        rows_turns.take(connection, self.record, version, statement)
+        with connection.transaction():
+            connection.execute(mark)
+            rows_turns.end(connection, self.record, version)
 
     def script(self, connection: Connection, sql: Sequence[str], name: str) -> None:
         with self._safely(connection, name, changes_rows(sql)):
@@ -69,7 +90,7 @@ class Shared(Postgres):
         try:
             connection.execute(statement.encode())
         except psycopg.Error as error:
-            raise failed(name, told(error), statement, remedy_of(error)) from error
+            raise failed(name, told(error), statement, _remedy_of(error)) from error
 
     @contextmanager
     def lent(self, connection: Connection, name: str) -> Iterator[sqlalchemy.Connection]:
@@ -83,8 +104,21 @@ class Shared(Postgres):
         with super().lent(connection, name) as outer:
             if rows:
                 _let_owner_see(connection)
-            yield outer
+            with self._reading(connection, name):
+                yield outer
             self._secure(connection, name)
+
+    @contextmanager
+    def _reading(self, connection: Connection, name: str) -> Iterator[None]:
+        """Keys in what runs meanwhile are made with the tenant in them."""
+        try:
+            with Keys(connection, self._shared, self._role, name).reading():
+                yield
+        except Exception as error:
+            cause = getattr(error, "orig", error)  # SQLAlchemy wraps the server's own
+            if isinstance(cause, psycopg.errors.InvalidForeignKey):
+                raise failed(name, told(cause), remedy=_KEYED) from error
+            raise
 
     def mend(self, connection: Connection, name: str) -> None:
         """Make safe what was made outside of a transaction. Raises `MigrationError`."""
@@ -109,14 +143,17 @@ class Shared(Postgres):
             raise MigrationError(migration=name, reason=error.message, remedy=error.hint) from error.__cause__ or error
 
 
+def _remedy_of(error: psycopg.Error) -> str | None:
+    return _KEYED if isinstance(error, psycopg.errors.InvalidForeignKey) else remedy_of(error)
+
+
 def _let_owner_see(connection: Connection) -> None:
     """Let the owner, who migrates, see and change the rows of all tenants until its transaction ends.
 
     Everybody else waits for these tables until then.
     """
     for name in connection.execute(_FORCED).fetchall():
-        words = sql.SQL("ALTER TABLE {} NO FORCE ROW LEVEL SECURITY")
-        connection.execute(words.format(sql.Identifier(*name)))
+        connection.execute(LIFT.format(sql.Identifier(*name)))
 
 
 def changes_rows(statements: Sequence[str]) -> bool:
@@ -126,16 +163,12 @@ def changes_rows(statements: Sequence[str]) -> bool:
 
 def _touches(statement: str) -> bool:
     try:
-        tokens = _tokenizer().tokenize(statement)
+        found = tokens(statement)
     except SqlglotError:
         return True
-    if not tokens or tokens[0].text.upper() not in _HARMLESS:
-        return bool(tokens)
-    words = [token.text.upper() for token in tokens[:6]]
+    if not found or found[0].text.upper() not in _HARMLESS:
+        return bool(found)
+    words = [token.text.upper() for token in found[:6]]
     if words[0] == "CREATE" and not {"TABLE", "MATERIALIZED"} & set(words):
         return False  # views, functions and indexes run their queries later, or past policies
-    return any(token.token_type in _QUERIES for token in tokens)
-
-
-def _tokenizer() -> Tokenizer:
-    return Words().tokenizer_class(dialect=Words())
+    return any(token.token_type in _QUERIES for token in found)

@@ -74,6 +74,12 @@ class Weakness:
     steps: tuple[Step, ...] = ()  # that mend it; none: it is the operator's to mend
     grave: bool = True  # False: nothing leaks, but it is slow, or the application may not do what it should
 
+    @property
+    def mending(self) -> str:
+        """What whoever finds it in a database is to do."""
+        statements = "; ".join(step.statement.as_string(None) for step in self.steps)
+        return f"Run as the tables' owner: {statements}" if statements else self.remedy
+
 
 @dataclass(frozen=True)
 class Case:

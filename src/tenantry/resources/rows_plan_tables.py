@@ -31,6 +31,10 @@ GUARD: Final = "tenantry_tenant"
 ACTIONS: Final = {"a": "NO ACTION", "r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
 SETS: Final = ("n", "d")
 
+FORCE: Final = sql.SQL("ALTER TABLE {} FORCE ROW LEVEL SECURITY")
+LIFT: Final = sql.SQL("ALTER TABLE {} NO FORCE ROW LEVEL SECURITY")
+"""So long as its transaction lasts: nobody else can read the table meanwhile."""
+
 _ADD: Final = sql.SQL("ALTER TABLE {table} ADD COLUMN {column} uuid NOT NULL DEFAULT {default}")
 _DEFAULT: Final = sql.SQL("ALTER TABLE {table} ALTER COLUMN {column} SET DEFAULT {default}")
 _TYPE: Final = sql.SQL("ALTER TABLE {table} ALTER COLUMN {column} TYPE uuid USING {column}::uuid")
@@ -41,13 +45,13 @@ def tables(case: Case) -> Iterator[Weakness]:
     """Everything about the tables of a database that lets one tenant at another's rows."""
     for table in case.tenants.values():
         yield from _kinship(case, table)
-        yield from _column(case, table)
+        yield from own_column(case, table)
         yield from _policies(table)
     for constraint in case.found.constraints:
         if constraint.kind == "f":
-            yield from _foreign_key(case, constraint)
+            yield from own_reference(case, constraint)
         elif constraint.table in case.tenants:
-            yield from _key(case, case.tenants[constraint.table], constraint)
+            yield from own_key(case, case.tenants[constraint.table], constraint)
     for table in case.tenants.values():
         yield from _indexes(case, table)
 
@@ -67,7 +71,8 @@ def _kinship(case: Case, table: Relation) -> Iterator[Weakness]:
             yield Weakness("table.inheritance", what, f"Declare both as shared, or neither of them: {child.shown}.")
 
 
-def _column(case: Case, table: Relation) -> Iterator[Weakness]:
+def own_column(case: Case, table: Relation) -> Iterator[Weakness]:
+    """The column that tells whose a row is."""
     column = table.tenant
     if column is None:
         if not any(parent in case.tenants for parent in table.parents):  # else it comes from there
@@ -151,7 +156,7 @@ def _policies(table: Relation) -> Iterator[Weakness]:
         what = f"row-level security is off for {table.shown}"
         yield _mended("table.row_security", what, statement)
     if not table.forced:
-        statement = sql.SQL("ALTER TABLE {} FORCE ROW LEVEL SECURITY").format(table.identifier)
+        statement = FORCE.format(table.identifier)
         what = f"row-level security does not hold for the owner of {table.shown}, nor in its owner's functions"
         yield _mended("table.forced", what, statement)
     for name, permissive in ((BASE, True), (GUARD, False)):
@@ -190,7 +195,7 @@ def _policy(table: Relation, name: str, permissive: bool) -> Iterator[Weakness]:
 # --- keys ---------------------------------------------------------------------------------------------------------
 
 
-def _key(case: Case, table: Relation, key: Constraint) -> Iterator[Weakness]:
+def own_key(case: Case, table: Relation, key: Constraint) -> Iterator[Weakness]:
     """A key over all tenants tells one of them what another holds, and lets foreign keys lead there."""
     if key.inherited or _names_tenant(key):
         return
@@ -297,7 +302,7 @@ def _index(case: Case, table: Relation, index: Index) -> Weakness:
 # --- foreign keys -------------------------------------------------------------------------------------------------
 
 
-def _foreign_key(case: Case, key: Constraint) -> Iterator[Weakness]:
+def own_reference(case: Case, key: Constraint) -> Iterator[Weakness]:
     """The server checks foreign keys past every policy: only the tenant within them keeps them at home."""
     source, target = case.found.relations.get(key.table), case.found.relations.get(key.target)
     if key.inherited or source is None or key.target not in case.tenants:
@@ -325,7 +330,7 @@ def _rebuilt(key: Constraint, source: Relation, target: Relation, what: str) -> 
         definition=_definition(key, target), **names
     )
     reason = f"{key.name} of {source.shown} stays within a tenant"
-    steps = [Step(Phase.REFERENCES_OFF, drop, what), Step(Phase.REFERENCES, add, reason)]
+    steps = [Step(Phase.REFERENCES_OFF, drop, what), *_unhidden(source, target), Step(Phase.REFERENCES, add, reason)]
     if key.match == "f" and len(key.columns) > 1:
         whole = sql.SQL("ALTER TABLE {} ADD CHECK (num_nulls({}) IN (0, {}))").format(
             source.identifier, columns(key.columns), len(key.columns)
@@ -333,6 +338,14 @@ def _rebuilt(key: Constraint, source: Relation, target: Relation, what: str) -> 
         reason = f"{key.name} was MATCH FULL, which the tenant within it rules out: all of its columns are set, or none"
         steps.append(Step(Phase.REFERENCES, whole, reason))
     return Weakness(name, what, "Plan and apply.", tuple(steps))
+
+
+def _unhidden(source: Relation, target: Relation) -> Iterator[Step]:
+    """The server checks a new foreign key against the rows that the owner sees: with policies forced, none."""
+    for table in (source, target) if source.forced else ():
+        reason = f"the rows of {table.shown} that are there are checked, too"
+        yield Step(Phase.KEYS, LIFT.format(table.identifier), reason)
+        yield Step(Phase.POLICIES, FORCE.format(table.identifier), reason)
 
 
 def _definition(key: Constraint, target: Relation) -> Text:

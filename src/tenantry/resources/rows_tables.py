@@ -27,7 +27,7 @@ TRACE: Final = "tenantry_trace"
 
 TRACE_TABLE: Final = f"CREATE TABLE IF NOT EXISTS public.{TRACE} (canary varchar(100) PRIMARY KEY)"
 
-_TABLES: Final = """
+_QUERY: Final = """
 SELECT c.oid, n.nspname, c.relname, c.relkind = 'p',
   ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
     AND a.attgenerated = '' AND a.attname <> %(tenant)s ORDER BY a.attnum),
@@ -35,15 +35,23 @@ SELECT c.oid, n.nspname, c.relname, c.relkind = 'p',
   EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled IN ('O', 'A'))
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND n.nspname !~ '^pg_'
-AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = %(tenant)s
-  AND a.atttypid = 'uuid'::regtype AND NOT a.attisdropped)
+AND {which}
 AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.objid = c.oid AND e.classid = 'pg_class'::regclass AND e.deptype = 'e')
 ORDER BY n.nspname, c.relname"""
 
 
+_TENANTS: Final = _QUERY.format(
+    which="EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = %(tenant)s "
+    "AND a.atttypid = 'uuid'::regtype AND NOT a.attisdropped)"
+)
+_SHARED: Final = _QUERY.format(
+    which="ARRAY[n.nspname || '.' || c.relname, CASE n.nspname WHEN 'public' THEN c.relname END] && %(shared)s"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table in which each row belongs to a tenant."""
+    """A table in which each row belongs to a tenant, or to all."""
 
     oid: int
     schema: str
@@ -68,6 +76,10 @@ class Table:
         """Its own rows: those of tables that inherit from it are theirs."""
         return self.identifier if self.parted else sql.SQL("ONLY {}").format(self.identifier)
 
+    def of(self, key: str) -> sql.Composable:
+        """What follows FROM where the rows of a tenant are asked for."""
+        return sql.SQL("{} WHERE {} = {}").format(self.only, sql.Identifier(TENANT), key)
+
     @property
     def listed(self) -> sql.Composable:
         """Its columns as SQL."""
@@ -84,10 +96,19 @@ def working_for(connection: Connection, key: str) -> Iterator[None]:
 
 def tables(connection: Connection, shared: Collection[str]) -> list[list[Table]]:
     """The tables but the markers', those that others refer to first; such as refer to one another are in one list."""
-    rows = connection.execute(_TABLES, {"tenant": TENANT}).fetchall()
-    found = [Table(*row[:4], tuple(row[4]), frozenset(row[5]), row[6]) for row in rows]  # type: ignore[call-arg]
     apart = {MARKER, *shared}
+    found = _read(connection, _TENANTS, {"tenant": TENANT})
     return in_order([one for one in found if not {one.shown, f"{one.schema}.{one.name}"} & apart])
+
+
+def common(connection: Connection, shared: Collection[str]) -> list[Table]:
+    """The tables whose rows belong to all tenants."""
+    return _read(connection, _SHARED, {"tenant": TENANT, "shared": list(shared)})
+
+
+def _read(connection: Connection, query: str, values: Mapping[str, object]) -> list[Table]:
+    rows = connection.execute(query.encode(), values).fetchall()
+    return [Table(*row[:4], tuple(row[4]), frozenset(row[5]), row[6]) for row in rows]  # type: ignore[call-arg]
 
 
 def in_order(found: Sequence[Table]) -> list[list[Table]]:

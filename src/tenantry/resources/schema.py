@@ -6,7 +6,9 @@ import hashlib
 import importlib.util
 import re
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -98,19 +100,43 @@ class Schema:
 
 EMPTY: Final = Schema(Path(), (), "")
 
+_held: Final[ContextVar[dict[tuple[Path, Splitter], Schema] | None]] = ContextVar("held schemas", default=None)
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Whatever is read inside the block is as it was at its first reading: looking at files costs more than it seems.
+
+    Holds for the threads that begin in this context, too.
+    """
+    token = _held.set({})
+    try:
+        yield
+    finally:
+        _held.reset(token)
+
 
 def read(directory: Path, splitter: Splitter | None = None) -> Schema:
     """The schema of a directory, read again only when a file changed; without a splitter its SQL is SQLite's.
 
     Raises `MigrationInvalid`.
     """
+    there, key = _held.get(), (directory, splitter or split)
+    if there is None:
+        return _current(*key)
+    if key not in there:
+        there[key] = _current(*key)
+    return there[key]
+
+
+def _current(directory: Path, splitter: Splitter) -> Schema:
     alembic = (directory / "versions").is_dir()
     try:
         files = sorted(directory.rglob("*.py")) if alembic else sorted(directory.iterdir())
         signature = tuple(_stamp(path) for path in files if _is_migration(path))
     except OSError as error:
         raise MigrationInvalid(path=str(directory), reason=f"it cannot be read ({error.strerror})") from error
-    return _read(directory, alembic, signature, splitter or split)
+    return _read(directory, alembic, signature, splitter)
 
 
 def _is_migration(path: Path) -> bool:

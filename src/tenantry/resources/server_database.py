@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from tenantry.config import Frozen, Seconds
 from tenantry.credentials import USER_TABLE
-from tenantry.errors import ResourceError
+from tenantry.errors import MigrationInvalid, ResourceError
 from tenantry.model import Environment, Finding, Login, Migrated
 from tenantry.resources import Setting, command, history, limits, server_migrator, servers
 from tenantry.resources.command import Place, Programmed, Records
@@ -79,8 +79,17 @@ class ServerDatabase(servers.OnServer, Programmed):
     def fingerprint(self) -> str:
         """What a new database is made of, in 16 hex digits: schema files, seed, users' table and options."""
         seed = checksum(self._seed.read_text("utf-8")) if self._seed else ""
+        return fingerprint((self.schema().fingerprint, str(self.golden), seed, *self._frame()))
+
+    def _frame(self) -> tuple[str, ...]:
+        """What a new database is made of besides migrations and seed."""
         users = USER_TABLE[self.dialect.name] if self.setting.users else ""
-        return fingerprint((self.making, self.schema().fingerprint, seed, users, *self._made_of()))
+        return (self.making, users, *self._made_of())
+
+    def _kin(self) -> str | None:
+        """What a template and an older one must have in common; None where none is built on another."""
+        built_alone = self._seed or self._program  # a seed is sown last
+        return None if built_alone else fingerprint(self._frame())
 
     def _made_of(self) -> tuple[str, ...]:
         """The options that change what a new database is."""
@@ -88,10 +97,22 @@ class ServerDatabase(servers.OnServer, Programmed):
 
     def _fill(self, connection: Any) -> None:
         """Make an empty database what every new tenant gets."""
-        self._fill_to(connection, self.newest)
+        self._fill_to(connection, self.golden)
         if self._seed:
             statements = self.dialect.split(self._seed.read_text("utf-8"), self._seed.name)
             self.dialect.script(connection, statements, self._seed.name)
+
+    def _grow(self, connection: Any) -> bool:
+        """Bring a copy of an older template to what a new one is; False where it is not these files' past."""
+        order = self.versions()
+        try:
+            before = server_migrator.version(self.dialect, connection, self.schema())
+        except MigrationInvalid:
+            return False
+        if history.position(order, before) > history.position(order, self.golden):
+            return False
+        self._fill(connection)
+        return True
 
     def _fill_to(self, connection: Any, version: str | None) -> None:
         self._add_users(connection)
@@ -106,7 +127,8 @@ class ServerDatabase(servers.OnServer, Programmed):
         """Bring a database that was there already to what a new one would be, its data kept."""
         with self._open(env) as connection:
             self._add_users(connection)
-            self._bring(connection, env, self.newest)
+            there = server_migrator.version(self.dialect, connection, self.schema())
+            self._bring(connection, env, self.further(there))
 
     def _version(self, env: Environment) -> str | None:
         with self._open(env) as connection:

@@ -148,7 +148,7 @@ class Sqlite(Filed, database.Database):
 
     def _prepare(self) -> str | None:
         self._template()
-        return self.newest
+        return self.golden
 
     def _tidy(self) -> list[str]:
         return [*self._tidy_templates(), *scratch.clear(self.setting.data), *super()._tidy()]

@@ -49,7 +49,7 @@ def _made(connection: sqlite3.Connection) -> dict[tuple[str, str], tuple[str, st
         "AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' "
         "AND name NOT IN (SELECT name FROM pragma_table_list WHERE type = 'shadow') ORDER BY type <> 'table', rowid"
     )
-    return {(kind, name): (table, sql) for kind, name, table, sql in rows if name not in BOOKKEEPING}
+    return {(kind, name): (table, sql) for kind, name, table, sql in rows if kind != "table" or name not in BOOKKEEPING}
 
 
 def _anew(golden: sqlite3.Connection, found: sqlite3.Connection, name: str, create: str) -> Iterator[str]:

@@ -71,6 +71,12 @@ class Accounts:
         async with self._session() as session:
             return [_user(row) for row in await self._rows(session, "ORDER BY login")]
 
+    async def first(self) -> User | None:
+        """The user whose login comes first; None where the tenant has none."""
+        async with self._session() as session:
+            rows = await self._rows(session, "ORDER BY login LIMIT 1")
+        return _user(rows[0]) if rows else None
+
     async def get(self, user: str) -> User:
         """The user of an id. Raises `AccountError`."""
         async with self._session() as session:

@@ -74,6 +74,18 @@ class TenantCache:
         """Forget every value of the current tenant."""
         self.forget((current_environment().tenant.id,))
 
+    def items(self) -> list[tuple[str, Any]]:
+        """Keys and values of the current tenant, by key; looking at them keeps none of them longer."""
+        environment = current_environment()
+        with self._lock:
+            bucket, now = self._buckets.get(environment.tenant.id, OrderedDict()), self._clock()
+            kept = [
+                (key, value)
+                for (name, key), (until, value) in bucket.items()
+                if name == environment.name and until > now
+            ]
+        return sorted(kept, key=lambda entry: entry[0])
+
     def forget(self, tenants: Collection[str] | None = None) -> None:
         """Forget every value of these tenants, by id; of all where None."""
         with self._lock:

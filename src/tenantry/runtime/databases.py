@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TYPE_CHECKING, Final
@@ -13,6 +14,7 @@ from tenantry.runtime.files import Files
 from tenantry.runtime.pools import Pools
 from tenantry.runtime.schema import behind
 from tenantry.runtime.settings import Logins, Settings
+from tenantry.runtime.wire import until_closed
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -84,10 +86,16 @@ class Databases:
         self.pools.refresh(tenants)
         await self.files.forget(tenants)
 
+    async def leave_loop(self) -> None:
+        """Close the connections to servers that this event loop has and nobody uses, before it ends."""
+        self.pools.leave_loop(asyncio.get_running_loop())
+        await until_closed()
+
     async def close(self) -> None:
         """Close everything: what is in use, when its session ends."""
         self.pools.shut()
         await self.files.forget()
+        await until_closed()
 
     def abandon(self) -> None:
         """Forget everything without closing it: after a fork the connections are the parent's."""

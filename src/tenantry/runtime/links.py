@@ -169,7 +169,9 @@ class Link(Slot):
         *("named", "origin", "place", "sealed", "taken", "whose"),
     )
 
-    def __init__(self, tenancy: Tenancy, place: Place, loop: Loop, engine: Engine, connection: Connection) -> None:
+    def __init__(
+        self, tenancy: Tenancy, place: Place, server: Server, loop: Loop, engine: Engine, connection: Connection
+    ) -> None:
         super().__init__(tenancy, loop)
         self._engine = engine
         self._raw = connection.connection.driver_connection
@@ -180,8 +182,8 @@ class Link(Slot):
         self._look.register(self._tap, POLLIN)
         self._watch: weakref.ref[Session] | None = None
         self.place = place  # as it is when this is opened: the database and the login
-        self.address = tenancy.host.server.address
-        self.sealed = tenancy.host.server.shared.get(place.database)
+        self.address = server.address
+        self.sealed = server.shared.get(place.database)
         self.whose: rows.Whose | None = None  # where tenants share it
         self.async_engine = None if loop is None else _asynchronous(engine)
         self.connection: Connection | None = connection
@@ -302,11 +304,15 @@ def _asynchronous(engine: Engine) -> AsyncEngine:
 def connect(
     tenancy: Tenancy,
     place: Place,
+    server: Server,
     login: Login,
     loop: Loop,
     broken: Callable[[Host], ServerUnavailable],
 ) -> Link:
-    """Open a connection for a tenant; in an event loop this is run in a greenlet. Raises what the driver raises."""
+    """Open a connection for a tenant; in an event loop this is run in a greenlet. Raises what the driver raises.
+
+    `server` is the one that the login is of: it may change meanwhile.
+    """
     from sqlalchemy import Engine
     from sqlalchemy.pool import StaticPool
 
@@ -314,11 +320,11 @@ def connect(
     host.sample = tenancy.environment, place
     dialect = host.dialect(loop, place.database)
     shared, whose = tenancy.shared, rows.Whose()
-    server = host.server if shared is None else rows.address(host.server, shared)
-    url = host.wire.url(server, login, place.database, loop)
+    reached = server if shared is None else rows.address(server, shared)
+    url = host.wire.url(reached, login, place.database, loop)
     arguments, options = dialect.create_connect_args(url)
     options.update(
-        host.wire.options(host.server, login, loop), connect_timeout=CONNECT_SECONDS if loop is None else PATIENCE
+        host.wire.options(server, login, loop), connect_timeout=CONNECT_SECONDS if loop is None else PATIENCE
     )
     prepare = dialect.on_connect()
 
@@ -336,7 +342,7 @@ def connect(
     connection = engine.connect()
     try:
         host.learn(connection, loop)
-        link = Link(tenancy, place, loop, engine, connection)
+        link = Link(tenancy, place, server, loop, engine, connection)
     except BaseException:
         connection.invalidate()
         raise

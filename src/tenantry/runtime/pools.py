@@ -282,10 +282,11 @@ class Pools:
         from sqlalchemy.exc import DBAPIError
         from sqlalchemy.util import greenlet_spawn
 
-        login, began = self._logins(environment, place, tenancy.host.server), time.monotonic()
+        server, began = tenancy.host.server, time.monotonic()
+        login = self._logins(environment, place, server)
         try:
             async with _patience(tenancy.host):
-                link = await greenlet_spawn(connect, tenancy, place, login, loop, self._broken)
+                link = await greenlet_spawn(connect, tenancy, place, server, login, loop, self._broken)
         except (DBAPIError, OSError) as error:  # TimeoutError is one of these
             raise self._failed(tenancy, place, error, began) from error
         return self._opened(link, began)
@@ -310,9 +311,10 @@ class Pools:
     def _attempt_sync(self, tenancy: Tenancy, environment: Environment, place: Place) -> Link:
         from sqlalchemy.exc import DBAPIError
 
-        login, began = self._logins(environment, place, tenancy.host.server), time.monotonic()
+        server, began = tenancy.host.server, time.monotonic()
+        login = self._logins(environment, place, server)
         try:
-            link = connect(tenancy, place, login, None, self._broken)
+            link = connect(tenancy, place, server, login, None, self._broken)
         except (DBAPIError, OSError) as error:
             raise self._failed(tenancy, place, error, began) from error
         return self._opened(link, began)
@@ -403,6 +405,13 @@ class Pools:
             return True
         now = self._current(environment)
         return now is not None and now.tenant.status.served and now.place(tenancy.key[1]) == tenancy.place
+
+    def leave_loop(self, loop: Loop) -> None:
+        """Close the idle connections of an event loop that is about to end: afterwards they cannot be."""
+        with self._lock:
+            budgets = [host.budget for host in self.hosts.values()]
+            found = [budget.take_out(link) for budget in budgets for link in list(budget.idle) if link.loop is loop]
+        self._close_all(found)
 
     def shut(self) -> None:
         """Close everything: what is in use, when its session ends."""

@@ -27,6 +27,12 @@ SETTING: Final = "tenantry.tenant"
 REMEMBERED: Final = 10_000
 """Tenants whose first statement is kept at hand."""
 
+_FRESH: Final = b"CLOSE ALL; UNLISTEN *; RESET ALL; "
+"""Ends what outlasts a transaction: cursors WITH HOLD, which hold rows, what the session listens to, settings.
+
+DEALLOCATE is not among it: the driver prepares statements itself, and one runs as whoever executes it.
+"""
+
 AGAIN: Final = 1.0
 """Seconds for which weak tables are refused without looking at them anew."""
 
@@ -68,9 +74,10 @@ def _classes() -> tuple[Any, Any]:
 
         whose: Whose = Whose()
         resets: bool = True
+        setup: bytes = b""  # statements that each transaction is preceded by, beside the reset
 
         def _start_query(self: Any) -> Any:
-            """Begin a transaction, where none is under way, as the tenant's own; RESET undoes what another one set."""
+            """Begin a transaction, where none is under way, as the tenant's own, without what another one left."""
             begin = self.whose.begin
             if begin and self._autocommit:
                 raise AutocommitRefused
@@ -83,8 +90,8 @@ def _classes() -> tuple[Any, Any]:
                 yield from self._exec_command(begin)
             else:
                 self._check_connection_ok()
-                reset = b"RESET ALL; " if self.resets else b""
-                self.pgconn.send_query(reset + self._get_tx_start_command() + b"; " + begin)
+                reset = _FRESH if self.resets else b""
+                self.pgconn.send_query(reset + self.setup + self._get_tx_start_command() + b"; " + begin)
                 *_, last = yield from generators.execute(self.pgconn)
                 if last.status != good:
                     raise psycopg.errors.error_from_result(last, self.pgconn._encoding)

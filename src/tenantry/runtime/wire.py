@@ -200,6 +200,15 @@ async def _end(connection: Any) -> None:
         await asyncio.wait_for(connection.ensure_closed(), CONNECT_SECONDS)
 
 
+async def until_closed() -> None:
+    """Wait for the connections that are being closed in this event loop, before it ends."""
+    loop = asyncio.get_running_loop()
+    await asyncio.sleep(0)  # those that `close` has only announced
+    ending = [task for task in _ending if task.get_loop() is loop]
+    if ending:
+        await asyncio.wait(ending)
+
+
 _ending: Final[set[asyncio.Task[None]]] = set()  # event loops hold tasks by weak references alone
 
 WIRES: Final[Mapping[str, Wire]] = MappingProxyType({"postgres": Postgres(), "mysql": MySql()})

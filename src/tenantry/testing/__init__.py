@@ -149,6 +149,7 @@ class Plugin:
                     await test(*arguments, **options)
             finally:
                 await self.ground.runtime.databases.forget([environment.tenant.id for environment in pair])
+                await self.ground.runtime.databases.leave_loop()
 
         return run
 

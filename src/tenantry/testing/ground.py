@@ -25,6 +25,7 @@ from tenantry.operations.blueprints import read_config
 from tenantry.platform import Platform
 from tenantry.registry import tenants
 from tenantry.runtime import Runtime
+from tenantry.testing import shared
 
 SLOTS: Final = 64
 """Processes of one user that run the tests of one application at the same time."""
@@ -97,9 +98,10 @@ class Ground:
     # --- in place of the real platform --------------------------------------------------------------------------
 
     def adapt(self, config: Config) -> Config:
-        """The same platform, with the data and the control database of the tests."""
+        """The same platform, with the data, the control database and the shared tables of the tests."""
         chosen = {"data": str(self.slot.path / "var"), "control": None, "max_tenants": None, "mode": "multi-tenant"}
-        return config.model_copy(update={"platform": config.platform.model_copy(update=chosen)})
+        platform = config.platform.model_copy(update=chosen)
+        return shared.renamed(config.model_copy(update={"platform": platform}), self.slot.path)
 
     def connected(self, runtime: Runtime) -> None:
         """Know a runtime that the application connected."""
@@ -139,6 +141,7 @@ class Ground:
             left = [row.id for row in await tenants.page(tx, limit=10_000)]
         if left:
             await self._remove(left)
+        await shared.renew(self._platform, self.slot.path)
 
     def close(self) -> None:
         """Remove every tenant and stop; the golden templates stay for the next run."""
@@ -241,7 +244,7 @@ class Ground:
             _raise_first(await resource.create_many(found))
         sealed, errors = await tools.enrol_admins(found)
         _raise_first(errors.values())
-        versions = [(e.id, r.name, r.newest) for e in found for r in tools.resources[blueprint] if r.has_schema]
+        versions = [(e.id, r.name, r.golden) for e in found for r in tools.resources[blueprint] if r.has_schema]
         async with registry.write() as tx:
             await tenants.set_versions(tx, versions)
             await tenants.put_secrets(tx, sealed)

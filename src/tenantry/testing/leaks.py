@@ -16,7 +16,7 @@ from tenantry.runtime import Runtime
 from tenantry.runtime import storage as files
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Row
+    from sqlalchemy import Connection, Row, Select
 
 ROWS: Final = 10_000
 """Rows of one table that are compared; of those behind, only that there are more."""
@@ -27,8 +27,14 @@ SHOWN: Final = 5
 WIDTH: Final = 300
 """Characters of one row that a message shows."""
 
+CACHE: Final = "tenant_cache"
+"""What stands in a message for the values of `tenantry.tenant_cache()`."""
+
 MARK: Final = re.compile(r"t[0-9a-f]{12}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 """What can be a tenant's slug, as the tests make them, or an id."""
+
+FORBIDDEN: Final = "42501"
+"""What PostgreSQL says (appendix A of its manual) of a table that applications may not read, such as Tenantry's own."""
 
 Spot = tuple[str, str]  # resource and table or path
 
@@ -66,60 +72,76 @@ class Snapshot:
                 yield (*spot, now - then, then - now)
 
 
-def look(runtime: Runtime, environment: Environment) -> Snapshot:
-    """Read all databases, directories and cached values of a tenant."""
-    spots: dict[Spot, Counter[str]] = {}
-    with tenant_context(environment):
-        for place in environment.places:
-            if place.kind in files.KINDS:
-                spots[place.name, "files"] = Counter(_files(runtime.storage(place.name)))
-            else:
-                spots.update(_tables(runtime, place))
-    return Snapshot(environment.tenant.slug, spots)
+class Search:
+    """Reads everything that tenants have."""
 
+    def __init__(self, runtime: Runtime, slugs: Mapping[str, str]) -> None:
+        self._runtime = runtime
+        self._slugs = slugs  # by what marks a tenant
 
-def _tables(runtime: Runtime, place: Place) -> Iterator[tuple[Spot, Counter[str]]]:
-    from sqlalchemy import inspect
+    def look(self, environment: Environment) -> Snapshot:
+        """All databases, directories and cached values of a tenant."""
+        runtime, spots = self._runtime, {}
+        with tenant_context(environment):
+            for place in environment.places:
+                if place.kind in files.KINDS:
+                    spots[place.name, "files"] = Counter(self._files(runtime.storage(place.name)))
+                else:
+                    spots.update(self._tables(place))
+            spots[CACHE, "values"] = Counter(self._shown({key: value}) for key, value in runtime.cache.items())
+        return Snapshot(environment.tenant.slug, spots)
 
-    try:
-        opened = runtime.connection(place.name)
-        with opened as connection:
-            for table in inspect(connection).get_table_names():
-                if table.startswith(place.prefix):  # of a database that tenants share, its own
-                    yield (place.name, table), Counter(_rows(connection, table))
-    except ResourceError:  # no database
-        return
+    def _tables(self, place: Place) -> Iterator[tuple[Spot, Counter[str]]]:
+        from sqlalchemy import inspect
 
+        try:
+            opened = self._runtime.connection(place.name)
+            with opened as connection:
+                for table in inspect(connection).get_table_names():
+                    if table.startswith(place.prefix):  # of a database that tenants share, its own
+                        yield (place.name, table.removeprefix(place.prefix)), Counter(self._rows(connection, table))
+        except ResourceError:  # no database
+            return
 
-def _rows(connection: Connection, table: str) -> Iterator[str]:
-    from sqlalchemy import literal_column, select
-    from sqlalchemy.sql import table as named
+    def _rows(self, connection: Connection, table: str) -> Iterator[str]:
+        from sqlalchemy import literal_column, select
+        from sqlalchemy.exc import DBAPIError
+        from sqlalchemy.sql import table as named
 
-    found: Sequence[Row[Any]] = connection.execute(
-        select(literal_column("*")).select_from(named(table)).limit(ROWS + 1)
-    ).all()
-    if len(found) > ROWS:
-        yield f"more than {ROWS} rows"
-    for row in found[:ROWS]:
-        yield _shown(dict(row._mapping))
+        query: Select[Any] = select(literal_column("*")).select_from(named(table)).limit(ROWS + 1)
+        try:
+            found: Sequence[Row[Any]] = connection.execute(query).all()
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) != FORBIDDEN:
+                raise
+            connection.rollback()
+            return
+        if len(found) > ROWS:
+            yield f"more than {ROWS} rows"
+        for row in found[:ROWS]:
+            yield self._shown(dict(row._mapping))
 
+    def _files(self, storage: files.Storage, above: str = "") -> Iterator[str]:
+        for entry in storage.list(above):
+            path = f"{above}/{entry.name}".lstrip("/")
+            if entry.kind == "directory":
+                yield from self._files(storage, path)
+            elif entry.kind == "file":
+                content = storage.read(path)
+                digest, named = hashlib.sha256(content).hexdigest()[:12], self._named(content.decode("latin-1"))
+                yield f"{path} ({digest}, {entry.modified}{named})"  # the time: the same may have been written again
 
-def _shown(row: Mapping[str, Any]) -> str:
-    told = ", ".join(f"{name}={value!r}" for name, value in row.items())
-    if len(told) <= WIDTH:
-        return told
-    digest = hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    return f"{told[:WIDTH]}… ({len(told)} characters, {digest})"
+    def _shown(self, row: Mapping[str, Any]) -> str:
+        told = ", ".join(f"{name}={value!r}" for name, value in row.items())
+        if len(told) <= WIDTH:
+            return told
+        digest = hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+        return f"{told[:WIDTH]}… ({len(told)} characters, {digest}{self._named(told)})"
 
-
-def _files(storage: files.Storage, above: str = "") -> Iterator[str]:
-    for entry in storage.list(above):
-        path = f"{above}/{entry.name}".lstrip("/")
-        if entry.kind == "directory":
-            yield from _files(storage, path)
-        elif entry.kind == "file":
-            digest = hashlib.sha256(storage.read(path)).hexdigest()[:12]
-            yield f"{path} ({digest}, {entry.modified})"  # the time, since the same may have been written again
+    def _named(self, text: str) -> str:
+        """The tenants that something too long to be shown names."""
+        found = {self._slugs[mark] for mark in MARK.findall(text) if mark in self._slugs}
+        return f", names {', '.join(sorted(found))}" if found else ""
 
 
 def changed(before: Snapshot, after: Snapshot, current: str) -> Iterator[Leak]:
@@ -127,7 +149,7 @@ def changed(before: Snapshot, after: Snapshot, current: str) -> Iterator[Leak]:
     for resource, table, came, went in after.since(before):
         where = f"{after.slug} / {resource} / {table}"
         for verb, rows in (("written", came), ("removed", went)):
-            shown = list(rows.elements())
+            shown = [] if resource == CACHE and verb == "removed" else list(rows.elements())  # a cache may forget
             if shown:
                 more = f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
                 rest = "; ".join(shown[:SHOWN])

@@ -14,8 +14,10 @@ import uvicorn
 
 from tenantry.application import connect
 from tenantry.config import Config
-from tenantry.errors import ConfigError
+from tenantry.errors import ConfigError, RegistryUnavailable
 from tenantry.operations.blueprints import read_config
+from tenantry.platform import Platform
+from tenantry.resources import kinds
 from tenantry.runtime import TenantMiddleware
 
 if TYPE_CHECKING:
@@ -35,13 +37,21 @@ __all__ = ["build", "serve"]
 def serve(
     config: Path | str, *, app: str | None = None, host: str | None = None, port: int | None = None, workers: int = 1
 ) -> None:
-    """Serve until told to stop. Raises `ConfigError` when no application is named or it cannot be imported."""
+    """Serve until told to stop.
+
+    Raises `ConfigError` when no application is named or it cannot be imported, and `SharedTablesWeak`.
+    """
     path = Path(config).resolve()
     os.environ["TENANTRY_CONFIG"] = str(path)
     if app is not None:
         os.environ["TENANTRY_SERVE__APP"] = app
-    settings = read_config(path).serve
+    known = read_config(path)
+    settings = known.serve
     app_here = build()  # a fault in the application shows here, in words, before any process is started
+    if any(
+        kinds()[part.kind].shared for blueprint in known.blueprints.values() for part in blueprint.resources.values()
+    ):
+        asyncio.run(_refuse_weak(known))
     uvicorn.run(
         app_here if workers == 1 else "tenantry.web:build",
         factory=workers > 1,
@@ -54,6 +64,14 @@ def serve(
         access_log=False,
         log_level="warning",
     )
+
+
+async def _refuse_weak(config: Config) -> None:
+    try:
+        async with Platform.open(config) as platform:
+            await platform.refuse_weak()
+    except RegistryUnavailable:  # requests are served from the snapshot: the first session looks
+        return
 
 
 def build() -> Asgi:

@@ -102,7 +102,13 @@ async def test_cache(world: Any, started: Any, until: Any) -> None:
         assert tenant_cache().get("k", 7) == 7
         cache = tenant_cache()
     with without_tenant():
-        for use in (tenant_cache, lambda: cache.get("k"), lambda: cache.set("k", 1), lambda: cache_key("k")):
+        for use in (
+            tenant_cache,
+            cache.items,
+            lambda: cache.get("k"),
+            lambda: cache.set("k", 1),
+            lambda: cache_key("k"),
+        ):
             with pytest.raises(NoTenant):
                 use()
 
@@ -125,6 +131,10 @@ def test_cache_bounds(world: Any) -> None:
     each(1, "a", 4)
     each(2, "a", 5)
     assert [each(0, "a"), each(0, "c"), each(1, "a"), each(2, "a")] == [None, 3, 4, 5]
+    with tenant_context(tenants[0]):
+        assert cache.items() == [("c", 3)]
     now = 10.0
+    with tenant_context(tenants[0]):
+        assert cache.items() == []
     assert [each(0, "c"), each(1, "a"), each(2, "a")] == [None] * 3
     assert cache._count == 0

@@ -3,12 +3,15 @@
 DATABASES = {"default": {"ENGINE": "tenantry.integrations.django.sqlite3"}}  # or .postgresql
 DATABASE_ROUTERS = ["tenantry.integrations.django.TenantRouter"]
 MIDDLEWARE = ["tenantry.integrations.django.TenantMiddleware", ...]
+CACHES = {"default": {"BACKEND": …, "KEY_FUNCTION": "tenantry.integrations.django.tenant_key"}}
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import os
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit
 
 from django.conf import settings
 from django.db import connections
@@ -17,15 +20,17 @@ from django.http import HttpRequest, HttpResponse
 from tenantry.context import current_environment, current_tenant
 from tenantry.errors import TenantryError
 from tenantry.runtime import pages
+from tenantry.runtime.cache import cache_key
 from tenantry.runtime.runtime import connected
 
-__all__ = ["TenantMiddleware", "TenantRouter"]
+__all__ = ["TenantMiddleware", "TenantRouter", "migrated", "tenant_key"]
 
 SHARED: Final = "TENANTRY_SHARED_APPS"
 """The setting that names the applications whose tables are the platform's, in `DATABASES["platform"]`."""
 
 PLATFORM: Final = "platform"
 TENANT: Final = "default"
+OWN: Final = "django.db.backends"
 
 
 class TenantMiddleware:
@@ -73,6 +78,37 @@ class TenantRouter:
         return db == (PLATFORM if app_label in _shared() else TENANT)
 
 
+def tenant_key(key: str, prefix: str, version: int) -> str:
+    """The name of a value in one of Django's caches, with the current tenant in it. Raises `NoTenant`."""
+    return cache_key(f"{prefix}:{version}:{key}")
+
+
 def _shared() -> Collection[str]:
     found: Collection[str] = getattr(settings, SHARED, ())
     return found
+
+
+def migrated(databases: Mapping[str, Any]) -> dict[str, Any]:
+    """The setting DATABASES, for `DATABASES = migrated({…})` in the settings of a project that migrates itself.
+
+    In a program that Tenantry started to migrate one tenant's database (a command migration) `default` leads to that
+    database, by Django's own engine; elsewhere it is as given.
+    """
+    kind = os.environ.get("TENANTRY_DATABASE_KIND")
+    if kind is None:
+        return dict(databases)
+    if kind == "sqlite":
+        return {**databases, TENANT: {"ENGINE": f"{OWN}.sqlite3", "NAME": os.environ["TENANTRY_DATABASE_FILE"]}}
+    parts = {
+        name: os.environ.get(f"TENANTRY_DATABASE_{name}", "") for name in ("HOST", "PORT", "NAME", "USER", "PASSWORD")
+    }
+    query: dict[str, Any] = dict(parse_qsl(urlsplit(os.environ["TENANTRY_DATABASE_URL"]).query))
+    if kind == "postgres":
+        return {**databases, TENANT: {"ENGINE": f"{OWN}.postgresql", **parts, "OPTIONS": query}}
+    from tenantry.integrations.django import mysql  # noqa: F401 - it brings the driver
+
+    checked = query.pop("ssl_check_hostname", "true").lower() not in ("0", "false", "no", "off")
+    if "ssl_ca" in query:
+        query |= {"ssl_verify_cert": True, "ssl_verify_identity": checked}
+    password = parts["PASSWORD"].encode()  # PyMySQL takes text for Latin-1
+    return {**databases, TENANT: {"ENGINE": f"{OWN}.mysql", **parts, "PASSWORD": password, "OPTIONS": query}}

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar, Final
 
 from tenantry.context import current_environment
-from tenantry.errors import ForeignTenant
+from tenantry.errors import ForeignTenant, ResourceError
 from tenantry.model import Environment, Place
+from tenantry.runtime.links import Link
 from tenantry.runtime.runtime import connected
 
 RESOURCE: Final = "RESOURCE"
+
+ENGINES: Final[Mapping[str, str]] = MappingProxyType(
+    {"sqlite": "sqlite3", "postgres": "postgresql", "rows": "postgresql", "mysql": "mysql"}
+)
+"""The engine for each kind of resource, by its name in this package."""
 
 
 class TenantDatabase:
@@ -19,6 +26,9 @@ class TenantDatabase:
     Every use without a tenant raises `NoTenant`; under another tenant a connection is opened anew, and within a
     transaction `ForeignTenant` is raised.
     """
+
+    kinds: ClassVar[frozenset[str]]
+    """The kinds of resources that the engine works with."""
 
     connection: Any
     settings_dict: dict[str, Any]
@@ -52,6 +62,8 @@ class TenantDatabase:
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         """Open the current tenant's database; raises what opening a session does."""
         environment, place = connected().place(self.settings_dict["OPTIONS"].get(RESOURCE))
+        if place.kind not in self.kinds:
+            raise _unfit(environment, place)
         self._environment = environment
         return self._open(conn_params, environment, place)
 
@@ -64,3 +76,39 @@ class TenantDatabase:
         if owner is not None and owner.id != now.id:
             raise ForeignTenant(owner=owner.tenant.slug, current=now.tenant.slug)
         return execute(sql, params, many, context)
+
+
+class PooledDatabase(TenantDatabase):
+    """An engine whose connections come out of the budget of the tenant's server."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._link: Link | None = None
+
+    def _open(self, conn_params: dict[str, Any], environment: Environment, place: Place) -> Any:
+        self._link = connected().databases.pools.take_sync(environment, place, (__file__, 0))
+        connection = self._link.driver
+        self._prepare(connection, conn_params)
+        return connection
+
+    def _prepare(self, connection: Any, conn_params: dict[str, Any]) -> None:
+        """Make the driver's connection what Django expects."""
+        raise NotImplementedError
+
+    def _close(self) -> None:
+        """Give up the connection: what Django set on it is nobody else's."""
+        link, self._link = self._link, None
+        if link is not None:
+            link.leave()
+            connected().databases.pools.give_back(link, False)
+
+
+def _unfit(environment: Environment, place: Place) -> ResourceError:
+    engine = ENGINES.get(place.kind)
+    reason, remedy = "the engine in DATABASES is for another kind", f'Write "tenantry.integrations.django.{engine}".'
+    if engine is None:
+        reason = "Django's tables have names of their own, which no prefix can be put before"
+        remedy = "Give tenants a database each, or rows in shared tables; or use `tenantry.tenant_session()` there."
+    return ResourceError(
+        kind=place.kind, resource=place.name, tenant=environment.tenant.slug, reason=reason, remedy=remedy
+    )

@@ -7,8 +7,8 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from tenantry.errors import SignInNeeded
 from tenantry.identity import Principal
+from tenantry.refusals import SignInNeeded
 from tenantry.web.house import opened
 
 _scheme = HTTPBearer(auto_error=False, description="A token of `tenantry token create`.")

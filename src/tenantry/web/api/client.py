@@ -12,11 +12,12 @@ import httpx
 from pydantic import BaseModel, TypeAdapter
 
 from tenantry import errors
-from tenantry.errors import NotOverTheApi, RemoteUnreachable, TenantryError
+from tenantry.errors import TenantryError
 from tenantry.identity import RIGHTS
 from tenantry.model import new_id
 from tenantry.platform import Platform
 from tenantry.platform.operations import OperationDetails
+from tenantry.refusals import NotOverTheApi, RemoteUnreachable
 from tenantry.web.api import wire
 from tenantry.web.api.routes import ROUTES, Route
 

@@ -9,8 +9,8 @@ from typing import Any, Final
 from fastapi import Request
 from starlette.responses import Response
 
-from tenantry.errors import KeyInUse, KeyReused
 from tenantry.identity import Principal
+from tenantry.refusals import KeyInUse, KeyReused
 from tenantry.registry import Registry, repeats
 from tenantry.web.api import wire
 from tenantry.web.api.routes import Route

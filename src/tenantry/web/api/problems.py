@@ -13,7 +13,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from tenantry.errors import InvalidRequest, PageNotFound, TenantryError, TooManyTries
+from tenantry.errors import TenantryError
+from tenantry.refusals import InvalidRequest, PageNotFound, TooManyTries
 from tenantry.web.portal.frame import refused
 
 MEDIA: Final = "application/problem+json"

@@ -17,10 +17,11 @@ from fastapi import Depends, Request
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from tenantry.errors import CsrfFailed, SignInNeeded, TenantryError
+from tenantry.errors import TenantryError
 from tenantry.identity import Principal, acting_as
 from tenantry.identity.signin import Client
 from tenantry.platform import Platform
+from tenantry.refusals import CsrfFailed, SignInNeeded
 from tenantry.web.house import Opened, opened
 
 SESSION: Final = "tenantry_admin"

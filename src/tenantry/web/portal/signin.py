@@ -7,8 +7,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, Request
 from starlette.responses import RedirectResponse, Response
 
-from tenantry.errors import AccountError, CsrfFailed, LinkInvalid, SecondFactorNeeded, SignInRefused, TooManyTries
+from tenantry.errors import AccountError, SignInRefused
 from tenantry.identity.signin import SignedIn
+from tenantry.refusals import CsrfFailed, LinkInvalid, SecondFactorNeeded, TooManyTries
 from tenantry.web.house import opened
 from tenantry.web.portal.frame import (
     DEVICE,

@@ -1,36 +1,87 @@
-"""Tenants with a database on a server: `ENGINE = "tenantry.integrations.django.postgresql"`."""
+"""Tenants on PostgreSQL, with a database each or rows in shared tables: `tenantry.integrations.django.postgresql`."""
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cache
+from typing import Any, ClassVar
 
 from django.db.backends.postgresql import base
+from psycopg import sql
 from psycopg.adapt import AdaptersMap
 
-from tenantry.integrations.django.backend import TenantDatabase
-from tenantry.model import Environment, Place
-from tenantry.runtime.links import Link
-from tenantry.runtime.runtime import connected
+from tenantry.integrations.django.backend import PooledDatabase
 
 
-class DatabaseWrapper(TenantDatabase, base.DatabaseWrapper):
-    """Django's engine for PostgreSQL, on connections out of the budget of the tenant's server."""
+class DatabaseWrapper(PooledDatabase, base.DatabaseWrapper):
+    """Django's engine for PostgreSQL, on connections out of the budget of the tenant's server.
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._link: Link | None = None
+    In shared tables the tenant is set for one transaction at a time. So a statement outside `transaction.atomic()`,
+    which Django lets commit itself, is there a transaction of its own: begun for the tenant, and committed behind it.
+    """
 
-    def _open(self, conn_params: dict[str, Any], environment: Environment, place: Place) -> Any:
-        self._link = connected().databases.pools.take_sync(environment, place, (__file__, 0))
-        connection = self._link.driver
-        connection.cursor_factory = conn_params["cursor_factory"]
+    kinds: ClassVar[frozenset[str]] = frozenset({"postgres", "rows"})
+
+    @property
+    def _shares(self) -> bool:
+        return self._link is not None and self._link.whose is not None
+
+    def _prepare(self, connection: Any, conn_params: dict[str, Any]) -> None:
+        """Have cursors and values as Django expects them."""
+        factory = conn_params["cursor_factory"]
+        connection.cursor_factory, connection.commits = _committing(factory) if self._shares else factory, False
         connection.prepare_threshold = conn_params.get("prepare_threshold")
         connection._adapters = AdaptersMap(conn_params["context"].adapters)
-        return connection
+        self.isolation_level = base.IsolationLevel.READ_COMMITTED
+        if "isolation_level" in self.settings_dict["OPTIONS"]:
+            self.isolation_level = base.IsolationLevel(self.settings_dict["OPTIONS"]["isolation_level"])
+            connection.isolation_level = self.isolation_level
 
-    def _close(self) -> None:
-        """Give up the connection: what Django set on it is nobody else's."""
-        link, self._link = self._link, None
-        if link is not None:
-            link.leave()
-            connected().databases.pools.give_back(link, False)
+    def _set_autocommit(self, autocommit: bool) -> None:
+        if self._shares:
+            self.connection.commits = autocommit
+        else:
+            super()._set_autocommit(autocommit)
+
+    def _configure_timezone(self, connection: Any) -> bool:
+        """Have each transaction in Django's time zone: what is set for a session is reset before it."""
+        if not self._shares:
+            return bool(super()._configure_timezone(connection))
+        name = self.timezone_name
+        if name:
+            connection.setup = sql.SQL("SET TIME ZONE {}; ").format(name).as_bytes(connection)
+        return False
+
+    def chunked_cursor(self) -> Any:
+        """A cursor on the server, as long as a transaction lasts; where each statement is one, an ordinary one."""
+        self.ensure_connection()
+        return self.cursor() if self._shares and not self.in_atomic_block else super().chunked_cursor()
+
+
+@cache
+def _committing(factory: type[Any]) -> type[Any]:
+    """Cursors whose connection commits behind each statement while it is told to."""
+
+    class Committing(factory):
+        """A cursor that ends the transaction its statement began."""
+
+        def execute(self, *arguments: Any, **options: Any) -> Any:
+            """Run a statement."""
+            return self._alone(super().execute, *arguments, **options)
+
+        def executemany(self, *arguments: Any, **options: Any) -> Any:
+            """Run a statement for each of many values, all of them or none."""
+            return self._alone(super().executemany, *arguments, **options)
+
+        def _alone(self, run: Any, *arguments: Any, **options: Any) -> Any:
+            connection = self.connection
+            if not connection.commits:
+                return run(*arguments, **options)
+            try:
+                done = run(*arguments, **options)
+            except BaseException:
+                connection.rollback()
+                raise
+            connection.commit()
+            return done
+
+    return Committing

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 from django.db.backends.sqlite3 import base
@@ -15,6 +15,8 @@ from tenantry.runtime.runtime import connected
 
 class DatabaseWrapper(TenantDatabase, base.DatabaseWrapper):
     """Django's engine for SQLite, on the current tenant's file."""
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"sqlite"})
 
     def _open(self, conn_params: dict[str, Any], environment: Environment, place: Place) -> Any:
         path = connected().settings.data / environment.home / check_path(place.location)

@@ -1,0 +1,156 @@
+"""Errors of those who run a platform: who they are, what they may do, and what they asked for over HTTP."""
+
+from __future__ import annotations
+
+from tenantry.errors import TenantryError
+
+
+class SignInNeeded(TenantryError):
+    """Nobody is signed in here, and no valid token came with the request."""
+
+    code = "access.unknown"
+    remedy = "Sign in, or send `Authorization: Bearer` with a token of `tenantry token create`."
+    status = 401
+    exit_code = 3
+
+
+class Forbidden(TenantryError):
+    """{who} may not {verb}: it wants {wanted}."""
+
+    code = "access.forbidden"
+    remedy = "Ask a superadmin for it."
+    status = 403
+    exit_code = 3
+
+
+class AdminNotFound(TenantryError):
+    """There is no admin user '{admin}'."""
+
+    code = "admin.not_found"
+    remedy = "`tenantry admin list` names them all."
+    status = 404
+    exit_code = 4
+
+
+class AdminRefused(TenantryError):
+    """The admin user '{admin}' cannot be changed so: {reason}."""
+
+    code = "admin.refused"
+    remedy = "Make another one a superadmin first."
+    status = 409
+    exit_code = 3
+
+
+class TokenNotFound(TenantryError):
+    """There is no token '{token}'."""
+
+    code = "token.not_found"
+    remedy = "`tenantry token list` names them all."
+    status = 404
+    exit_code = 4
+
+
+class OrganizationNotFound(TenantryError):
+    """There is no organization '{organization}'."""
+
+    code = "organization.not_found"
+    remedy = "`tenantry org list` names them all."
+    status = 404
+    exit_code = 4
+
+
+class NotOverTheApi(TenantryError):
+    """{verb} works on the platform's own machine alone."""
+
+    code = "request.local_only"
+    remedy = "Run the command there, without --server."
+    status = 501
+    exit_code = 2
+
+
+class RemoteUnreachable(TenantryError):
+    """The platform at {server} cannot be reached: {reason}."""
+
+    code = "remote.unreachable"
+    remedy = "Check --server, and that the platform is served."
+    status = 502
+
+
+class PageNotFound(TenantryError):
+    """There is no page here."""
+
+    code = "page.not_found"
+    remedy = "Go on from the list of tenants."
+    status = 404
+    exit_code = 4
+
+
+class InvalidRequest(TenantryError):
+    """{where}: {reason}."""
+
+    code = "request.invalid"
+    remedy = "Correct it and send it again."
+    status = 422
+    exit_code = 2
+
+
+class CsrfFailed(TenantryError):
+    """This form came from elsewhere, or is too old."""
+
+    code = "access.csrf"
+    remedy = "Load the page anew and send it again."
+    status = 403
+    exit_code = 3
+
+
+class LinkInvalid(TenantryError):
+    """This link was used before, or has run out."""
+
+    code = "link.invalid"
+    remedy = "Ask a superadmin for another one; `tenantry admin reset` prints it, too."
+    status = 410
+    exit_code = 3
+
+
+class MailFailed(TenantryError):
+    """The mail to {to} could not be sent: {reason}."""
+
+    code = "mail.failed"
+    remedy = "Look at [mail] in tenantry.toml: host, port, tls, user, password, sender."
+    status = 503
+
+
+class SecondFactorNeeded(TenantryError):
+    """The password is right; now the code of the second factor is wanted."""
+
+    code = "access.second_factor"
+    remedy = "Give the code that the authenticator app shows, or a recovery code."
+    status = 401
+    exit_code = 3
+
+
+class KeyReused(TenantryError):
+    """The Idempotency-Key '{key}' came before, with another request."""
+
+    code = "request.key_reused"
+    remedy = "Use a new key for each request, and the same one only to repeat it."
+    status = 422
+    exit_code = 2
+
+
+class KeyInUse(TenantryError):
+    """The first request by the Idempotency-Key '{key}' is being answered still."""
+
+    code = "request.key_in_use"
+    remedy = "Wait a moment, then repeat it."
+    status = 409
+    exit_code = 3
+
+
+class TooManyTries(TenantryError):
+    """There were too many failures; the next try is looked at in {seconds} s."""
+
+    code = "access.throttled"
+    remedy = "Wait, or set a new password by mail."
+    status = 429
+    exit_code = 3
