@@ -300,7 +300,7 @@ class RowsWorld(PostgresWorld):
     """A platform whose tenants share the tables of one database."""
 
     no_table: ClassVar[str] = 'relation "nowhere" does not exist'
-    broken_reference: ClassVar[str] = "there is no unique constraint matching given keys"
+    broken_reference: ClassVar[str] = 'null value in column "tenant_id" of relation "link"'
     pieces: ClassVar[int] = 1
 
     def __post_init__(self) -> None:

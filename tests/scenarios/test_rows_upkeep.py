@@ -82,6 +82,17 @@ async def test_a_silent_server_holds_no_start_up(shelves: RowsShelves) -> None:
             await g.until(lambda: _working(platform), "a worker")
 
 
+async def test_a_migration_under_way_holds_no_start_up(shelves: RowsShelves) -> None:
+    """A worker starts while a lock on shared tables is held, also by a process that hangs."""
+    async with shelves.open() as platform:
+        await populate(shelves, platform, ["acme"])
+        with psycopg.connect(shelves.known["pg1"].url(shelves.database)) as connection:
+            connection.execute("LOCK TABLE page IN ACCESS EXCLUSIVE MODE")
+            connection.execute("LOCK TABLE pg_policy IN ACCESS EXCLUSIVE MODE")
+            with shelves.worker():
+                await g.until(lambda: _working(platform), "a worker")
+
+
 async def _working(platform: g.Platform) -> bool:
     return bool((await platform.status())["workers"])
 

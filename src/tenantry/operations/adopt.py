@@ -91,6 +91,12 @@ class Adopt(create.Create):
                 await tenants.set_versions(tx, [(environment.id, resource.name, version)])
         return version
 
+    def _behind(self, work: Work, environments: Sequence[Environment]) -> list[tuple[Resource, Environment]]:
+        """What was adopted stays at its own version; a migration brings it along."""
+        adopted = self._adopted(work)
+        itself = adopted["resource"], adopted["environment"]
+        return [one for one in super()._behind(work, environments) if (one[0].name, one[1].name) != itself]
+
     @staticmethod
     def _adopted(work: Work) -> Mapping[str, Any]:
         found: Mapping[str, Any] = work.operation.arguments["adopted"]

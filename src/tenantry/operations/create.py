@@ -93,17 +93,6 @@ def again(tools: Toolbox, arguments: Mapping[str, Any]) -> list[Environment]:
     )
 
 
-def _behind(tools: Toolbox, environments: Sequence[Environment]) -> list[tuple[Resource, Environment]]:
-    """What is not at the schema of new tenants."""
-    return [
-        (resource, environment)
-        for environment in environments
-        for resource in tools.resources[environment.tenant.blueprint]
-        if resource.has_schema
-        if (place := environment.place(resource.name)) is not None and place.version != resource.golden
-    ]
-
-
 class Create(Verb):
     """Makes one tenant."""
 
@@ -147,7 +136,7 @@ class Create(Verb):
                 assert work.operation.tenant_id is not None
                 environments = await work.tools.environments(tx, work.operation.tenant_id)
                 await work.tools.learn_released(tx)
-                behind = _behind(work.tools, environments)
+                behind = self._behind(work, environments)
                 if not behind:
                     tenant = environments[0].tenant
                     facts = {"id": tenant.id, "blueprint": tenant.blueprint, "plan": tenant.plan}
@@ -156,6 +145,16 @@ class Create(Verb):
                     return " ".join(name for environment in environments for name in environment.hostnames)
             for resource, environment in behind:
                 await self._settle(work, resource, environment)
+
+    def _behind(self, work: Work, environments: Sequence[Environment]) -> list[tuple[Resource, Environment]]:
+        """What is not at the schema of new tenants."""
+        return [
+            (resource, environment)
+            for environment in environments
+            for resource in work.tools.resources[environment.tenant.blueprint]
+            if resource.has_schema
+            if (place := environment.place(resource.name)) is not None and place.version != resource.golden
+        ]
 
     async def undo(self, work: Work, step: journal.Step) -> None:
         if step.kind and await work.environments():

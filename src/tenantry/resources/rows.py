@@ -71,6 +71,8 @@ RESERVED: Final = frozenset({"postgres", "template0", "template1"})
 _PLANT: Final = f"INSERT INTO {rows_tables.TRACE} (canary) VALUES (%s)"  # noqa: S608 -- a constant
 _SEEK: Final = f"SELECT canary FROM {rows_tables.TRACE} WHERE starts_with(canary, %s)"  # noqa: S608
 _UPROOT: Final = f"DELETE FROM {rows_tables.TRACE}"  # noqa: S608 -- the policies keep it to one tenant's
+LOOK_SECONDS: Final = 2
+"""How long a process that starts waits for a lock on shared tables before it starts without having looked at them."""
 _LETTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")
 _NOTHING: Final = sql.SQL("NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS")
 
@@ -298,8 +300,9 @@ class Rows(PostgresKind):
     def _weaknesses(self, server: Server, login: Login) -> list[Finding]:
         try:
             with self._entered(server, login) as connection:
+                connection.execute(f"SET lock_timeout = '{LOOK_SECONDS}s'; SET statement_timeout = '{LOOK_SECONDS}s'")
                 return self._found_weak(connection, login.user)
-        except psycopg.OperationalError:  # it is silent, or not made yet: the first session looks
+        except psycopg.OperationalError:  # silent, locked by a migration, or not made yet: the first session looks
             return []
 
     def _found_weak(self, connection: Connection, role: str) -> list[Finding]:
