@@ -522,7 +522,7 @@ async def test_a_hole_between_prefixes_is_found(
             environments = [(await platform.tenants.show(slug)).environments[0] for slug in SLUGS]
             placed = [place for one in environments for place in one.places if place.name == "db"]
             prefixes = dict(zip(SLUGS, (place.prefix for place in placed), strict=True))
-            ground.do(statement.format(**prefixes))
+            ground.ask(statement.format(**prefixes))
             report = await verified(platform)
     assert attack in found(report)
     assert report["state"] == "failed"
