@@ -15,6 +15,7 @@ from tenantry.web import api, portal
 from tenantry.web.api.guard import count_stranger
 from tenantry.web.api.problems import Problem
 from tenantry.web.bounds import Bounded
+from tenantry.web.doors import doors
 from tenantry.web.house import House
 from tenantry.web.rates import Rates
 from tenantry.web.watch import Watched
@@ -38,6 +39,7 @@ def site(config: Config) -> FastAPI:
     app.add_middleware(Watched)
     portal.install(app)
     app.add_route("/api/openapi.json", _description(app))
+    doors(app)  # each says its right, or nothing is served
     return app
 
 

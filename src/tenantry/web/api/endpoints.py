@@ -19,6 +19,7 @@ from tenantry.web.api.once import once
 from tenantry.web.api.problems import problems_of
 from tenantry.web.api.routes import Route
 from tenantry.web.api.shapes import shape
+from tenantry.web.doors import Says, says
 from tenantry.web.house import opened
 
 LONGEST: Final = 10_000
@@ -39,7 +40,7 @@ PLATFORM: Final = "platform"
 def add(app: FastAPI, route: Route, below: str = "/api", name: str | None = None) -> None:
     """Let the application answer at this route's address."""
     right = route.right
-    endpoint = _endpoint(route)
+    endpoint = says(Says((route.verb,), route.status))(_endpoint(route))
     noun, _, action = right.verb.partition(".")
     app.router.add_api_route(
         f"{below}{route.path}",

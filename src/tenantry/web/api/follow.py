@@ -15,6 +15,7 @@ from tenantry.web.api import wire
 from tenantry.web.api.access import bearer
 from tenantry.web.api.guard import Guarded
 from tenantry.web.api.problems import problems_of
+from tenantry.web.doors import Says, says
 from tenantry.web.house import opened
 
 _details: Final = TypeAdapter(wire.model(OperationDetails))
@@ -34,6 +35,7 @@ def event(details: OperationDetails | None) -> bytes:
 def add(app: FastAPI) -> None:
     """Let the application answer at /api/operations/{operation_id}/events."""
 
+    @says(Says(("operation.follow",)))
     async def events(
         operation_id: Annotated[str, Path(min_length=1, max_length=300)],
         request: Request,
