@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
-from collections.abc import Awaitable, Callable, MutableMapping
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -19,9 +21,14 @@ from tenantry.operations.blueprints import read_config
 from tenantry.platform import Platform
 from tenantry.resources import kinds
 from tenantry.runtime import TenantMiddleware
+from tenantry.web.patience import Patient
+from tenantry.web.ready import PATH as READY
+from tenantry.web.ready import ready
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+    from tenantry.web.house import House
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
@@ -30,6 +37,9 @@ Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OWN: Final = ("/api/", "/admin/")
 """How the paths begin that are the platform's own, at its bare domain."""
+
+COUNTED: Final = "PROMETHEUS_MULTIPROC_DIR"
+"""The variable by which the Prometheus client finds the directory of several processes."""
 
 __all__ = ["build", "serve"]
 
@@ -52,18 +62,34 @@ def serve(
         kinds()[part.kind].shared for blueprint in known.blueprints.values() for part in blueprint.resources.values()
     ):
         asyncio.run(_refuse_weak(known))
-    uvicorn.run(
-        app_here if workers == 1 else "tenantry.web:build",
-        factory=workers > 1,
-        host=host or settings.host,
-        port=settings.port if port is None else port,
-        workers=workers,
-        proxy_headers=True,
-        forwarded_allow_ips=",".join(settings.trusted_proxies),
-        server_header=False,
-        access_log=False,
-        log_level="warning",
-    )
+    with _counting_together(workers):
+        uvicorn.run(
+            app_here if workers == 1 else "tenantry.web:build",
+            factory=workers > 1,
+            host=host or settings.host,
+            port=settings.port if port is None else port,
+            workers=workers,
+            http=Patient,
+            proxy_headers=True,
+            forwarded_allow_ips=",".join(settings.trusted_proxies),
+            server_header=False,
+            access_log=False,
+            log_level="warning",
+        )
+
+
+@contextlib.contextmanager
+def _counting_together(workers: int) -> Iterator[None]:
+    """A directory in which several processes count their requests for Prometheus as one."""
+    if workers == 1 or COUNTED in os.environ:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="tenantry-metrics-") as folder:
+        os.environ[COUNTED] = folder
+        try:
+            yield
+        finally:
+            del os.environ[COUNTED]
 
 
 async def _refuse_weak(config: Config) -> None:
@@ -86,11 +112,15 @@ def build() -> Asgi:
     if root not in sys.path:
         sys.path.insert(0, root)
     own = Own(config, _imported(config.serve.platform_app) if config.serve.platform_app else _front(config))
-    tenants = TenantMiddleware(_imported(config.serve.app), runtime=connect(config), platform_app=own)
+    runtime = connect(config)
+    tenants = TenantMiddleware(_imported(config.serve.app), runtime=runtime, platform_app=own)
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
-            await tenants(scope, receive, send)
+            if scope["path"] == READY and scope["type"] == "http":
+                await (await ready(own.house, runtime))(scope, receive, send)
+            else:
+                await tenants(scope, receive, send)
             return
 
         async def close_first(message: MutableMapping[str, Any]) -> None:
@@ -136,10 +166,18 @@ class Own:
         if not f"{path}/".startswith(OWN):
             await self._front(scope, receive, send)
             return
+        site = await self._site()
+        await site(scope, receive, send)
+
+    async def house(self) -> House:
+        """The platform, as pages and API use it."""
+        house: House = (await self._site()).state.house
+        return house
+
+    async def _site(self) -> FastAPI:
         if self._making is None:
             self._making = asyncio.create_task(asyncio.to_thread(_site, self._config))
-        site = await asyncio.shield(self._making)
-        await site(scope, receive, send)
+        return await asyncio.shield(self._making)
 
     async def close(self) -> None:
         """Let go of the platform, if it was opened."""
