@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from tenantry.context import _current
+from tenantry.context import _current, support_access
 from tenantry.errors import ForeignTenant, NoTenant
 from tenantry.model import Environment
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
+
+READ_ONLY: Final = "tenantry_read_only"
+"""Says of a connection to a file that it writes nothing."""
 
 
 def guard(engine: Engine, whose: Callable[[], Environment]) -> None:
-    """Refuse every statement outside the context of the environment that an engine works for."""
+    """Refuse every statement outside the context of the environment that an engine works for.
+
+    Where support looks in without the right to write, its transactions are read only.
+    """
     from sqlalchemy import event
 
     @event.listens_for(engine, "before_cursor_execute", retval=True)
@@ -26,3 +32,25 @@ def guard(engine: Engine, whose: Callable[[], Environment]) -> None:
         if now.id != environment.id:
             raise ForeignTenant(owner=environment.tenant.slug, current=now.tenant.slug)
         return statement, parameters
+
+    begin = _begin_on_sqlite if engine.dialect.name == "sqlite" else _begin_on_server
+    event.listen(engine, "begin", begin)
+
+
+def _looks_only() -> bool:
+    access = support_access()
+    return access is not None and not access.writes
+
+
+def _begin_on_server(connection: Connection) -> None:
+    """This one transaction alone (PostgreSQL; MySQL and MariaDB: the next one, which has not begun yet)."""
+    if _looks_only():
+        connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+
+
+def _begin_on_sqlite(connection: Connection) -> None:
+    """SQLite knows it of connections alone, which others use afterwards."""
+    only = _looks_only()
+    if only or connection.info.get(READ_ONLY):
+        connection.exec_driver_sql(f"PRAGMA query_only = {int(only)}")
+        connection.info[READ_ONLY] = only
