@@ -8,9 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 from tenantry.context import _current, support_access
 from tenantry.errors import ForeignTenant, NoTenant
 from tenantry.model import Environment
+from tenantry.refusals import SupportReadOnly
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
+    from sqlalchemy.engine import ExceptionContext
+
+SQLITE_READONLY: Final = 8
+"""The result code of statements that write where nothing may (SQLite, "Result and Error Codes")."""
 
 READ_ONLY: Final = "tenantry_read_only"
 """Says of a connection to a file that it writes nothing."""
@@ -35,6 +40,7 @@ def guard(engine: Engine, whose: Callable[[], Environment]) -> None:
 
     begin = _begin_on_sqlite if engine.dialect.name == "sqlite" else _begin_on_server
     event.listen(engine, "begin", begin)
+    event.listen(engine, "handle_error", _told_read_only)
 
 
 def _looks_only() -> bool:
@@ -54,3 +60,15 @@ def _begin_on_sqlite(connection: Connection) -> None:
     if only or connection.info.get(READ_ONLY):
         connection.exec_driver_sql(f"PRAGMA query_only = {int(only)}")
         connection.info[READ_ONLY] = only
+
+
+def _told_read_only(context: ExceptionContext) -> None:
+    """Let the refusal of a server or of SQLite be told as what it is."""
+    error = context.original_exception
+    refused = (
+        getattr(error, "sqlstate", None) == "25006"  # read_only_sql_transaction (PostgreSQL, appendix A)
+        or getattr(error, "sqlite_errorcode", 0) & 0xFF == SQLITE_READONLY
+        or error.args[:1] == (1792,)  # ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION (MySQL, MariaDB)
+    )
+    if refused and _looks_only():
+        raise SupportReadOnly from error

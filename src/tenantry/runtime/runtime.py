@@ -77,7 +77,14 @@ class Runtime:
         self._values: _Remembered[Mapping[str, Any]] = _Remembered(self._resolve_values)
         self.sessions = Sessions(settings, self._keys.get)
         self.accounts = Accounts(settings, self.databases, self._keys.get)
-        self.support = Support(settings, self._keys.get, self.sessions, desk, lambda: self._follower.status == "ok")
+        self.support = Support(
+            settings,
+            self._keys.get,
+            self.sessions,
+            desk,
+            lambda environment: self.resolver.table.current(environment),
+            lambda: self._follower.status == "ok",
+        )
         self._forget_process()
         _children.add(self)
 

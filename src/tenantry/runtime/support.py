@@ -58,19 +58,22 @@ class Support:
         keys: Callable[[Environment], bytes],
         sessions: Sessions,
         desk: SupportDesk | None,
+        current: Callable[[Environment], Environment | None],
         is_current: Callable[[], bool],
     ) -> None:
         self._settings = settings
         self._keys = keys
         self._sessions = sessions
         self._desk = desk
+        self._current = current  # an environment as it is now
         self._is_current = is_current  # False while the control database is lost: an end cannot be heard of
 
     # --- what applications call -----------------------------------------------------------------------------------
 
     def running(self) -> list[SupportAccess]:
         """Who looks into the current tenant, or did a moment ago and may again."""
-        return [one for one in current_environment().tenant.support if one.used and self._stands(one)]
+        now = self._current(current_environment())
+        return [one for one in now.tenant.support if one.used and self._stands(one)] if now else []
 
     async def history(self) -> list[SupportAccess]:
         """The latest accesses into the current tenant, newest first: for its own people to read."""
