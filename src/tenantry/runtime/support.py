@@ -136,7 +136,7 @@ class Support:
             raise SupportLinkInvalid
         name = environment.tenant.name
         if asked.method != "POST":
-            told = "What you do there is shown to its people, recorded, and over at its time."
+            told = "Its people see who looks in, why, and until when; it is recorded."
             return pages.ask(f"Support access to {name}", told, f"{asked.root}{HERE}/{link}", "Look in")
         _refuse_foreign(asked)
         access = await self._at_desk().take(environment, link)
