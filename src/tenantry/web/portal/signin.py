@@ -12,6 +12,7 @@ from tenantry.identity import first
 from tenantry.identity.signin import SignedIn
 from tenantry.refusals import AdminRefused, CsrfFailed, LinkInvalid, SecondFactorNeeded, TooManyTries
 from tenantry.web.house import Opened, opened
+from tenantry.web.portal.asking import Page, anybody, asks
 from tenantry.web.portal.frame import (
     DEVICE,
     DEVICE_SECONDS,
@@ -25,13 +26,14 @@ from tenantry.web.portal.frame import (
     target,
 )
 
-router = APIRouter()
+router = APIRouter(route_class=Page)
 
 Text = Annotated[str, Form(max_length=2000)]
 Answer = Annotated[str, Form(max_length=20_000)]
 
 
 @router.get("/sign-in")
+@anybody()
 async def form(request: Request, next: str = "/admin/") -> Response:
     """The form."""
     here = await opened(request)
@@ -40,6 +42,7 @@ async def form(request: Request, next: str = "/admin/") -> Response:
 
 
 @router.post("/sign-in")
+@anybody()
 async def sign_in(request: Request, mail: Text, password: Text, next: Text = "/admin/", code: Text = "") -> Response:
     """Sign in, and go on to where somebody wanted to go."""
     _own(request)
@@ -55,12 +58,14 @@ async def sign_in(request: Request, mail: Text, password: Text, next: Text = "/a
 
 
 @router.get("/link/{link}")
+@anybody()
 async def follow(request: Request, link: str) -> Response:
     """The form in which whoever holds a link chooses a password."""
     return await _by_link(await opened(request), link)
 
 
 @router.post("/link/{link}")
+@anybody()
 async def take(request: Request, link: str, password: Text, mail: Text = "", name: Text = "") -> Response:
     """Choose the password, as the first superadmin also who one is; and be signed in."""
     _own(request)
@@ -94,12 +99,14 @@ async def _by_link(
 
 
 @router.get("/passkey/options")
+@anybody()
 async def passkey_options(request: Request) -> Response:
     """What the browser is asked to sign."""
     return Response((await opened(request)).passkeys.to_sign_in(), media_type="application/json")
 
 
 @router.post("/passkey")
+@anybody()
 async def by_passkey(request: Request, answer: Answer, next: Text = "/admin/") -> Response:
     """Sign in by a passkey."""
     _own(request)
@@ -113,6 +120,7 @@ async def by_passkey(request: Request, answer: Answer, next: Text = "/admin/") -
 
 
 @router.get("/forgot")
+@anybody()
 async def forgot(request: Request) -> Response:
     """The form by which a new password is asked for."""
     here = await opened(request)
@@ -120,6 +128,7 @@ async def forgot(request: Request) -> Response:
 
 
 @router.post("/forgot")
+@anybody(gives=200)
 async def ask(request: Request, mail: Text) -> Response:
     """Send a link to whoever has this address; the answer tells nobody whether somebody has it."""
     _own(request)
@@ -134,6 +143,7 @@ async def ask(request: Request, mail: Text) -> Response:
 
 
 @router.post("/sign-out")
+@asks("account.end_session")
 async def sign_out(visit: Visiting) -> Response:
     """End the session here."""
     await visit.here.sign_in.sign_out(visit.principal)
