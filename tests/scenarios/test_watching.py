@@ -211,7 +211,7 @@ async def test_several_processes_count_as_one(ground: g.Ground) -> None:
     async with ground.open() as platform:
         await platform.admins.invite("root@example.org", role=AdminRole.SUPERADMIN)
         made = await platform.tokens.create("prometheus", ("platform:read",), admin="root@example.org")
-    with served(ground, "--workers", "2") as url:
+    with served(ground, "--workers", "2", "--no-worker") as url:
 
         async def is_ready() -> bool:
             async with httpx.AsyncClient() as client:
