@@ -124,10 +124,10 @@ def _changed(portal: Portal, page: Page) -> None:
     page.click("summary")
     page.fill("[name=reason]", "unpaid")
     page.click("text=Suspend bistro")
-    expect(page.locator("h1 .badge")).to_have_text("suspended", timeout=g.PATIENCE * 1000)
+    expect(page.locator(".head .badge")).to_have_text("suspended", timeout=g.PATIENCE * 1000)
     expect(page.locator("dl.facts").first).to_contain_text("unpaid")
     page.get_by_role("button", name="Resume").click()
-    expect(page.locator("h1 .badge")).to_have_text("active", timeout=g.PATIENCE * 1000)
+    expect(page.locator(".head .badge")).to_have_text("active", timeout=g.PATIENCE * 1000)
     page.fill("[name=host]", "www.example.org")
     page.click("text=Add")
     expect(page.locator("[role=status]").first).to_contain_text("www.example.org leads to bistro")
@@ -152,10 +152,10 @@ def test_many_are_found_ticked_and_done_by_keyboard(portal: Portal, visit: Visit
     """Searching as one types leaves those that fit; ticked ones are suspended and resumed, each with its answer."""
     page = visit.page
     portal.enter(page, "eva@example.org", "--superadmin")
-    page.fill("[name=search]", "umb")
+    page.fill("main [name=search]", "umb")
     expect(page.locator("tbody tr")).to_have_count(1)
     assert page.url.endswith("search=umb&status=&plan=&sort=slug")
-    page.fill("[name=search]", "")
+    page.fill("main [name=search]", "")
     expect(page.locator("tbody tr")).to_have_count(2)
     for action, status in (("suspend", "suspended"), ("resume", "active")):
         page.focus("[data-ticks]")
