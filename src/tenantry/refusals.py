@@ -76,6 +76,14 @@ class RemoteUnreachable(TenantryError):
     status = 502
 
 
+class RightMissing(TenantryError):
+    """'{path}' says no right that whoever asks for it must have, so it is not served."""
+
+    code = "access.undeclared"
+    remedy = "Let it say the verb by `@asks(...)`; what is open to everybody says `@anybody()`."
+    status = 500
+
+
 class PageNotFound(TenantryError):
     """There is no page here."""
 

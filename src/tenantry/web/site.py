@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from tenantry.config import Config
 from tenantry.web import api, portal
 from tenantry.web.api.problems import Problem
+from tenantry.web.doors import doors
 from tenantry.web.house import House
 
 
@@ -26,6 +27,7 @@ def site(config: Config) -> FastAPI:
     app.state.house = House(config)
     api.install(app)
     portal.install(app)
+    doors(app)  # each says its right, or nothing is served
     _name_problem(app)
     return app
 

@@ -17,6 +17,7 @@ from tenantry.web.api.access import bearer
 from tenantry.web.api.once import once
 from tenantry.web.api.problems import PROBLEMS
 from tenantry.web.api.routes import Route
+from tenantry.web.doors import Says, says
 from tenantry.web.house import opened
 
 LONGEST: Final = 10_000
@@ -34,7 +35,7 @@ PLATFORM: Final = "platform"
 def add(app: FastAPI, route: Route) -> None:
     """Let the application answer at this route's address."""
     right = route.right
-    endpoint = _endpoint(route)
+    endpoint = says(Says((route.verb,), route.status))(_endpoint(route))
     noun, _, action = right.verb.partition(".")
     app.add_api_route(
         f"/api{route.path}",

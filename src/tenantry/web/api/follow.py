@@ -14,6 +14,7 @@ from tenantry.platform.operations import OperationDetails
 from tenantry.web.api import wire
 from tenantry.web.api.access import bearer
 from tenantry.web.api.problems import PROBLEMS
+from tenantry.web.doors import Says, says
 from tenantry.web.house import opened
 
 _details: Final = TypeAdapter(wire.model(OperationDetails))
@@ -33,6 +34,7 @@ def event(details: OperationDetails | None) -> bytes:
 def add(app: FastAPI) -> None:
     """Let the application answer at /api/operations/{operation_id}/events."""
 
+    @says(Says(("operation.follow",)))
     async def events(
         operation_id: str, request: Request, principal: Annotated[Principal, Depends(bearer)]
     ) -> StreamingResponse:

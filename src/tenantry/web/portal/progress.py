@@ -9,9 +9,10 @@ from fastapi import APIRouter
 from starlette.responses import StreamingResponse
 
 from tenantry.platform.operations import OperationDetails
+from tenantry.web.portal.asking import Page, asks
 from tenantry.web.portal.frame import Visit, Visiting, rendered
 
-router = APIRouter()
+router = APIRouter(route_class=Page)
 
 
 async def progress(visit: Visit, operation_id: str) -> dict[str, Any]:
@@ -22,6 +23,7 @@ async def progress(visit: Visit, operation_id: str) -> dict[str, Any]:
 
 
 @router.get("/operations/{operation_id}/steps")
+@asks("operation.follow")
 async def steps(visit: Visiting, operation_id: str) -> StreamingResponse:
     """The steps now, then at every change, as server-sent events with HTML; `over` is the last."""
     found: OperationDetails = (await progress(visit, operation_id))["details"]
