@@ -11,15 +11,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
+from playwright.sync_api import Page
 
 import ground as g
 from servers import free_port
 from tenantry.config import load
-from tenantry.identity import acting_as
+from tenantry.identity import Reach, acting_as
 from tenantry.identity.principal import AdminRole, Principal
 from tenantry.identity.signin import Client, SignIn
 from tenantry.operations.measure import measure_some
 from tenantry.platform import Platform
+from tenantry.web.doors import Door, doors
 from tenantry.web.site import site
 
 PASSWORD = "correct horse battery"
@@ -68,24 +71,61 @@ ODD = {
 """Names that want room, run the other way, or are no letters."""
 
 
+NO_PAGES = {
+    "/tenants/-/export.csv",
+    "/tenants/-/slug",
+    "/audit/export",
+    "/migrations/{operation_id}/report.{kind}",
+    "/verify/{operation_id}/report.json",
+    "/operations/{operation_id}/steps",
+    "/passkey/options",
+    "/me/passkeys/options",
+}
+"""What the portal answers with that is no page: files, and parts of pages."""
+
+SHOWN = {
+    "/tenants/-/made/{operation_id}": "create",
+    "/migrations/rehearsals/{operation_id}": "rehearse",
+    "/verify/{operation_id}": "verify",
+}
+"""Of which verb the operation is that a page shows; others show a migration that failed for one."""
+
+
 @dataclass
 class Showroom:
     """Where it is served, and what is shown there."""
 
     ground: g.Ground
     port: int
-    operations: dict[str, str] = field(default_factory=dict)  # newest ids by verb
-    organization: str = ""
-    admin: str = ""
-    server: str = "north"
+    app: FastAPI
+    operations: dict[str, str] = field(default_factory=dict)  # the newest, by verb
+    parts: dict[str, str] = field(default_factory=dict)  # what stands in addresses of pages, as routes call it
 
     def url(self, path: str = "/") -> str:
         """A page's address."""
         return f"http://localhost:{self.port}/admin{path}"
 
-    def parts(self) -> dict[str, str]:
-        """What stands in the addresses of pages, by the name that the route gives it."""
-        return {"slug": "acme", "organization": self.organization, "admin": self.admin, "name": self.server}
+    def sign_in(self, page: Page, mail: str) -> None:
+        """By the page that people see."""
+        page.goto(self.url("/sign-in"))
+        page.get_by_label("Mail address").fill(mail)
+        page.get_by_label("Password", exact=True).fill(PASSWORD)
+        page.get_by_role("button", name="Sign in", exact=True).click()
+        page.wait_for_url(self.url())
+
+    def pages(self, mail: str | None) -> Iterator[str]:
+        """Every page that the routes have and this person may see; None: nobody who is signed in."""
+        for door in doors(self.app):
+            path = door.path.removeprefix("/admin")
+            if not door.is_page or door.method != "GET" or path in {*NO_PAGES, "", "/static"}:
+                continue
+            if bool(door.rights) == bool(mail) and (mail != ANA or _hers(door)):
+                verb = "suspend" if mail == ANA else SHOWN.get(path, "migrate")
+                yield path.format(**self.parts, operation_id=self.operations[verb])
+
+
+def _hers(door: Door) -> bool:
+    return all(right.reach is not Reach.PLATFORM for right in door.rights)
 
 
 @contextmanager
@@ -94,8 +134,8 @@ def showroom(root: Path, postgres: str, *, odd: bool = True, worker: bool = True
     ground = g.Ground(root / "platform", TOML.replace("{port}", str(port := free_port())))
     (ground.root / "lab").mkdir()
     (ground.root / "lab" / "0001_bookings.sql").write_text(g.FIRST)
-    found = Showroom(ground, port)
     app = site(load(ground.config))
+    found = Showroom(ground, port, app)
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
 
     async def run() -> None:
@@ -154,10 +194,10 @@ async def _people(platform: Platform, found: Showroom) -> None:
     await platform.organizations.create("Bakeries of the Coast", "bread@example.org")
     await platform.organizations.assign(agency.id, ["acme", "bistro", "gallery"])
     await platform.admins.assign(ANA, ["acme", "bistro", "initech"])
-    await platform.admins.invite("new@example.org", "Nia New")
+    invited = await platform.admins.invite("new@example.org", "Nia New")
     await platform.tokens.create("deploys", ["tenants:read", "operations:read"], 90)
-    found.organization = agency.id
-    found.admin = (await platform.admins.show(ANA)).row.id
+    ana = (await platform.admins.show(ANA)).row.id
+    found.parts = {"slug": "acme", "organization": agency.id, "admin": ana, "name": "north", "link": invited.link}
 
 
 async def _fleet(platform: Platform, found: Showroom) -> None:

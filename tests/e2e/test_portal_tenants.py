@@ -177,14 +177,3 @@ def test_many_are_found_ticked_and_done_by_keyboard(portal: Portal, visit: Visit
     with page.expect_download() as download:
         page.click("text=Export all as CSV")
     assert re.findall(r"^[a-z]+", download.value.path().read_text(), re.M) == ["slug", "acme", "umbrella"]
-
-
-def test_nothing_is_wider_than_a_telephone(portal: Portal, visit: Visit) -> None:
-    """At 390 pixels no page of the tab scrolls sideways."""
-    page = visit.page
-    page.set_viewport_size({"width": 390, "height": 800})
-    portal.enter(page, "tel@example.org", "--superadmin")
-    for path in ("/", "/tenants/new", "/tenants/-/import", *(f"/tenants/acme{p}" for p in ("", "/edit", "/delete"))):
-        page.goto(portal.url(path))
-        page.wait_for_load_state("networkidle")
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
