@@ -246,6 +246,12 @@ class Serve(Frozen):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     trusted_proxies: tuple[str, ...] = ("127.0.0.1", "::1")
+    worker: bool = True  # whether a worker runs beside it
+
+
+class Api(Frozen):
+    token_rate: int = Field(default=1200, ge=0)  # requests a minute of one token, in one process; 0: no limit
+    address_rate: int = Field(default=120, ge=0)  # of one address without a valid token
 
 
 class Worker(Frozen):
@@ -295,6 +301,7 @@ class Config(Frozen):
     blueprints: dict[str, Blueprint] = Field(min_length=1)
     plans: dict[str, Plan] = {}
     serve: Serve = Serve()
+    api: Api = Api()
     worker: Worker = Worker()
     migrate: Migrate = Migrate()
     runtime: Runtime = Runtime()

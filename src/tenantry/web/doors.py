@@ -17,6 +17,9 @@ Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 OPEN: Final[Mapping[str, int]] = {"/api/openapi.json": 200, "/admin/static": 200, "/admin": 308}
 """What is no endpoint of ours and open to everybody, with its answer: the description, styles and scripts."""
 
+PROVISIONING: Final = ("POST", "/admin/tenants")
+"""The one address below /admin that programs come to."""
+
 _SAID: Final = "tenantry_says"
 
 
@@ -58,7 +61,7 @@ class Door:
     @property
     def is_page(self) -> bool:
         """Whether browsers come here, with a session; else programs, with a token."""
-        return self.path.startswith("/admin")
+        return self.path.startswith("/admin") and (self.method, self.path) != PROVISIONING
 
     @property
     def reach(self) -> Reach | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Annotated, Final
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI, Path, Request
 from pydantic import TypeAdapter
 from starlette.responses import StreamingResponse
 
@@ -13,7 +13,8 @@ from tenantry.identity import Principal, acting_as
 from tenantry.platform.operations import OperationDetails
 from tenantry.web.api import wire
 from tenantry.web.api.access import bearer
-from tenantry.web.api.problems import PROBLEMS
+from tenantry.web.api.guard import Guarded
+from tenantry.web.api.problems import problems_of
 from tenantry.web.doors import Says, says
 from tenantry.web.house import opened
 
@@ -36,7 +37,9 @@ def add(app: FastAPI) -> None:
 
     @says(Says(("operation.follow",)))
     async def events(
-        operation_id: str, request: Request, principal: Annotated[Principal, Depends(bearer)]
+        operation_id: Annotated[str, Path(min_length=1, max_length=300)],
+        request: Request,
+        principal: Annotated[Principal, Depends(bearer)],
     ) -> StreamingResponse:
         """The operation now, then at every change, as server-sent events; the stream ends when it is over."""
         here = await opened(request)
@@ -50,8 +53,8 @@ def add(app: FastAPI) -> None:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(stream(), media_type="text/event-stream", headers=headers)
 
-    content = {200: {"description": "A stream of events.", "content": {"text/event-stream": {}}}, **PROBLEMS}
-    app.add_api_route(
+    content = {200: {"description": "A stream of events.", "content": {"text/event-stream": {}}}, **problems_of()}
+    app.router.add_api_route(
         "/api/operations/{operation_id}/events",
         events,
         methods=["GET"],
@@ -60,4 +63,5 @@ def add(app: FastAPI) -> None:
         tags=["operation"],
         response_class=StreamingResponse,
         responses=content,
+        route_class_override=Guarded,
     )

@@ -111,3 +111,6 @@ ROUTES: Final = (
     Route("POST", "/organizations/{organization}/unassign", "org.unassign"),
 )
 """Collections' own verbs stand below `-`, which is no slug and no name of anything."""
+
+PROVISION: Final = Route("POST", "/tenants", "tenant.create", 202)
+"""The same door at /admin/tenants, for operations teams whose tools create tenants there."""

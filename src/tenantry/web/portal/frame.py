@@ -36,7 +36,6 @@ TOLD: Final = "tenantry_told"
 """The cookie by which the next page tells what was done; it is signed, so that no other site puts words here."""
 
 TOLD_LENGTH: Final = 1500
-FORM_BYTES: Final = 2**20
 
 VISIT: Final = "tenantry.visit"
 """Where in the scope of a request it stands who visits, once it was asked whether she may."""
