@@ -36,6 +36,7 @@ from tenantry.platform.rehearse import Rehearsals
 from tenantry.platform.safety import refuse_weak
 from tenantry.platform.servers import Servers
 from tenantry.platform.statistics import Statistics
+from tenantry.platform.support import Supports
 from tenantry.platform.tenants import Credentials, PlannedStep, Source, TenantDetails, Tenants
 from tenantry.platform.verify import Verification
 from tenantry.registry import AuditReport, Entry, Registry, Vault, journal, tenants
@@ -63,6 +64,7 @@ class Platform:
     admins: Admins
     tokens: Tokens
     organizations: Organizations
+    support: Supports
 
     def __init__(self, config: Config, registry: Registry) -> None:
         self.config = config
@@ -84,6 +86,7 @@ class Platform:
         self.account = Account(registry, config)
         self.tokens = Tokens(registry)
         self.organizations = Organizations(registry)
+        self.support = Supports(registry, config)
 
     @classmethod
     @contextlib.asynccontextmanager

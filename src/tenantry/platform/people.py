@@ -17,7 +17,7 @@ from tenantry.identity.signin import BEGINNING
 from tenantry.mail import Post, check_mail
 from tenantry.model import check_name, new_id
 from tenantry.refusals import AdminRefused, Forbidden, MailFailed, OrganizationNotFound, TokenNotFound
-from tenantry.registry import Registry, Transaction, people, tenants
+from tenantry.registry import Registry, Transaction, people, support, tenants
 from tenantry.registry.database import now
 from tenantry.registry.people import AdminRow, OrganizationRow, SessionRow, TokenRow
 
@@ -146,6 +146,8 @@ class Admins:
             if role is not None:
                 await people.change(tx, row.id, role=AdminRole(role).value)
                 await _keep_one(tx, row)
+                if role != AdminRole.SUPERADMIN:
+                    await support.end_of_admin(tx, row.id, "admin.edit", foreign_only=True)
             tx.audit("admin.edit", row.mail, name=name, role=role)
             return await people.find(tx, row.id)
 
@@ -157,6 +159,7 @@ class Admins:
             await people.change(tx, row.id, active=False)
             await _keep_one(tx, row)
             await people.end_sessions(tx, row.id)
+            await support.end_of_admin(tx, row.id, "admin.disable")
             tx.audit("admin.disable", row.mail)
             return await people.find(tx, row.id)
 
@@ -174,6 +177,7 @@ class Admins:
         """Forget somebody; the audit log keeps what she did. Raises `AdminRefused` for the last superadmin."""
         async with self._registry.write() as tx:
             row = await people.find(tx, admin)
+            await support.end_of_admin(tx, row.id, "admin.remove")
             await people.remove(tx, row.id)
             await _keep_one(tx, row)
             tx.audit("admin.remove", row.mail)
@@ -193,6 +197,8 @@ class Admins:
             row = await people.find(tx, admin)
             ids = await _ids(tx, slugs)
             await (people.assign if hers else people.unassign)(tx, row.id, ids)
+            if row.role != AdminRole.SUPERADMIN:
+                await support.end_of_admin(tx, row.id, "admin.unassign", foreign_only=True)
             tx.audit("admin.assign" if hers else "admin.unassign", row.mail, tenants=sorted(set(slugs)))
             return await people.assigned(tx, row.id)
 

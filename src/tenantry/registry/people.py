@@ -10,7 +10,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, delete, func, or_, select, update
 
 from tenantry.refusals import AdminNotFound
-from tenantry.registry import tables
+from tenantry.registry import support, tables
 from tenantry.registry.database import IN_LIMIT, Transaction, chunks, now, plain
 
 SUPERADMIN: Final = "superadmin"
@@ -144,10 +144,10 @@ async def remove(tx: Transaction, admin_id: str) -> None:
         tables.recovery_code,
         tables.passkey,
         tables.api_token,
-        tables.support_access,
     )
     for table in owned:
         await tx.execute(delete(table).where(table.c.admin_id == admin_id))
+    await support.forget_admin(tx, admin_id)
     await tx.execute(delete(tables.admin_user).where(tables.admin_user.c.id == admin_id))
 
 
