@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
 import ground as g
@@ -45,6 +47,8 @@ async def test_a_newcomer_finds_the_portal_and_a_worker_at_it(ground: g.Ground) 
     with served(ground) as shown:
         link = shown.link()
         assert shown.get(urlsplit(link).path).status_code == 200
+        for page in ("/", "/admin/sign-in", "/favicon.ico"):
+            assert _icon(shown, page).headers["content-type"].startswith("image/svg+xml"), page
         async with ground.open() as platform:
             operation = await platform.tenants.create("acme")
             assert (await g.ended(platform, operation)).operation.state is journal.State.DONE
@@ -56,6 +60,12 @@ async def test_a_newcomer_finds_the_portal_and_a_worker_at_it(ground: g.Ground) 
         assert "Traceback" not in shown.text
     assert workers(ground) == set()
     assert link.encode() not in b"".join(path.read_bytes() for path in ground.root.rglob("*") if path.is_file())
+
+
+def _icon(shown: Terminal, page: str) -> httpx.Response:
+    """The picture that a browser asks for with a page, from the same host; or without one."""
+    found = re.search(r'rel="icon" href="(/[^"]+)"', shown.get(page).text)
+    return shown.get(found[1] if found else "/favicon.ico")
 
 
 async def test_nothing_outlives_a_killed_server(ground: g.Ground) -> None:
