@@ -68,6 +68,13 @@ class NotOverTheApi(TenantryError):
     exit_code = 2
 
 
+class AddressTaken(TenantryError):
+    """Nothing can be served at {host}, port {port}: {reason}."""
+
+    code = "serve.address"
+    remedy = "End what is served there, or name another port: --port, or serve.port in tenantry.toml."
+
+
 class RemoteUnreachable(TenantryError):
     """The platform at {server} cannot be reached: {reason}."""
 

@@ -246,6 +246,7 @@ class Serve(Frozen):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     trusted_proxies: tuple[str, ...] = ("127.0.0.1", "::1")
+    worker: bool = True  # whether a worker runs beside it
 
 
 class Api(Frozen):

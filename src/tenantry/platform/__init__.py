@@ -21,7 +21,8 @@ from tenantry.config import FILE, Config, secret_keys
 from tenantry.config.example import explain
 from tenantry.config.shown import flat, shown
 from tenantry.errors import RegistryMissing
-from tenantry.identity import Reach, sees_only, verb
+from tenantry.identity import Reach, first, sees_only, verb
+from tenantry.identity.links import address
 from tenantry.operations import placement
 from tenantry.operations.blueprints import read_config
 from tenantry.operations.toolbox import Toolbox
@@ -110,6 +111,15 @@ class Platform:
 
         await self.refuse_weak()
         await Worker(self.tools, concurrency).run(stop)
+
+    async def first_link(self) -> str | None:
+        """An address at which somebody becomes the first superadmin, once; None where there is one.
+
+        No verb: it is shown to whoever starts the platform, and to nobody who asks from elsewhere.
+        """
+        async with self.registry.write() as tx:
+            link = await first.offer(tx)
+        return None if link is None else address(self.config, link)
 
     async def refuse_weak(self) -> None:
         """Raise `SharedTablesWeak` where tables that tenants share do not keep them apart."""

@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from email_validator import EmailNotValidError, validate_email
-
 from tenantry.config import Config
 from tenantry.errors import AccountError
 from tenantry.identity import Reach, current_principal, verb
 from tenantry.identity.links import letter, new_link
 from tenantry.identity.principal import SCOPES, AdminRole, digest
 from tenantry.identity.signin import BEGINNING
-from tenantry.mail import Post
+from tenantry.mail import Post, check_mail
 from tenantry.model import check_name, new_id
 from tenantry.refusals import AdminRefused, Forbidden, MailFailed, OrganizationNotFound, TokenNotFound
 from tenantry.registry import Registry, Transaction, people, tenants
@@ -339,17 +337,6 @@ class Organizations:
             freed = await people.drop_organization(tx, row.id)
             tx.audit("org.remove", row.name, tenants=freed)
             return freed
-
-
-def check_mail(mail: str) -> str:
-    """A mail address in small letters. Raises `AccountError`."""
-    try:
-        found = validate_email(mail.strip(), check_deliverability=False)
-    except EmailNotValidError as error:
-        raise AccountError(
-            f"'{mail[:100]}' is no mail address: {error}", remedy="Write it like ana@example.org."
-        ) from error
-    return found.normalized.lower()
 
 
 async def _keep_one(tx: Transaction, row: AdminRow) -> None:

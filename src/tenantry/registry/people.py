@@ -263,16 +263,16 @@ async def add_link(tx: Transaction, row: Mapping[str, Any], *, keep: bool = Fals
     await tx.insert(table, [row])
 
 
-async def link(tx: Transaction, digest: str) -> tuple[str, str] | None:
-    """The admin user's id and the purpose of a link that holds still."""
+async def link(tx: Transaction, digest: str) -> tuple[str | None, str] | None:
+    """The admin user's id, None where it is nobody's yet, and the purpose of a link that holds still."""
     table = tables.admin_link
     query = select(table.c.admin_id, table.c.purpose).where(table.c.digest == digest, table.c.expires > now())
     row = await tx.first(query)
     return (row[0], row[1]) if row else None
 
 
-async def drop_links(tx: Transaction, admin_id: str) -> None:
-    """Let no link of an admin user lead anywhere any more."""
+async def drop_links(tx: Transaction, admin_id: str | None) -> None:
+    """Let no link of an admin user, or of nobody yet, lead anywhere any more."""
     await tx.execute(delete(tables.admin_link).where(tables.admin_link.c.admin_id == admin_id))
 
 

@@ -317,8 +317,8 @@ admin_link = Table(
     "admin_link",
     metadata,
     Column("digest", String(64), primary_key=True),
-    Column("admin_id", ForeignKey("admin_user.id"), nullable=False, index=True),
-    Column("purpose", String(10), nullable=False),  # invite, reset
+    Column("admin_id", ForeignKey("admin_user.id"), index=True),  # none yet: that of the first superadmin
+    Column("purpose", String(10), nullable=False),  # invite, reset, forgot, first
     Column("expires", Moment, nullable=False),
 )
 

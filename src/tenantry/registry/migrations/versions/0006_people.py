@@ -106,7 +106,7 @@ def _admin_link() -> None:
     op.create_table(
         "admin_link",
         sa.Column("digest", sa.String(length=64), nullable=False),
-        sa.Column("admin_id", sa.String(length=36), nullable=False),
+        sa.Column("admin_id", sa.String(length=36), nullable=True),
         sa.Column("purpose", sa.String(length=10), nullable=False),
         sa.Column("expires", tables.Moment(), nullable=False),
         sa.ForeignKeyConstraint(["admin_id"], ["admin_user.id"], name=op.f("fk_admin_link_admin_id")),
