@@ -86,13 +86,15 @@ tenant = Table(
     Column("folded", Text, nullable=False),  # the name as it is searched
     Column("blueprint", Name, nullable=False, index=True),
     Column("plan", Name),
-    Column("status", String(16), nullable=False, index=True),
+    Column("status", String(16), nullable=False),
     Column("reason", Text, nullable=False, server_default=""),  # why it is suspended
     Column("client_id", String(10), nullable=False, unique=True),
     Column("organization_id", ForeignKey("organization.id"), index=True),
     Column("settings", JSON, nullable=False),
     Column("created", Moment, nullable=False),
     Column("updated", Moment, nullable=False),
+    Index("ix_tenant_created", "created", "slug"),
+    Index("ix_tenant_status", "status", "slug"),
 )
 
 former_slug = Table(
@@ -129,6 +131,7 @@ resource = Table(
     Column("used_files", Count),
     Column("measured", Moment),  # when it was last tried
     Index("ix_resource_version", "kind", "version"),
+    Index("ix_resource_pinned", "pinned"),
 )
 
 server = Table(
@@ -201,6 +204,8 @@ operation = Table(
     Column("started", Moment),
     Column("ended", Moment),
     Column("due", Moment),  # queued, but not to be taken before
+    Index("ix_operation_slug", "tenant_slug", "id"),
+    Index("ix_operation_verb", "verb", "id"),
 )
 
 operation_step = Table(
@@ -229,6 +234,13 @@ operation_item = Table(
     Column("error", JSON(none_as_null=True)),
     Column("seconds", Float),
     Index("ix_operation_item_lane", "operation_id", "step", "state", "lane", "position"),
+)
+
+operation_digest = Table(
+    "operation_digest",
+    metadata,
+    Column("operation_id", ForeignKey("operation.id"), primary_key=True),
+    Column("content", Text, nullable=False),  # JSON: what all its items say together, read once, when it was over
 )
 
 tenant_lock = Table(
@@ -266,6 +278,9 @@ audit = Table(
     Column("subject", Name, nullable=False, index=True),
     Column("detail", Text, nullable=False),  # canonical JSON, for the same reason
     Column("hash", String(64), nullable=False),
+    Index("ix_audit_actor", "actor", "seq"),
+    Index("ix_audit_action", "action", "seq"),
+    Index("ix_audit_at", "at"),
 )
 
 head = Table(
