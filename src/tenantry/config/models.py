@@ -248,6 +248,11 @@ class Serve(Frozen):
     trusted_proxies: tuple[str, ...] = ("127.0.0.1", "::1")
 
 
+class Api(Frozen):
+    token_rate: int = Field(default=1200, ge=0)  # requests a minute of one token, in one process; 0: no limit
+    address_rate: int = Field(default=120, ge=0)  # of one address without a valid token
+
+
 class Worker(Frozen):
     concurrency: int = Field(default=4, ge=1, le=64)
     heartbeat: Seconds = 0.5
@@ -295,6 +300,7 @@ class Config(Frozen):
     blueprints: dict[str, Blueprint] = Field(min_length=1)
     plans: dict[str, Plan] = {}
     serve: Serve = Serve()
+    api: Api = Api()
     worker: Worker = Worker()
     migrate: Migrate = Migrate()
     runtime: Runtime = Runtime()

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import ColumnElement, func, or_, select
+from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.exc import DBAPIError
 
 from tenantry.errors import RegistryBehind, RegistryMissing, RegistryUnavailable
@@ -136,11 +136,17 @@ class Registry:
 
 
 async def _about_hers(tx: Transaction, admin: str) -> ColumnElement[bool]:
-    """Whether an entry is about a tenant of an admin's: of few tenants by the index of subjects, else by looking on."""
-    slugs = select(tables.tenant.c.slug).where(tables.tenant.c.id.in_(tables.tenants_of(admin)))
+    """Which audit entries are about tenants assigned to an admin: their slug is the subject, their id in the detail.
+
+    What is named alike is something else: an organization, a server, a tenant that had this slug before. Of few tenants
+    entries are found by the index of subjects, of many by looking on.
+    """
+    tenant, entry = tables.tenant.c, tables.audit.c
+    hers = tenant.id.in_(tables.tenants_of(admin))
+    itself = entry.detail.contains('"id":"' + tenant.id + '"')
     few = await people.assigned_number(tx, admin) <= FEW
-    subject = tables.audit.c.subject
-    return (subject if few else func.coalesce(subject, "")).in_(slugs)
+    named = (entry.subject if few else func.coalesce(entry.subject, "")).in_(select(tenant.slug).where(hers))
+    return and_(named, select(tenant.id).where(hers, tenant.slug == entry.subject, itself).exists())
 
 
 async def _prepare(database: Database, homes: Path | None) -> str:

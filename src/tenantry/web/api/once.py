@@ -29,7 +29,8 @@ async def once(request: Request, route: Route, principal: Principal, work: Calla
     if not given or request.method == "GET":
         return await work()
     registry = (await opened(request)).platform.registry
-    key = _hash(principal.admin_id, principal.token or "", given)
+    rights = (principal.role, *sorted(principal.scopes or ()))  # who may less since gets nothing of what was before
+    key = _hash(principal.admin_id, principal.token or "", *rights, given)
     asked = _hash(request.method, str(request.url), (await request.body()).hex())
     async with registry.write() as tx:
         before = await repeats.begin(tx, key, asked)

@@ -36,7 +36,9 @@ TOLD: Final = "tenantry_told"
 """The cookie by which the next page tells what was done; it is signed, so that no other site puts words here."""
 
 TOLD_LENGTH: Final = 1500
-FORM_BYTES: Final = 2**20
+
+VISIT: Final = "tenantry.visit"
+"""Where in the scope of a request it stands who visits, once it was asked whether she may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +128,9 @@ async def visit(request: Request) -> Visit:
 
 
 async def visiting(request: Request) -> AsyncIterator[Visit]:
-    """The same, for as long as the request is answered; files that came with a form are gone afterwards."""
+    """Who visits a page that `asks` for a right, for as long as it is answered; files of a form are gone afterwards."""
     try:
-        yield await visit(request)
+        yield request.scope[VISIT]
     finally:
         await request.close()
 

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from tenantry.errors import TenantryError
 from tenantry.platform.verify import written
+from tenantry.web.portal.asking import Page, asks
 from tenantry.web.portal.frame import Visit, Visiting
 
 HERE: Final = "/admin/verify"
@@ -21,10 +22,11 @@ KINDS: Final = {
     "not_promised": "Got through where nothing else is promised",
 }
 
-router = APIRouter(prefix="/verify")
+router = APIRouter(prefix="/verify", route_class=Page)
 
 
 @router.get("")
+@asks("verify.last")
 async def index(visit: Visiting) -> Response:
     """The last verification, and those before."""
     return await _page(visit)
@@ -41,6 +43,7 @@ async def _page(visit: Visit, problem: TenantryError | None = None, sample: str 
 
 
 @router.post("")
+@asks("verify.run")
 async def start(
     visit: Visiting,
     sample: Annotated[str, Form(max_length=20)] = "",
@@ -59,6 +62,7 @@ async def start(
 
 
 @router.get("/{operation_id}")
+@asks("verify.summary")
 async def one(visit: Visiting, operation_id: str) -> Response:
     """What a verification found."""
     with visit.acting():
@@ -67,6 +71,7 @@ async def one(visit: Visiting, operation_id: str) -> Response:
 
 
 @router.get("/{operation_id}/report.json")
+@asks("verify.report")
 async def signed(visit: Visiting, operation_id: str) -> Response:
     """The signed report, as a file: the bytes that were signed."""
     with visit.acting():
