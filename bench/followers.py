@@ -39,6 +39,10 @@ BATCH: Final = ITEMS // CHANGES
 FAILS: Final = 20  # of each batch is one that failed
 
 DONE: Final = re.compile(rb'(?:<progress max="\d+" value="|"done":)(\d+)')
+REQUEST: Final = "GET {path} HTTP/1.1\r\nHost: localhost\r\n{who}\r\n\r\n"
+PORTAL: Final = REQUEST.format(path="/admin/operations/{operation}/steps", who="Cookie: tenantry_admin={who}")
+API: Final = REQUEST.format(path="/api/operations/{operation}/events", who="Authorization: Bearer {who}")
+
 TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
@@ -108,11 +112,11 @@ async def serving(place: Site) -> AsyncIterator[Server]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with place.process("serve", "--port", str(port)) as process:
-        await asyncio.to_thread(_answered, port)
+        await asyncio.to_thread(page, port)
         yield Server(process.pid, port)
 
 
-def _answered(port: int, path: str = "/admin/sign-in") -> float:
+def page(port: int, path: str = "/admin/sign-in") -> float:
     """Milliseconds until a page is there, once the server listens."""
     for _ in range(1200):
         start = time.perf_counter()
@@ -163,12 +167,20 @@ async def ended(platform: Platform, operation_id: str) -> None:
         await journal.set_state(tx, operation_id, State.DONE)
 
 
-async def follow(server: Server, number: int, request: bytes) -> list[Follower]:
+async def signed_in(platform: Platform) -> str:
+    """The cookie of a superadmin who is signed in."""
+    await platform.admins.invite("root@example.org", role=AdminRole.SUPERADMIN)
+    async with platform.registry.read() as tx:
+        row = await people.find(tx, "root@example.org")
+    return (await SignIn(platform.registry).begin(row, Client("127.0.0.1"))).session
+
+
+async def follow(server: Server, number: int, request: str) -> list[Follower]:
     """So many, that have heard of the operation once or were refused."""
     loop = asyncio.get_running_loop()
     found = []
     for _ in range(number):
-        found.append((await loop.create_connection(lambda: Follower(request), "127.0.0.1", server.port))[1])
+        found.append((await loop.create_connection(lambda: Follower(request.encode()), "127.0.0.1", server.port))[1])
     for _ in range(6000):
         if all(one.seen or one.status >= 400 for one in found):
             return found
@@ -181,33 +193,37 @@ def delays(followers: Sequence[Follower], told: dict[int, float]) -> list[float]
     return [1000 * (one.seen[done] - at) for done, at in told.items() for one in followers if done in one.seen]
 
 
-class Asked:
-    """How many transactions a control database on PostgreSQL has answered."""
-
-    def __init__(self, platform: Platform) -> None:
-        self._url = platform.registry.database.url
-
-    def count(self) -> int | None:
-        """So far; None on SQLite, which does not count."""
-        if not self._url.drivername.startswith("postgresql"):
-            return None
-        with psycopg.connect(self._url.set(drivername="postgresql").render_as_string(False), autocommit=True) as link:
-            link.execute("SELECT pg_stat_force_next_flush()")
-            row = link.execute("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()").fetchone()
-            return int(row[0]) if row else None
+def answered(platform: Platform) -> int | None:
+    """How many transactions a control database on PostgreSQL has answered; None on SQLite, which does not count."""
+    url = platform.registry.database.url
+    if not url.drivername.startswith("postgresql"):
+        return None
+    with psycopg.connect(url.set(drivername="postgresql").render_as_string(False), autocommit=True) as link:
+        link.execute("SELECT pg_stat_force_next_flush()")
+        row = link.execute("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()").fetchone()
+        return int(row[0]) if row else None
 
 
 async def one_run(
-    report: Report, platform: Platform, server: Server, name: str, number: int, request: str, floor: float | None
+    report: Report,
+    platform: Platform,
+    server: Server,
+    name: str,
+    number: int,
+    request: tuple[str, str],
+    floor: float | None,
 ) -> float:
     """So many followers from the beginning to the end of an operation; the server's CPU for each change."""
     operation_id = await begun(platform)
-    filled = request.format(operation=operation_id).encode()
+    filled = request[0].format(operation=operation_id, who=request[1])
     sockets, before = server.sockets, server.memory
     followers = await follow(server, number, filled)
-    held, start, clock = server.memory, server.cpu, time.perf_counter()
+    held, asked, start, clock = server.memory, answered(platform), server.cpu, time.perf_counter()
     told = await worked(platform, operation_id)
     cpu, seconds = server.cpu - start, time.perf_counter() - clock
+    if asked is not None:
+        each = ((answered(platform) or 0) - asked) / CHANGES
+        report.add(f"{name}, {number}: transactions for each change, the writer's too", each, "")
     await ended(platform, operation_id)
     await asyncio.sleep(1)
     late = delays(followers, told)
@@ -225,12 +241,12 @@ async def one_run(
     return each
 
 
-async def crowded(report: Report, platform: Platform, server: Server, where: str, request: str) -> None:
+async def crowded(report: Report, platform: Platform, server: Server, where: str, cookie: str) -> None:
     """More followers than a process takes: those beyond are told so, the others follow on, and pages are served."""
     operation_id = await begun(platform)
-    followers = await follow(server, FOLLOWERS + 50, request.format(operation=operation_id).encode())
+    followers = await follow(server, FOLLOWERS + 50, PORTAL.format(operation=operation_id, who=cookie))
     taken, refused = (sum(one.status == status for one in followers) for status in (200, 503))
-    page = await asyncio.to_thread(_answered, server.port)
+    waited = await asyncio.to_thread(page, server.port)
     start = time.perf_counter()
     async with platform.registry.write() as tx:
         await journal.progress(tx, operation_id, done=7)
@@ -240,7 +256,7 @@ async def crowded(report: Report, platform: Platform, server: Server, where: str
     name = f"{where}: {len(followers):,} followers"
     report.add(f"{name}: taken", taken, "", f"{refused} refused with 503", bound=f"≤ {FOLLOWERS}", holds=whole)
     report.add(f"{name}: until the last one heard of a change", 1000 * (time.perf_counter() - start), "ms")
-    report.add(f"{name}: a page meanwhile", page, "ms")
+    report.add(f"{name}: a page meanwhile", waited, "ms")
     for one in followers:
         one.close()
     await ended(platform, operation_id)
@@ -249,24 +265,13 @@ async def crowded(report: Report, platform: Platform, server: Server, where: str
 async def measure(report: Report, place: Site, where: str) -> None:
     """Everything on one control database."""
     async with place.platform() as platform:
-        await platform.admins.invite("root@example.org", role=AdminRole.SUPERADMIN)
-        async with platform.registry.read() as tx:
-            row = await people.find(tx, "root@example.org")
-        session = (await SignIn(platform.registry).begin(row, Client("127.0.0.1"))).session
+        cookie = await signed_in(platform)
         token = (await platform.tokens.create("bench", SCOPES, admin="root@example.org")).token
-        get = "GET {path} HTTP/1.1\r\nHost: localhost\r\n{who}\r\n\r\n"
-        portal = get.format(path="/admin/operations/{operation}/steps", who=f"Cookie: tenantry_admin={session}")
-        api = get.format(path="/api/operations/{operation}/events", who=f"Authorization: Bearer {token}")
         async with serving(place) as server:
-            asked = Asked(platform)
-            for name, request in (("portal", portal), ("API", api)):
+            for name, request in (("portal", (PORTAL, cookie)), ("API", (API, token))):
                 floor = await one_run(report, platform, server, f"{where}: {name}", 1, request, None)
-                before = asked.count()
                 await one_run(report, platform, server, f"{where}: {name}", 200, request, floor)
-                if before is not None:
-                    each = ((asked.count() or 0) - before) / CHANGES
-                    report.add(f"{where}: {name}, 200: transactions for each change, the writer's too", each, "")
-            await crowded(report, platform, server, where, portal)
+            await crowded(report, platform, server, where, cookie)
 
 
 def main() -> int:

@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
+from weakref import WeakSet
 
 from tenantry.errors import OperationNotFound, TenantryError
 from tenantry.platform import Platform
@@ -74,6 +75,10 @@ class _Room:
             queue.put_nowait(news)
 
 
+class Seat:
+    """Room for a follower; it is free again as soon as nobody holds it, also where a stream never began."""
+
+
 class Hub:
     """Who follows which operation."""
 
@@ -82,18 +87,24 @@ class Hub:
         self._rooms: dict[str, _Room] = {}
         self._task: asyncio.Task[None] | None = None
         self._closed = False
+        self._seats: WeakSet[Seat] = WeakSet()
 
     @property
     def followers(self) -> int:
         """How many follow anything."""
-        return sum(len(room.queues) for room in self._rooms.values())
+        return len(self._seats)
 
-    def refuse_full(self) -> None:
-        """Raise `TooManyFollowers` where no more fit."""
-        if self.followers >= FOLLOWERS:
+    def seat(self) -> Seat:
+        """Room for one more follower. Raises `TooManyFollowers`."""
+        if len(self._seats) >= FOLLOWERS:
             raise TooManyFollowers(number=FOLLOWERS)
+        seat = Seat()
+        self._seats.add(seat)
+        return seat
 
-    async def listen(self, operation_id: str, allowed: Callable[[], Awaitable[object]]) -> AsyncIterator[News | None]:
+    async def listen(
+        self, operation_id: str, seat: Seat, allowed: Callable[[], Awaitable[object]]
+    ) -> AsyncIterator[News | None]:
         """The operation now and at every change, the last time when it is over; None where nothing happens for long.
 
         It ends early where `allowed`, called now and then, raises that this may not be seen any more.
@@ -124,6 +135,7 @@ class Hub:
         except TenantryError as error:
             log.debug("a follower of %s is let go: %s", operation_id, error)
         finally:
+            self._seats.discard(seat)
             room.queues.discard(queue)
             if not room.queues:
                 self._rooms.pop(operation_id, None)
@@ -169,7 +181,7 @@ class Hub:
             except OperationNotFound:
                 room.tell(None)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Follow nothing any more, and let all followers go."""
         self._closed = True
         for room in self._rooms.values():

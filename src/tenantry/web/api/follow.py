@@ -47,12 +47,12 @@ def add(app: FastAPI) -> None:
             with acting_as(await here.sign_in.by_token(token)):
                 return await here.platform.operations.show(operation_id, 0)
 
-        here.hub.refuse_full()
         with acting_as(principal):
             found = await here.platform.operations.show(operation_id, 0)
+        seat = here.hub.seat()
 
         async def stream() -> AsyncIterator[bytes]:
-            async for news in here.hub.listen(found.operation.id, allowed):
+            async for news in here.hub.listen(found.operation.id, seat, allowed):
                 yield STILL if news is None else news.told(event)
 
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}

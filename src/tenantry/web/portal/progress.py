@@ -36,11 +36,10 @@ async def steps(visit: Visiting, operation_id: str) -> StreamingResponse:
         with acting_as(await visit.here.sign_in.by_session(visit.session)):
             return await visit.platform.operations.show(operation_id, 0)
 
-    visit.here.hub.refuse_full()
-    found = await allowed()
+    found, seat = await allowed(), visit.here.hub.seat()
 
     async def stream() -> AsyncIterator[bytes]:
-        async for news in visit.here.hub.listen(found.operation.id, allowed):
+        async for news in visit.here.hub.listen(found.operation.id, seat, allowed):
             yield STILL if news is None else news.told(_event)
 
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
