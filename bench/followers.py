@@ -111,7 +111,7 @@ async def serving(place: Site) -> AsyncIterator[Server]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    with place.process("serve", "--port", str(port)) as process:
+    with place.process("serve", "--no-worker", "--port", str(port)) as process:
         await asyncio.to_thread(page, port)
         yield Server(process.pid, port)
 

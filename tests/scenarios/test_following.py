@@ -208,7 +208,9 @@ async def test_a_server_ends_though_browsers_follow(tmp_path: Path) -> None:
     async with place.platform() as platform:
         cookie = await followers.signed_in(platform)
         operation_id = await begun(platform)
-        process = subprocess.Popen([g.TENANTRY, "serve", "--port", str(port := free_port())], cwd=place.root)
+        process = subprocess.Popen(
+            [g.TENANTRY, "serve", "--no-worker", "--port", str(port := free_port())], cwd=place.root
+        )
         try:
             server = followers.Server(process.pid, port)
             await asyncio.to_thread(followers.page, port)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -14,14 +16,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
+from uvicorn.supervisors import Multiprocess
 
 from tenantry.application import connect
 from tenantry.config import Config
-from tenantry.errors import ConfigError, RegistryUnavailable
+from tenantry.config.models import Serve
+from tenantry.errors import ConfigError, RegistryMissing, RegistryUnavailable
 from tenantry.operations.blueprints import read_config
 from tenantry.platform import Platform
+from tenantry.process import end_with_parent
+from tenantry.refusals import AddressTaken
 from tenantry.resources import kinds
 from tenantry.runtime import TenantMiddleware
+from tenantry.web.beside import beside
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -34,51 +41,104 @@ Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 OWN: Final = ("/api/", "/admin/")
 """How the paths begin that are the platform's own, at its bare domain."""
 
+GRACE: Final = 10
+"""Seconds in which requests under way are answered when it is told to stop."""
+
+BACKLOG: Final = 2048
+"""How many connections wait to be taken."""
+
 __all__ = ["build", "serve"]
 
 
 def serve(
-    config: Path | str, *, app: str | None = None, host: str | None = None, port: int | None = None, workers: int = 1
+    config: Path | str,
+    *,
+    app: str | None = None,
+    host: str | None = None,
+    port: int | None = None,
+    workers: int = 1,
+    worker: bool | None = None,
 ) -> None:
-    """Serve until told to stop.
+    """Serve until told to stop, with a worker beside unless it is not wanted.
 
-    Raises `ConfigError` when no application is named or it cannot be imported, and `SharedTablesWeak`.
+    Raises `ConfigError` when no application is named or it cannot be imported, `AddressTaken` and `SharedTablesWeak`.
     """
     path = Path(config).resolve()
-    os.environ["TENANTRY_CONFIG"] = str(path)
-    if app is not None:
-        os.environ["TENANTRY_SERVE__APP"] = app
-    known = read_config(path)
-    settings = known.serve
-    app_here = build()  # a fault in the application shows here, in words, before any process is started
-    if any(
-        kinds()[part.kind].shared for blueprint in known.blueprints.values() for part in blueprint.resources.values()
-    ):
-        asyncio.run(_refuse_weak(known))
-    uvicorn.run(
-        app_here if workers == 1 else "tenantry.web:build",
+    _put(TENANTRY_CONFIG=path, TENANTRY_SERVE__APP=app, TENANTRY_SERVE__HOST=host, TENANTRY_SERVE__PORT=port)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both end it alike, what is beside it too
+    with contextlib.suppress(KeyboardInterrupt), _listening(read_config(path).serve) as listener:
+        if read_config(path).serve.port == 0:
+            _put(TENANTRY_SERVE__PORT=listener.getsockname()[1])  # which links name
+        known = read_config(path)
+        built = build()  # a fault in the application shows here, in words, before any process is started
+        _greet(known, asyncio.run(_begun(known)))
+        with beside(path, known.serve.worker if worker is None else worker):
+            _run(known, built if workers == 1 else "tenantry.web:build", workers, listener)
+
+
+def _put(**variables: object) -> None:
+    """Set variables, which the processes that are started read as well."""
+    os.environ.update({name: str(value) for name, value in variables.items() if value is not None})
+
+
+def _listening(settings: Serve) -> socket.socket:
+    """The port, taken: who comes now waits until the application is ready. Raises `AddressTaken`."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise AddressTaken(host=settings.host, port=settings.port, reason=error.strerror or error) from error
+
+
+def _run(config: Config, app: Asgi | str, workers: int, listener: socket.socket) -> None:
+    settings = uvicorn.Config(
+        app,
         factory=workers > 1,
-        host=host or settings.host,
-        port=settings.port if port is None else port,
         workers=workers,
         proxy_headers=True,
-        forwarded_allow_ips=",".join(settings.trusted_proxies),
+        forwarded_allow_ips=",".join(config.serve.trusted_proxies),
         server_header=False,
         access_log=False,
         log_level="warning",
+        timeout_graceful_shutdown=GRACE,
     )
+    try:
+        if workers > 1:
+            Multiprocess(settings, sockets=[listener]).run()
+        else:
+            uvicorn.Server(settings).run(sockets=[listener])
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-async def _refuse_weak(config: Config) -> None:
+async def _begun(config: Config) -> str | None:
+    """Begin the control database, if there is none; a link that makes the first superadmin, where somebody looks.
+
+    Raises `SharedTablesWeak`. Out of reach, the control database is left alone: tenants are served all the same.
+    """
+    parts = (part for blueprint in config.blueprints.values() for part in blueprint.resources.values())
     try:
         async with Platform.open(config) as platform:
-            await platform.refuse_weak()
-    except RegistryUnavailable:  # requests are served from the snapshot: the first session looks
+            if any(kinds()[part.kind].shared for part in parts):
+                await platform.refuse_weak()
+            return await platform.first_link() if sys.stdout.isatty() else None  # a log file is no place for it
+    except (RegistryUnavailable, RegistryMissing):
+        return None
+
+
+def _greet(config: Config, link: str | None) -> None:
+    """Tell somebody at a terminal where everything is."""
+    if not sys.stdout.isatty():
         return
+    print(f"\n{config.platform.name} is served at {config.url}/\nIts admin portal is at {config.portal}/")
+    if link is not None:
+        print(f"\nNobody runs it yet. This link makes the first superadmin, once, within a day:\n\n  {link}\n")
+    print("Stop it with Ctrl-C.", flush=True)
 
 
 def build() -> Asgi:
     """The ASGI application of the platform that TENANTRY_CONFIG names."""
+    end_with_parent()
     path = Path(os.environ["TENANTRY_CONFIG"])
     config = read_config(path)
     if config.serve.app is None:
