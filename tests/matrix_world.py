@@ -268,6 +268,7 @@ def _server(values: Values) -> dict[str, Any]:
 API: Final[dict[str, Request]] = {
     "GET /openapi.json": PLAIN,
     "GET /platform": PLAIN,
+    "GET /metrics": PLAIN,
     "GET /statistics": PLAIN,
     "GET /settings": PLAIN,
     "GET /tenants": PLAIN,

@@ -18,6 +18,7 @@ BESIDE = {
     "Platform.work": "what a worker process does",
     "Platform.refuse_weak": "as a process starts",
     "Platform.first_link": "printed on the terminal of whoever starts the platform",
+    "Platform.ready": "tells a load balancer whether to send requests here, and nothing else",
     "Operations.finish": "carries operations out in this process",
     "Operations.pausable": "tells of a verb, of no operation",
     "Tenants.export": "writes files on this machine",
@@ -26,7 +27,8 @@ BESIDE = {
     "Migrations.make_room": "makes a directory on this machine",
     "Migrations.write_report": "writes files on this machine",
     "Verification.check": "reads a file on this machine",
-    "Verification.metrics": "counts, for whoever may read the platform's metrics",
+    "Verification.metrics": "asks for what verify.list asks",
+    "Verification.last_ended": "asks for what verify.list asks",
 }
 """What asks for no right, and why."""
 
