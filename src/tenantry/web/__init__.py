@@ -22,7 +22,7 @@ from tenantry.config.models import Serve
 from tenantry.errors import ConfigError, RegistryMissing, RegistryUnavailable
 from tenantry.operations.blueprints import read_config
 from tenantry.platform import Platform
-from tenantry.process import end_with_parent
+from tenantry.process import end_with_parent, when_told
 from tenantry.refusals import AddressTaken
 from tenantry.resources import kinds
 from tenantry.runtime import TenantMiddleware
@@ -153,6 +153,7 @@ def build() -> Asgi:
         if scope["type"] != "lifespan":
             await tenants(scope, receive, send)
             return
+        when_told(own.leave)
 
         async def close_first(message: MutableMapping[str, Any]) -> None:
             if message["type"].startswith("lifespan.shutdown"):  # after it nothing is sure to run
@@ -190,6 +191,7 @@ class Own:
         self._config = config
         self._front = front
         self._making: asyncio.Task[FastAPI] | None = None
+        self._leaving = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer at the platform's bare domain."""
@@ -200,7 +202,15 @@ class Own:
         if self._making is None:
             self._making = asyncio.create_task(asyncio.to_thread(_site, self._config))
         site = await asyncio.shield(self._making)
+        if self._leaving:
+            site.state.house.leave()
         await site(scope, receive, send)
+
+    def leave(self) -> None:
+        """Answer nothing any longer that does not end by itself."""
+        self._leaving = True
+        if self._making is not None and self._making.done():
+            self._making.result().state.house.leave()
 
     async def close(self) -> None:
         """Let go of the platform, if it was opened."""

@@ -35,6 +35,7 @@ class House:
         self._stack = contextlib.AsyncExitStack()
         self._turn = asyncio.Lock()
         self._opened: Opened | None = None
+        self._leaving = False
 
     async def opened(self) -> Opened:
         """The platform. Raises `RegistryUnavailable` and what else `Platform.open` raises."""
@@ -44,8 +45,14 @@ class House:
                     platform = await self._stack.enter_async_context(Platform.open(self.config, actor="web"))
                     registry, config = platform.registry, self.config
                     proofs = SignIn(registry), Passkeys(registry, config), Forgotten(registry, config)
-                    self._opened = Opened(platform, *proofs, Hub(platform))
+                    self._opened = Opened(platform, *proofs, Hub(platform, leaving=self._leaving))
         return self._opened
+
+    def leave(self) -> None:
+        """Answer nothing any longer that does not end by itself."""
+        self._leaving = True
+        if self._opened is not None:
+            self._opened.hub.leave()
 
     async def close(self) -> None:
         """Close it."""

@@ -17,14 +17,22 @@ ALIVE: Final = 15.0
 class Hub:
     """Follows each operation once, however many look at it."""
 
-    def __init__(self, platform: Platform) -> None:
+    def __init__(self, platform: Platform, *, leaving: bool = False) -> None:
         self._platform = platform
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._listeners: dict[str, set[asyncio.Queue[OperationDetails | None]]] = {}
         self._last: dict[str, OperationDetails] = {}
+        self._leaving = asyncio.Event()
+        if leaving:
+            self._leaving.set()
 
     async def listen(self, operation_id: str) -> AsyncIterator[OperationDetails | None]:
-        """The operation now and at every change, the last time when it is over; None where nothing happens for long."""
+        """The operation now and at every change, the last time when it is over; None where nothing happens for long.
+
+        It ends, too, when this process is about to (`leave`).
+        """
+        if self._leaving.is_set():
+            return
         queue: asyncio.Queue[OperationDetails | None] = asyncio.Queue(1)
         listeners = self._listeners.setdefault(operation_id, set())
         listeners.add(queue)
@@ -38,6 +46,8 @@ class Hub:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(ALIVE):
                         details = await queue.get()
+                if self._leaving.is_set():
+                    return
                 yield details
                 if details is not None and not details.operation.state.live:
                     return
@@ -65,6 +75,12 @@ class Hub:
         task = self._tasks.pop(operation_id, None)
         if task is not None:
             task.cancel()
+
+    def leave(self) -> None:
+        """Let nobody listen any longer: who follows an operation would hold up the end of this process."""
+        self._leaving.set()
+        for queue in [queue for listeners in self._listeners.values() for queue in listeners if queue.empty()]:
+            queue.put_nowait(None)
 
     async def close(self) -> None:
         """Follow nothing any more."""

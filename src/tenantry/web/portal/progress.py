@@ -29,11 +29,12 @@ async def steps(visit: Visiting, operation_id: str) -> StreamingResponse:
     found: OperationDetails = (await progress(visit, operation_id))["details"]
 
     async def stream() -> AsyncIterator[bytes]:
+        shown = found
         async for details in visit.here.hub.listen(found.operation.id):
             with visit.acting():
                 workers = await visit.platform.operations.workers()
-            last = details or found
-            yield event("steps", rendered("_steps.html", details=last, workers=workers))
+            shown = details or shown
+            yield event("steps", rendered("_steps.html", details=shown, workers=workers))
             if details is not None and not details.operation.state.live:
                 yield event("over", "")
 
