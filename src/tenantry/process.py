@@ -8,13 +8,11 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import FrameType
 from typing import IO, Any, Final
 
 from tenantry.errors import ProcessFailed
@@ -167,22 +165,6 @@ def told_to_stop(attached: bool = False) -> asyncio.Event:
     if attached:
         loop.add_reader(0, read)
     return stop
-
-
-def when_told(act: Callable[[], None]) -> None:
-    """Do this when SIGINT or SIGTERM comes, before what else is done then. To be called within the event loop."""
-    if threading.current_thread() is not threading.main_thread():
-        return  # where nobody is told anything
-    loop = asyncio.get_running_loop()
-
-    def heard(number: int, frame: FrameType | None, then: Callable[[int, FrameType | None], object]) -> None:
-        loop.call_soon_threadsafe(act)
-        then(number, frame)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        then = signal.getsignal(number)
-        if callable(then):  # else the signal itself ends the process
-            signal.signal(number, partial(heard, then=then))
 
 
 def end_with_parent() -> None:

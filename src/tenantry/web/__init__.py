@@ -9,7 +9,9 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -23,7 +25,7 @@ from tenantry.config.models import Serve
 from tenantry.errors import ConfigError, RegistryMissing, RegistryUnavailable
 from tenantry.operations.blueprints import read_config
 from tenantry.platform import Platform
-from tenantry.process import end_with_parent, when_told
+from tenantry.process import end_with_parent
 from tenantry.refusals import AddressTaken
 from tenantry.resources import kinds
 from tenantry.runtime import TenantMiddleware
@@ -181,16 +183,34 @@ def build() -> Asgi:
             else:
                 await tenants(scope, receive, send)
             return
-        when_told(own.leave)
 
         async def close_first(message: MutableMapping[str, Any]) -> None:
             if message["type"].startswith("lifespan.shutdown"):  # after it nothing is sure to run
                 await own.close()
             await send(message)
 
+        _when_told_to_end(own.hush)
         await tenants(scope, receive, close_first)
 
     return application
+
+
+def _when_told_to_end(call: Callable[[], None]) -> None:
+    """Let this be called as soon as the process is told to end: a server waits for streams, which end by themselves."""
+    if threading.current_thread() is not threading.main_thread():
+        return  # where a server runs beside something else, nobody tells it by a signal
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before = signal.getsignal(number)
+        if callable(before):
+            signal.signal(number, partial(_hear, loop, call, before))
+
+
+def _hear(
+    loop: asyncio.AbstractEventLoop, call: Callable[[], None], before: Callable[..., Any], number: int, frame: Any
+) -> None:
+    loop.call_soon_threadsafe(call)
+    before(number, frame)
 
 
 def _imported(reference: str) -> Asgi:
@@ -219,7 +239,7 @@ class Own:
         self._config = config
         self._front = front
         self._making: asyncio.Task[FastAPI] | None = None
-        self._leaving = False
+        self._hushed = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer at the platform's bare domain."""
@@ -239,15 +259,15 @@ class Own:
         if self._making is None:
             self._making = asyncio.create_task(asyncio.to_thread(_site, self._config))
         site = await asyncio.shield(self._making)
-        if self._leaving:
-            site.state.house.leave()
+        if self._hushed:
+            site.state.house.hush()
         return site
 
-    def leave(self) -> None:
-        """Answer nothing any longer that does not end by itself."""
-        self._leaving = True
-        if self._making is not None and self._making.done():
-            self._making.result().state.house.leave()
+    def hush(self) -> None:
+        """Let those go who follow an operation, and those who come to as this process ends."""
+        self._hushed = True
+        if self._making is not None and self._making.done() and not self._making.cancelled():
+            self._making.result().state.house.hush()
 
     async def close(self) -> None:
         """Let go of the platform, if it was opened."""

@@ -35,7 +35,7 @@ class House:
         self._stack = contextlib.AsyncExitStack()
         self._turn = asyncio.Lock()
         self._opened: Opened | None = None
-        self._leaving = False
+        self._hushed = False
 
     async def opened(self) -> Opened:
         """The platform. Raises `RegistryUnavailable` and what else `Platform.open` raises."""
@@ -45,19 +45,21 @@ class House:
                     platform = await self._stack.enter_async_context(Platform.open(self.config, actor="web"))
                     registry, config = platform.registry, self.config
                     proofs = SignIn(registry), Passkeys(registry, config), Forgotten(registry, config)
-                    self._opened = Opened(platform, *proofs, Hub(platform, leaving=self._leaving))
+                    self._opened = Opened(platform, *proofs, Hub(platform))
+                    if self._hushed:
+                        self._opened.hub.close()
         return self._opened
 
-    def leave(self) -> None:
-        """Answer nothing any longer that does not end by itself."""
-        self._leaving = True
+    def hush(self) -> None:
+        """Let those go who follow an operation: their streams end when it does, and nobody waits so long."""
+        self._hushed = True
         if self._opened is not None:
-            self._opened.hub.leave()
+            self._opened.hub.close()
 
     async def close(self) -> None:
         """Close it."""
+        self.hush()
         if self._opened is not None:
-            await self._opened.hub.close()
             await self._opened.forgotten.close()
         self._opened = None
         await self._stack.aclose()
