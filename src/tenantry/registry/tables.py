@@ -398,6 +398,23 @@ support_access = Table(
     Column("ended", Moment),
 )
 
+counted = Table(
+    "counted",
+    metadata,
+    Column("tenant_id", Id, primary_key=True),  # no foreign key: rows and tenants go at different times
+    Column("name", Name, primary_key=True),  # "users", and what the blueprint counts
+    Column("number", Count, nullable=False),
+    Column("at", Moment, nullable=False),
+)
+
+day_total = Table(
+    "day_total",
+    metadata,
+    Column("day", String(10), primary_key=True),  # 2026-11-21, in UTC
+    Column("name", Name, primary_key=True),  # "api": requests to the API; "counted:users": how many there were
+    Column("number", Count, nullable=False),
+)
+
 LIVE = text("state IN ('queued', 'running', 'pausing', 'cancelling')")
 """The states in which a worker has an operation, or is to take it."""
 

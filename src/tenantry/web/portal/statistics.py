@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query
+from markupsafe import Markup
 from starlette.responses import Response
 
+from tenantry.platform.statistics import Thing
 from tenantry.registry.statistics import Share
 from tenantry.web.portal import charts
 from tenantry.web.portal.asking import Page, asks
@@ -29,7 +31,13 @@ async def index(visit: Visiting, days: Annotated[int, Query(ge=1, le=366)] = 30)
     growth = charts.line("Tenants", [(one.day, one.tenants) for one in found.growth])
     names = [name for name, _ in ENDS]
     worked = [(one.day, [getattr(one, name) for name in names]) for one in found.operations]
+    grown = [(one, _growth(one)) for one in found.things if one.days]
     shown: dict[str, Any] = {
+        "grown": grown,
+        "asked": sum(one.number or 0 for one in found.requests or ()),
+        "requests": charts.columns(
+            "API requests", [(one.day, [one.number or 0]) for one in found.requests or ()], ["requests"]
+        ),
         "found": found,
         "days": days,
         "spans": SPANS,
@@ -42,6 +50,15 @@ async def index(visit: Visiting, days: Annotated[int, Query(ge=1, le=366)] = 30)
         "kinds": [("Status", found.by_status), ("Blueprint", found.by_blueprint), ("Plan", found.by_plan)],
     }
     return visit.page("statistics.html", current=HERE, **shown)
+
+
+def _growth(thing: Thing) -> Markup:
+    """A line through the days on which it was counted; between them it stays as it was."""
+    last, rows = 0, []
+    for one in thing.days:
+        last = last if one.number is None else one.number
+        rows.append((one.day, last))
+    return charts.line(thing.name, rows)
 
 
 def _drawn(shares: list[Share] | Any) -> list[tuple[Share, Any]]:
