@@ -12,7 +12,7 @@ from tenantry.config import Config
 from tenantry.errors import AccountError
 from tenantry.identity import Reach, current_principal, verb
 from tenantry.identity.links import letter, new_link
-from tenantry.identity.principal import SCOPES, AdminRole, digest
+from tenantry.identity.principal import SCOPES, AdminRole, digest, refuse_unproved
 from tenantry.identity.signin import BEGINNING
 from tenantry.mail import Post, check_mail
 from tenantry.model import check_name, new_id
@@ -240,8 +240,10 @@ class Tokens:
     ) -> NewToken:
         """A new token, shown once. Raises `AccountError` for a name that is taken and for values that keep no rule.
 
-        A token cannot make one with scopes that it has not itself.
+        A token cannot make one with scopes that it has not itself. Raises `ProofNeeded` in a browser where the person
+        signed in a while ago.
         """
+        refuse_unproved()
         wanted = _scopes(scopes)
         if not 1 <= days <= LONGEST_DAYS:
             raise AccountError(f"A token cannot hold for {days} days.", remedy=f"Give 1 to {LONGEST_DAYS}.")

@@ -310,6 +310,7 @@ admin_session = Table(
     Column("address", String(45), nullable=False),
     Column("agent", Name, nullable=False),
     Column("created", Moment, nullable=False),
+    Column("proved", Moment, nullable=False),  # when its owner last showed a password or a passkey
     Column("seen", Moment, nullable=False),
     Column("expires", Moment, nullable=False),
 )

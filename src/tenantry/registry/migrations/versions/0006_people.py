@@ -125,6 +125,7 @@ def _admin_session() -> None:
         sa.Column("address", sa.String(length=45), nullable=False),
         sa.Column("agent", sa.String(length=200), nullable=False),
         sa.Column("created", tables.Moment(), nullable=False),
+        sa.Column("proved", tables.Moment(), nullable=False),
         sa.Column("seen", tables.Moment(), nullable=False),
         sa.Column("expires", tables.Moment(), nullable=False),
         sa.ForeignKeyConstraint(["admin_id"], ["admin_user.id"], name=op.f("fk_admin_session_admin_id")),
