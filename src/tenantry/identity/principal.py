@@ -52,6 +52,7 @@ class Principal:
     token: str | None = None  # its name
     proved: datetime | None = None  # in a browser: when she last showed her password or a passkey
     scopes: frozenset[str] | None = None  # of the token; None: everything that the role may
+    until: datetime | None = None  # when the token runs out
 
     @property
     def actor(self) -> str:

@@ -63,7 +63,9 @@ class Platform:
     drifts: Drifts
     audit: Audit
     secrets: Secrets
+    statistics: Statistics
     admins: Admins
+    account: Account
     tokens: Tokens
     organizations: Organizations
     support: Supports
