@@ -69,7 +69,6 @@ class Platform:
     tokens: Tokens
     organizations: Organizations
     support: Supports
-    statistics: Statistics
 
     def __init__(self, config: Config, registry: Registry) -> None:
         self.config = config
