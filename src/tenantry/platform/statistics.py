@@ -106,21 +106,23 @@ class Statistics:
         since = (moment - timedelta(days=length - 1)).replace(hour=0, minute=0, second=0, microsecond=0)
         dates = [f"{since + timedelta(days=at):%Y-%m-%d}" for at in range(length)]
         async with self._registry.read() as tx:
-            older, made = await statistics.made_by_day(tx, since, only)
+            made = await statistics.made_by_day(tx, since, only)
             worked = await statistics.operations_by_day(tx, since, only)
-            by_status = await statistics.tenants_by(tx, "status", only)
+            kinds = await statistics.tenants_by(tx, only)
+            storage, by_server = await statistics.storage(tx, only)
+            tenants = sum(kinds["status"].values())
             people: Mapping[str, int | None] = HIDDEN if only else await statistics.people(tx)
             return Counted(
                 at=moment,
-                tenants=sum(by_status.values()),
-                by_status=by_status,
-                by_blueprint=await statistics.tenants_by(tx, "blueprint", only),
-                by_plan=await statistics.tenants_by(tx, "plan", only),
-                growth=_grown(dates, older, made),
+                tenants=tenants,
+                by_status=kinds["status"],
+                by_blueprint=kinds["blueprint"],
+                by_plan=kinds["plan"],
+                growth=_grown(dates, tenants - sum(made.values()), made),
                 things=await _things(tx, dates, only),
                 requests=None if only else await _days(tx, statistics.API, dates, 0),
-                storage=await statistics.storage(tx, only),
-                by_server=await statistics.storage_by_server(tx, only),
+                storage=storage,
+                by_server=by_server,
                 largest=await statistics.largest(tx, LARGEST, only),
                 operations=[_worked(day, worked.get(day, {})) for day in dates],
                 **people,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -45,23 +46,28 @@ def _hers(query: Select[*Columns], tenant_id: ColumnElement[str], admin_id: str 
     return query if admin_id is None else query.where(tenant_id.in_(tables.tenants_of(admin_id)))
 
 
-async def tenants_by(tx: Transaction, column: str, admin_id: str | None = None) -> dict[str, int]:
-    """How many tenants there are of each status, blueprint or plan ("" for none), the most first."""
-    of = func.coalesce(tables.tenant.c[column], "")
-    query = select(of, func.count()).group_by(of).order_by(func.count().desc())
-    rows = await tx.all(_hers(query, tables.tenant.c.id, admin_id))
-    return {row[0]: row[1] for row in rows}
+KINDS: Final = ("status", "blueprint", "plan")
+"""By what tenants are counted."""
 
 
-async def made_by_day(tx: Transaction, since: datetime, admin_id: str | None = None) -> tuple[int, dict[str, int]]:
-    """How many of today's tenants are older than a moment; and by day, how many were made since."""
+async def tenants_by(tx: Transaction, admin_id: str | None = None) -> dict[str, dict[str, int]]:
+    """By status, blueprint and plan ("" for none), how many tenants there are of each, the most first."""
+    columns = [func.coalesce(tables.tenant.c[kind], "") for kind in KINDS]
+    found: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
+    query = _hers(select(*columns, func.count()).group_by(*columns), tables.tenant.c.id, admin_id)
+    for *values, number in await tx.all(query):
+        for kind, value in zip(KINDS, values, strict=True):
+            found[kind][value] += number
+    return {kind: dict(counts.most_common()) for kind, counts in found.items()}
+
+
+async def made_by_day(tx: Transaction, since: datetime, admin_id: str | None = None) -> dict[str, int]:
+    """How many of today's tenants were made on each day since a moment."""
     table = tables.tenant
-    query = select(func.count()).select_from(table).where(table.c.created < since)
-    older = await tx.scalar(_hers(query, table.c.id, admin_id))
     day = tx.day(table.c.created)
     query = select(day, func.count()).where(table.c.created >= since).group_by(day)
     rows = await tx.all(_hers(query, table.c.id, admin_id))
-    return int(older), {str(row[0]): row[1] for row in rows}
+    return {str(row[0]): row[1] for row in rows}
 
 
 async def operations_by_day(tx: Transaction, since: datetime, admin_id: str | None = None) -> dict[str, dict[str, int]]:
@@ -129,38 +135,36 @@ def _of(query: Select[*Columns], admin_id: str | None) -> Select[*Columns]:
     return query.where(tables.resource.c.environment_id.in_(own))
 
 
-async def storage(tx: Transaction, admin_id: str | None = None) -> Storage:
-    """What all tenants take up."""
+async def storage(tx: Transaction, admin_id: str | None = None) -> tuple[Storage, list[Share]]:
+    """What all tenants take up; and what lies on each server, the most first ("" for the data directory)."""
     part = tables.resource.c
-    sums = [func.coalesce(func.sum(column), 0) for column in (part.used_bytes, part.used_rows, part.used_files)]
-    query = select(*sums, func.count(part.used_bytes), func.count(), func.min(part.measured))
-    row = await tx.first(_of(query, admin_id))
-    size, rows, files, measured, resources, oldest = row
-    return Storage(int(size), int(rows), int(files), measured, resources, oldest)
-
-
-async def storage_by_server(tx: Transaction, admin_id: str | None = None) -> list[Share]:
-    """What lies on each server, the most first; "" for the data directory."""
-    name, part = func.coalesce(tables.resource.c.server, ""), tables.resource.c
-    size = func.coalesce(func.sum(part.used_bytes), 0)
-    rows = await tx.all(_of(select(name, size, func.count()).group_by(name).order_by(size.desc()), admin_id))
-    return [Share(row[0], int(row[1]), row[2]) for row in rows]
+    name, used = func.coalesce(part.server, ""), func.coalesce(func.sum(part.used_bytes), 0)
+    sums = [used, *(func.coalesce(func.sum(column), 0) for column in (part.used_rows, part.used_files))]
+    counts = (func.count(part.used_bytes), func.count(), func.min(part.measured))
+    query = select(name, *sums, *counts).group_by(name).order_by(used.desc())
+    rows = await tx.all(_of(query, admin_id))
+    oldest = min((row[6] for row in rows if row[6] is not None), default=None)
+    size, number, files, measured, resources = (sum(int(row[at]) for row in rows) for at in range(1, 6))
+    total = Storage(size, number, files, measured, resources, oldest)
+    return total, [Share(row[0], int(row[1]), row[5]) for row in rows]
 
 
 async def largest(tx: Transaction, limit: int, admin_id: str | None = None) -> list[Share]:
     """The tenants that take up most."""
     tenant, environment, part = tables.tenant, tables.environment, tables.resource
-    size = func.sum(part.c.used_bytes)
-    query = (
-        select(tenant.c.slug, size, func.count())
-        .join(environment, environment.c.tenant_id == tenant.c.id)
+    size, number = func.sum(part.c.used_bytes).label("size"), func.count().label("number")
+    inner = (
+        select(environment.c.tenant_id, size, number)
         .join(part, part.c.environment_id == environment.c.id)
         .where(part.c.used_bytes.is_not(None))
-        .group_by(tenant.c.id, tenant.c.slug)
-        .order_by(size.desc(), tenant.c.slug)
+        .group_by(environment.c.tenant_id)
+        .order_by(size.desc(), environment.c.tenant_id)
         .limit(limit)
     )
-    return [Share(row[0], int(row[1]), row[2]) for row in await tx.all(_hers(query, tenant.c.id, admin_id))]
+    most = _hers(inner, environment.c.tenant_id, admin_id).subquery()
+    query = select(tenant.c.slug, most.c.size, most.c.number).join(most, most.c.tenant_id == tenant.c.id)
+    rows = await tx.all(query.order_by(most.c.size.desc(), tenant.c.slug))
+    return [Share(row[0], int(row[1]), row[2]) for row in rows]
 
 
 async def unmeasured(tx: Transaction, before: datetime, limit: int) -> list[str]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query
 from markupsafe import Markup
 from starlette.responses import Response
 
-from tenantry.platform.statistics import Thing
+from tenantry.platform.statistics import Counted, Day, Thing, Worked
 from tenantry.registry.statistics import Share
 from tenantry.web.portal import charts
 from tenantry.web.portal.asking import Page, asks
@@ -16,6 +18,9 @@ from tenantry.web.portal.frame import Visiting
 
 HERE: Final = "/admin/statistics"
 SPANS: Final = (7, 30, 90, 366)
+LONG: Final = 90
+"""Days that are shown one by one; more are shown by weeks."""
+
 ENDS: Final = (("done", 0), ("cancelled", 1), ("failed", 2), ("open", 3))
 """How operations end, each with its colour: the order in which they stand on one another."""
 
@@ -27,7 +32,7 @@ router = APIRouter(prefix="/statistics", route_class=Page)
 async def index(visit: Visiting, days: Annotated[int, Query(ge=1, le=366)] = 30) -> Response:
     """All of them."""
     with visit.acting():
-        found = await visit.platform.statistics.show(days)
+        found = _short(await visit.platform.statistics.show(days))
     growth = charts.line("Tenants", [(one.day, one.tenants) for one in found.growth])
     names = [name for name, _ in ENDS]
     worked = [(one.day, [getattr(one, name) for name in names]) for one in found.operations]
@@ -40,6 +45,7 @@ async def index(visit: Visiting, days: Annotated[int, Query(ge=1, le=366)] = 30)
         ),
         "found": found,
         "days": days,
+        "unit": "day" if len(found.growth) == days else "week",
         "spans": SPANS,
         "ends": ENDS,
         "growth": growth,
@@ -59,6 +65,31 @@ def _growth(thing: Thing) -> Markup:
         last = last if one.number is None else one.number
         rows.append((one.day, last))
     return charts.line(thing.name, rows)
+
+
+def _weeks(days: Sequence[Any]) -> list[Sequence[Any]]:
+    """Seven days each, the last of which is today."""
+    return [days[max(end - 7, 0) : end] for end in range(len(days), 0, -7)][::-1]
+
+
+def _added(days: Sequence[Day]) -> list[Day]:
+    return [Day(week[0].day, sum(day.number or 0 for day in week)) for week in _weeks(days)]
+
+
+def _short(found: Counted) -> Counted:
+    """By weeks, which end today, where there are too many days to tell apart."""
+    if len(found.growth) <= LONG:
+        return found
+    worked = [
+        Worked(
+            week[0].day, *(sum(getattr(day, name) for day in week) for name in ("done", "failed", "cancelled", "open"))
+        )
+        for week in _weeks(found.operations)
+    ]
+    things = [replace(one, days=one.days[::-1][::7][::-1]) for one in found.things]
+    requests = None if found.requests is None else _added(found.requests)
+    growth = found.growth[::-1][::7][::-1]
+    return replace(found, growth=growth, operations=worked, things=things, requests=requests)
 
 
 def _drawn(shares: list[Share] | Any) -> list[tuple[Share, Any]]:
