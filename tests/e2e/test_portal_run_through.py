@@ -123,7 +123,7 @@ def test_a_tenants_whole_life(person: Person, room: Showroom, width: int) -> Non
     assert page.evaluate("navigator.clipboard.readText()") == page.locator("dd.once code").nth(1).inner_text()
     expect(page.locator("#connection .badge")).to_have_text("connected", timeout=SOON)
 
-    page.get_by_role("link", name="Edit").click()
+    page.get_by_role("link", name="Edit", exact=True).click()
     person.fill("Name", "Life & Sons")
     page.get_by_label("Plan").select_option("pro")
     person.fill("Share", "4")
@@ -138,12 +138,12 @@ def test_a_tenants_whole_life(person: Person, room: Showroom, width: int) -> Non
     person.fill("One more name", f"www.{slug}.example")
     person.press("Add")
     person.told("Let its DNS point")
-    page.get_by_role("link", name="Edit").click()
+    page.get_by_role("link", name="Edit", exact=True).click()
     page.get_by_label("New slug").fill(f"{slug}b")
     person.press("Rename")
     page.get_by_role("link", name="Its page").click(timeout=SOON)
 
-    page.get_by_role("link", name="Delete").click()
+    page.get_by_role("link", name="Delete", exact=True).click()
     person.fill("Type", "something")
     with person.refused(409):
         person.press(f"Delete {slug}b")
