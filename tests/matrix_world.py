@@ -327,6 +327,7 @@ API: Final[dict[str, Request]] = {
     "POST /verifications": Request(ACME),
     "GET /verifications/-/last": PLAIN,
     "GET /verifications/{operation_id}": Request(given=verified),
+    "GET /verifications/{operation_id}/summary": Request(given=verified),
     "GET /audit": PLAIN,
     "POST /audit/-/verify": PLAIN,
     "POST /secrets/-/rotate": PLAIN,

@@ -24,6 +24,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from prometheus_client.parser import text_string_to_metric_families
 
 import ground as g
+import outages
+import servers
 from tenantry import tracing
 from tenantry.application import connect
 from tenantry.config import load
@@ -187,6 +189,42 @@ async def test_a_process_with_another_key_is_not_ready(ground: g.Ground) -> None
         await runtime.stop()
 
 
+@pytest.mark.postgres
+async def test_a_lost_control_database_makes_a_process_unready_until_it_is_back(
+    ground: g.Ground, own_postgres: servers.Postgres
+) -> None:
+    """It serves on meanwhile, by its snapshot: so health stays 200."""
+    with own_postgres.database() as url:
+        text = ground.config.read_text().replace("[platform]\n", '[platform]\ncontrol = {env = "CONTROL_URL"}\n', 1)
+        ground.config.write_text(text)
+        with (ground.root / ".env").open("a") as env:
+            env.write(f"CONTROL_URL={url}\n")
+        config = load(ground.config)
+        async with ground.open():
+            pass
+        house, runtime = House(config), connect(config)
+
+        async def opened() -> House:
+            return house
+
+        async def status() -> int:
+            return (await ready(opened, runtime)).status_code
+
+        try:
+            assert await status() == 200
+            with outages.down(own_postgres):
+                lost = await ready(opened, runtime)
+                assert (lost.status_code, json.loads(lost.body)["code"]) == (503, "registry.unavailable")
+
+            async def back() -> bool:
+                return await status() == 200
+
+            await g.until(back, "readiness")
+        finally:
+            await house.close()
+            await runtime.stop()
+
+
 @contextlib.contextmanager
 def served(ground: g.Ground, *arguments: str) -> Iterator[str]:
     """A `tenantry serve`, ended at the end."""
@@ -227,6 +265,30 @@ async def test_several_processes_count_as_one(ground: g.Ground) -> None:
                 assert answer.status_code == 200
         found = samples(answer.text)
         assert found["tenantry_http_requests_total", "GET", "/api/metrics", "200"] == 39
+
+
+@pytest.mark.parametrize(("trusted", "statuses"), [("127.0.0.1", [401, 401, 401]), ("192.0.2.1", [401, 401, 429])])
+async def test_a_proxy_is_believed_where_it_is_named(ground: g.Ground, trusted: str, statuses: list[int]) -> None:
+    """Only from `serve.trusted_proxies` do X-Forwarded-For and -Proto say who asks, and how."""
+    with ground.config.open("a") as config:
+        config.write(f'\n[serve]\ntrusted_proxies = ["{trusted}"]\n[api]\naddress_rate = 2\n')
+    async with ground.open():
+        pass
+    with served(ground, "--no-worker") as url:
+        async with httpx.AsyncClient(timeout=g.PATIENCE) as client:
+
+            async def answers() -> bool:
+                with contextlib.suppress(httpx.HTTPError):
+                    return (await client.get(f"{url}/.tenantry/ready")).status_code == 200
+                return False
+
+            await g.until(answers, "a process that is ready")
+            found = []
+            for number in range(3):
+                headers = {"Host": "localhost", "X-Forwarded-For": f"203.0.113.{number}", "X-Forwarded-Proto": "https"}
+                found.append(await client.get(f"{url}/api/account", headers=headers))
+    assert [answer.status_code for answer in found] == statuses
+    assert {"strict-transport-security" in answer.headers for answer in found} == {trusted == "127.0.0.1"}
 
 
 # --- traces -------------------------------------------------------------------------------------------------------

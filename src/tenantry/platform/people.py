@@ -21,7 +21,7 @@ from tenantry.registry import Registry, Transaction, people, support, tenants
 from tenantry.registry.database import now
 from tenantry.registry.people import AdminRow, OrganizationRow, SessionRow, TokenRow
 
-LISTED: Final = 1_000
+LISTED: Final = 500
 """How many are listed where nothing else is said."""
 
 TOKEN_DAYS: Final = 90
@@ -229,10 +229,15 @@ class Tokens:
         self._registry = registry
 
     @verb("token.list", "people:read", Reach.OWN)
-    async def list(self, admin: str | None = None) -> Sequence[TokenRow]:
-        """Tokens, newest first: an admin's own, or everybody's where a superadmin or the platform itself asks."""
+    async def list(
+        self, admin: str | None = None, limit: int = LISTED, before: str | None = None
+    ) -> Sequence[TokenRow]:
+        """Tokens, newest first: an admin's own, or everybody's where a superadmin or the platform itself asks.
+
+        `before` is the id of the last one of the page before.
+        """
         async with self._registry.read() as tx:
-            return await people.tokens(tx, await _whose(tx, admin))
+            return await people.tokens(tx, await _whose(tx, admin), limit, before)
 
     @verb("token.create", "people:write", Reach.OWN)
     async def create(
