@@ -155,6 +155,7 @@ async def test_every_refusal_is_a_problem_with_the_headers_of_the_site(ground: g
             ("PUT", "/api/tenants", 405, "GET, POST"),
             ("OPTIONS", "/api/tenants/acme", 405, "DELETE, GET, PATCH"),
             ("GET", "/api/operations/-/none", 404, None),
+            ("TRACE", "/admin/tenants", 405, "POST"),
         ):
             answer = await client.request(method, path, headers=bearer(token))
             assert (answer.status_code, answer.headers.get("allow")) == (status, allow), path

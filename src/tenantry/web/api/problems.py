@@ -110,7 +110,7 @@ def of(error: TenantryError, **headers: str) -> Response:
 
 def _is_page(request: Request) -> bool:
     route = request.scope.get("route")
-    provisions = isinstance(route, Guarded) and request.method in (route.methods or ())
+    provisions = isinstance(route, Guarded) and request.method not in ("GET", "HEAD")  # browsers look, programs do
     return request.url.path.startswith("/admin/") and not provisions
 
 

@@ -46,7 +46,8 @@ _SHAPES: Final[Mapping[str, Shape]] = {
 
 _AT: Final[Mapping[tuple[str, str], Shape]] = {
     ("tenant.create", "name"): {"minLength": 1, "maxLength": NAME_LENGTH, "examples": ["Acme & Söhne"]},
-    ("admin.invite", "name"): {"maxLength": NAME_LENGTH, "examples": ["Ana"]},
+    ("admin.invite", "name"): {"examples": ["Ana"]},
+    ("support.list", "slug"): {"examples": ["acme"]},
     ("org.unassign", "slugs"): {"examples": ["acme"]},
     ("tenant.rename", "to"): {**_SLUG, "examples": ["acme-2"]},
     ("server.add", "name"): {"pattern": "^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$", "examples": ["pg1"]},
