@@ -94,6 +94,15 @@ class InvalidRequest(TenantryError):
     exit_code = 2
 
 
+class BodyTooLarge(TenantryError):
+    """What was sent is larger than {most} bytes."""
+
+    code = "request.too_large"
+    remedy = "Send less at a time; a long list of tenants in parts."
+    status = 413
+    exit_code = 2
+
+
 class CsrfFailed(TenantryError):
     """This form came from elsewhere, or is too old."""
 

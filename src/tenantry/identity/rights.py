@@ -36,6 +36,7 @@ class Right:
     scope: str  # that a token needs
     reach: Reach
     call: Callable[..., Any]  # the method, guarded
+    check: Callable[..., Awaitable[None]]  # the guard alone, for the same arguments
 
 
 RIGHTS: Final[dict[str, Right]] = {}
@@ -79,7 +80,7 @@ def verb(name: str, scope: str, reach: Reach) -> Callable[[Callable[P, T]], Call
                 await check(*given, **named)
                 return await cast("Awaitable[Any]", method(*given, **named))
 
-        right = RIGHTS[name] = Right(name, scope, reach, called)
+        right = RIGHTS[name] = Right(name, scope, reach, called, check)
         return called  # type: ignore[return-value]
 
     return guard

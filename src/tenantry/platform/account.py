@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tenantry.config import Config
 from tenantry.credentials import check_chosen
-from tenantry.errors import AccountError
+from tenantry.errors import AccountError, SealBroken
 from tenantry.identity import Principal, Reach, current_principal, factors, throttle, verb
 from tenantry.identity.passkeys import MOST, Passkeys
 from tenantry.identity.signin import hashed
@@ -128,7 +128,7 @@ class Account:
         principal = _in_browser("account.confirm")
         try:
             secret = self._registry.vault.open_platform(_enrolling(principal), bytes.fromhex(sealed))
-        except ValueError as error:
+        except (ValueError, SealBroken) as error:  # made up, or another session's
             raise AccountError("This is no enrolment.", remedy="Begin anew.") from error
         step = factors.step_of(secret, code, 0)
         if step is None:

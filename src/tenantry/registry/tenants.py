@@ -21,6 +21,7 @@ from tenantry.registry.database import IN_LIMIT, Transaction, chunks, now, plain
 
 FIELD: Final = "\x1f"
 RECORD: Final = "\x1e"
+TAKEN: Final = "taken"
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +176,7 @@ async def taken(tx: Transaction, slugs: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for some in chunks(slugs, IN_LIMIT):
         for (slug,) in await tx.all(select(tables.tenant.c.slug).where(tables.tenant.c.slug.in_(some))):
-            found[slug] = "taken"
+            found[slug] = TAKEN
         query = (
             select(tables.former_slug.c.slug, tables.tenant.c.slug, tables.former_slug.c.until)
             .join(tables.tenant)

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
+import resource
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 import uvicorn
+from starlette.datastructures import Headers
+from starlette.responses import Response
 
 from tenantry.application import connect
 from tenantry.config import Config
-from tenantry.errors import ConfigError, RegistryUnavailable
+from tenantry.errors import ConfigError, InvalidHost, RegistryUnavailable, UnknownHost
+from tenantry.model import normalise_host
 from tenantry.operations.blueprints import read_config
 from tenantry.platform import Platform
 from tenantry.resources import kinds
-from tenantry.runtime import TenantMiddleware
+from tenantry.runtime import TenantMiddleware, pages
+from tenantry.web.patience import Patient
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -30,6 +37,12 @@ Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OWN: Final = ("/api/", "/admin/")
 """How the paths begin that are the platform's own, at its bare domain."""
+
+CONNECTIONS: Final = 65_536
+"""Files and connections that a process has open at most."""
+
+GRACE: Final = 3
+"""How many times its patience with a client a server that is to end waits for answers under way."""
 
 __all__ = ["build", "serve"]
 
@@ -52,6 +65,7 @@ def serve(
         kinds()[part.kind].shared for blueprint in known.blueprints.values() for part in blueprint.resources.values()
     ):
         asyncio.run(_refuse_weak(known))
+    _open_many()
     uvicorn.run(
         app_here if workers == 1 else "tenantry.web:build",
         factory=workers > 1,
@@ -60,10 +74,21 @@ def serve(
         workers=workers,
         proxy_headers=True,
         forwarded_allow_ips=",".join(settings.trusted_proxies),
+        http=Patient,
+        timeout_keep_alive=settings.patience,  # type: ignore[arg-type]  # a loop takes parts of a second, too
+        timeout_graceful_shutdown=math.ceil(GRACE * settings.patience),
         server_header=False,
         access_log=False,
         log_level="warning",
     )
+
+
+def _open_many() -> None:
+    """As many connections as the system allows: a shell allows a thousand where nobody asks for more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = CONNECTIONS if hard == resource.RLIM_INFINITY else min(hard, CONNECTIONS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _refuse_weak(config: Config) -> None:
@@ -128,6 +153,7 @@ class Own:
     def __init__(self, config: Config, front: Asgi) -> None:
         self._config = config
         self._front = front
+        self._hosts = {_name(config.platform.domain), _name(urlsplit(config.url).netloc)}
         self._making: asyncio.Task[FastAPI] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -135,6 +161,12 @@ class Own:
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         if not f"{path}/".startswith(OWN):
             await self._front(scope, receive, send)
+            return
+        host = Headers(scope=scope).get("host", "")
+        if _name(host) not in self._hosts:  # where tenants are told apart by path, any host leads here
+            error = UnknownHost(host=host[:200])
+            answer = pages.refusal(error, Headers(scope=scope).get("accept", ""))
+            await Response(answer.body, answer.status, dict(answer.headers))(scope, receive, send)
             return
         if self._making is None:
             self._making = asyncio.create_task(asyncio.to_thread(_site, self._config))
@@ -145,6 +177,14 @@ class Own:
         """Let go of the platform, if it was opened."""
         if self._making is not None:
             await (await self._making).state.house.close()
+
+
+def _name(host: str) -> str:
+    """A host's one spelling; none for what is no host."""
+    try:
+        return normalise_host(host)
+    except InvalidHost:
+        return ""
 
 
 def _site(config: Config) -> FastAPI:

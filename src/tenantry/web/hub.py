@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Final
 
+from tenantry.errors import TenantryError
 from tenantry.platform import Platform
 from tenantry.platform.operations import OperationDetails
 
 ALIVE: Final = 15.0
 """Seconds after which a listener is told that nothing happened, so that proxies keep its connection open."""
+
+
+AGAIN: Final = 5.0
+"""Seconds after which, at the next event, it is asked again whether a listener may still look."""
 
 
 class Hub:
@@ -23,7 +29,7 @@ class Hub:
         self._listeners: dict[str, set[asyncio.Queue[OperationDetails | None]]] = {}
         self._last: dict[str, OperationDetails] = {}
 
-    async def listen(self, operation_id: str) -> AsyncIterator[OperationDetails | None]:
+    async def listen(self, operation_id: str) -> AsyncGenerator[OperationDetails | None]:
         """The operation now and at every change, the last time when it is over; None where nothing happens for long."""
         queue: asyncio.Queue[OperationDetails | None] = asyncio.Queue(1)
         listeners = self._listeners.setdefault(operation_id, set())
@@ -47,6 +53,21 @@ class Hub:
             listeners.discard(queue)
             if not listeners:
                 self._leave(operation_id)
+
+    async def watch(
+        self, operation_id: str, allowed: Callable[[], Awaitable[object]]
+    ) -> AsyncIterator[OperationDetails | None]:
+        """The same, for as long as `allowed` raises nothing: who is kept out meanwhile sees no more."""
+        asked = time.monotonic()
+        async with contextlib.aclosing(self.listen(operation_id)) as events:
+            async for details in events:
+                if time.monotonic() - asked >= AGAIN:
+                    try:
+                        await allowed()
+                    except TenantryError:
+                        return
+                    asked = time.monotonic()
+                yield details
 
     async def _follow(self, operation_id: str) -> None:
         try:

@@ -5,11 +5,16 @@ from __future__ import annotations
 from importlib.metadata import version
 
 from fastapi import FastAPI
+from starlette.responses import Response
 
 from tenantry.config import Config
+from tenantry.errors import TenantryError
 from tenantry.web import api, portal
+from tenantry.web.api import problems
 from tenantry.web.api.problems import Problem
+from tenantry.web.armour import Armour, Bounded, Scope
 from tenantry.web.house import House
+from tenantry.web.portal.frame import anonymous
 
 
 def site(config: Config) -> FastAPI:
@@ -27,7 +32,19 @@ def site(config: Config) -> FastAPI:
     api.install(app)
     portal.install(app)
     _name_problem(app)
+    _shut(app, config)
     return app
+
+
+def _shut(app: FastAPI, config: Config) -> None:
+    """Put the armour before everything, also before what answers a fault of ours."""
+    plain = app.build_middleware_stack
+
+    def refusal(scope: Scope, error: TenantryError) -> Response:
+        page = scope["path"].startswith("/admin/")
+        return anonymous(config, error) if page else problems.of(error)
+
+    app.build_middleware_stack = lambda: Armour(Bounded(plain(), refusal))  # type: ignore[method-assign]
 
 
 def _name_problem(app: FastAPI) -> None:

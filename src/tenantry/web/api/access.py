@@ -21,3 +21,8 @@ async def bearer(
     if given is None:
         raise SignInNeeded
     return await (await opened(request)).sign_in.by_token(given.credentials)
+
+
+async def again(request: Request) -> Principal:
+    """The same, where an answer takes long."""
+    return await bearer(request, await _scheme(request))

@@ -9,10 +9,10 @@ from fastapi import Depends, FastAPI, Request
 from pydantic import TypeAdapter
 from starlette.responses import StreamingResponse
 
-from tenantry.identity import Principal, acting_as
+from tenantry.identity import RIGHTS, Principal, acting_as
 from tenantry.platform.operations import OperationDetails
 from tenantry.web.api import wire
-from tenantry.web.api.access import bearer
+from tenantry.web.api.access import again, bearer
 from tenantry.web.api.problems import PROBLEMS
 from tenantry.web.house import opened
 
@@ -41,8 +41,12 @@ def add(app: FastAPI) -> None:
         with acting_as(principal):
             found = await here.platform.operations.show(operation_id)
 
+        async def allowed() -> None:
+            with acting_as(await again(request)):
+                await RIGHTS["operation.follow"].check(here.platform.operations, operation_id)
+
         async def stream() -> AsyncIterator[bytes]:
-            async for details in here.hub.listen(found.operation.id):
+            async for details in here.hub.watch(found.operation.id, allowed):
                 yield event(details)
 
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}

@@ -20,8 +20,14 @@ LONGEST: Final = 255
 JSON: Final = "application/json"
 
 
-async def once(request: Request, route: Route, principal: Principal, work: Callable[[], Awaitable[Any]]) -> Any:
-    """What `work` gives; or, where this request was answered before, that answer.
+async def once(
+    request: Request,
+    route: Route,
+    principal: Principal,
+    work: Callable[[], Awaitable[Any]],
+    check: Callable[[], Awaitable[None]],
+) -> Any:
+    """What `work` gives; or, where this request was answered before, that answer, for whom `check` lets have it still.
 
     Raises `KeyReused` where the key came with another request, `KeyInUse` while the first is being answered.
     """
@@ -29,11 +35,13 @@ async def once(request: Request, route: Route, principal: Principal, work: Calla
     if not given or request.method == "GET":
         return await work()
     registry = (await opened(request)).platform.registry
-    key = _hash(principal.admin_id, principal.token or "", given)
+    able = (principal.role, *sorted(principal.scopes or ()))  # a later token of this name may do less
+    key = _hash(principal.admin_id, principal.token or "", given, *able)
     asked = _hash(request.method, str(request.url), (await request.body()).hex())
     async with registry.write() as tx:
         before = await repeats.begin(tx, key, asked)
     if before is not None:
+        await check()
         return _again(registry, before, asked, given, key)
     try:
         result = await work()

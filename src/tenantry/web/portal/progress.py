@@ -8,8 +8,10 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import StreamingResponse
 
+from tenantry.identity import RIGHTS
 from tenantry.platform.operations import OperationDetails
 from tenantry.web.portal.frame import Visit, Visiting, rendered
+from tenantry.web.portal.frame import visit as signed_in
 
 router = APIRouter()
 
@@ -26,8 +28,12 @@ async def steps(visit: Visiting, operation_id: str) -> StreamingResponse:
     """The steps now, then at every change, as server-sent events with HTML; `over` is the last."""
     found: OperationDetails = (await progress(visit, operation_id))["details"]
 
+    async def allowed() -> None:
+        with (await signed_in(visit.request)).acting():
+            await RIGHTS["operation.follow"].check(visit.platform.operations, operation_id)
+
     async def stream() -> AsyncIterator[bytes]:
-        async for details in visit.here.hub.listen(found.operation.id):
+        async for details in visit.here.hub.watch(found.operation.id, allowed):
             with visit.acting():
                 workers = await visit.platform.operations.workers()
             last = details or found
