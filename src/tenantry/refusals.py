@@ -76,6 +76,14 @@ class RemoteUnreachable(TenantryError):
     status = 502
 
 
+class RightMissing(TenantryError):
+    """'{path}' says no right that whoever asks for it must have, so it is not served."""
+
+    code = "access.undeclared"
+    remedy = "Let it say the verb by `@asks(...)`; what is open to everybody says `@anybody()`."
+    status = 500
+
+
 class PageNotFound(TenantryError):
     """There is no page here."""
 
@@ -91,15 +99,6 @@ class InvalidRequest(TenantryError):
     code = "request.invalid"
     remedy = "Correct it and send it again."
     status = 422
-    exit_code = 2
-
-
-class BodyTooLarge(TenantryError):
-    """What was sent is larger than {most} bytes."""
-
-    code = "request.too_large"
-    remedy = "Send less at a time; a long list of tenants in parts."
-    status = 413
     exit_code = 2
 
 
@@ -163,3 +162,57 @@ class TooManyTries(TenantryError):
     remedy = "Wait, or set a new password by mail."
     status = 429
     exit_code = 3
+
+
+class TooManyRequests(TenantryError):
+    """These are more than {limit} requests in a minute; the next one is answered in {seconds} s."""
+
+    code = "request.too_many"
+    remedy = "Wait as long as Retry-After says; [api] in tenantry.toml sets how many there may be."
+    status = 429
+    exit_code = 3
+
+
+class RouteUnknown(TenantryError):
+    """The API has nothing at this address."""
+
+    code = "route.unknown"
+    remedy = "See /api/openapi.json for all addresses."
+    status = 404
+    exit_code = 4
+
+
+class MethodRefused(TenantryError):
+    """This address does not take this method."""
+
+    code = "route.method"
+    remedy = "The header Allow names those it takes."
+    status = 405
+    exit_code = 2
+
+
+class BodyTooLarge(TenantryError):
+    """The body is longer than {limit} bytes."""
+
+    code = "request.too_large"
+    remedy = "Send it in parts."
+    status = 413
+    exit_code = 2
+
+
+class MediaUnknown(TenantryError):
+    """The body's media type is {given}, where JSON is wanted."""
+
+    code = "request.media"
+    remedy = "Send JSON with `Content-Type: application/json`."
+    status = 415
+    exit_code = 2
+
+
+class BodyUnreadable(TenantryError):
+    """The body cannot be read."""
+
+    code = "request.unreadable"
+    remedy = "Send it as the description says; text is UTF-8."
+    status = 400
+    exit_code = 2

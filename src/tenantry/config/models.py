@@ -249,6 +249,11 @@ class Serve(Frozen):
     patience: Seconds = 10.0  # how long a client may let the server wait
 
 
+class Api(Frozen):
+    token_rate: int = Field(default=1200, ge=0)  # requests a minute of one token, in one process; 0: no limit
+    address_rate: int = Field(default=120, ge=0)  # of one address without a valid token
+
+
 class Worker(Frozen):
     concurrency: int = Field(default=4, ge=1, le=64)
     heartbeat: Seconds = 0.5
@@ -296,6 +301,7 @@ class Config(Frozen):
     blueprints: dict[str, Blueprint] = Field(min_length=1)
     plans: dict[str, Plan] = {}
     serve: Serve = Serve()
+    api: Api = Api()
     worker: Worker = Worker()
     migrate: Migrate = Migrate()
     runtime: Runtime = Runtime()

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast
 
-from tenantry.errors import OperationNotFound, TenantNotFound
+from tenantry.errors import OperationNotFound, TenantNotFound, UnknownHost
 from tenantry.identity.principal import SCOPES, Principal, current_principal
+from tenantry.model import normalise_host
 from tenantry.refusals import Forbidden
-from tenantry.registry import Registry, journal, people
+from tenantry.registry import Registry, Transaction, journal, people, tenants
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -23,9 +24,18 @@ class Reach(StrEnum):
 
     TENANT = "tenant"  # the one that the argument `slug` names
     OPERATION = "operation"  # the one that the argument `operation_id` names
+    HOSTNAME = "hostname"  # the one that the argument `host` names
     LIST = "list"  # as many as the person may see: the verb itself leaves out the others
     OWN = "own"  # the person's own things: the verb itself looks whose they are
     PLATFORM = "platform"  # what all tenants share
+
+    @property
+    def argument(self) -> str | None:
+        """The argument that names what is reached, where it is one thing of somebody's."""
+        return _ARGUMENTS.get(self)
+
+
+_ARGUMENTS: Final = {Reach.TENANT: "slug", Reach.OPERATION: "operation_id", Reach.HOSTNAME: "host"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +73,7 @@ def verb(name: str, scope: str, reach: Reach) -> Callable[[Callable[P, T]], Call
             principal = current_principal()
             if principal is not None:
                 bound = signature.bind(*given, **named).arguments
-                await _allow(principal, right, bound["self"]._registry, bound)
+                await allow(principal, right, bound["self"]._registry, bound)
 
         if inspect.isasyncgenfunction(method):
 
@@ -86,8 +96,11 @@ def verb(name: str, scope: str, reach: Reach) -> Callable[[Callable[P, T]], Call
     return guard
 
 
-async def _allow(principal: Principal, right: Right, registry: Registry, bound: dict[str, Any]) -> None:
-    """Raise `Forbidden`; or, for what is another admin's, the error of what does not exist."""
+async def allow(principal: Principal, right: Right, registry: Registry, named: Mapping[str, Any]) -> None:
+    """Raise `Forbidden`; or, for what is another admin's, the error of what does not exist.
+
+    `named` holds the arguments of the verb, of which one names what is reached.
+    """
     if principal.scopes is not None and right.scope not in principal.scopes:
         raise Forbidden(
             who=f"The token '{principal.token}'",
@@ -99,21 +112,30 @@ async def _allow(principal: Principal, right: Right, registry: Registry, bound: 
         return
     if right.reach is Reach.PLATFORM:
         raise Forbidden(who=principal.mail, verb=right.verb, wanted="a superadmin")
-    if right.reach is Reach.TENANT:
-        await _own_tenant(principal, registry, bound["slug"])
-    elif right.reach is Reach.OPERATION:
-        await _own_operation(principal, registry, bound["operation_id"])
+    if right.reach.argument is not None:
+        async with registry.read() as tx:
+            await _OWN[right.reach](tx, principal, str(named[right.reach.argument]))
 
 
-async def _own_tenant(principal: Principal, registry: Registry, slug: str) -> None:
-    async with registry.read() as tx:
-        if not await people.manages(tx, principal.admin_id, slug):
-            raise TenantNotFound(slug=slug)
+async def _own_tenant(tx: Transaction, principal: Principal, slug: str) -> None:
+    if not await people.manages(tx, principal.admin_id, slug):
+        raise TenantNotFound(slug=slug)
 
 
-async def _own_operation(principal: Principal, registry: Registry, operation_id: str) -> None:
-    async with registry.read() as tx:
-        operation = await journal.get(tx, operation_id)
-        own = operation.actor == principal.actor  # which also outlives the tenant it removes
-        if not own and not await people.manages_id(tx, principal.admin_id, operation.tenant_id):
-            raise OperationNotFound(operation=operation_id)
+async def _own_operation(tx: Transaction, principal: Principal, operation_id: str) -> None:
+    operation = await journal.get(tx, operation_id)
+    if await people.manages_id(tx, principal.admin_id, operation.tenant_id):
+        return
+    # Whoever removes a tenant follows that to its end, and later; what was unassigned meanwhile is no longer hers.
+    gone = operation.tenant_id is not None and not await tenants.exists(tx, operation.tenant_id)
+    if not gone or operation.actor != principal.actor:
+        raise OperationNotFound(operation=operation_id)
+
+
+async def _own_hostname(tx: Transaction, principal: Principal, host: str) -> None:
+    name = normalise_host(host)
+    if not await people.manages_host(tx, principal.admin_id, name):
+        raise UnknownHost(host=name)
+
+
+_OWN: Final = {Reach.TENANT: _own_tenant, Reach.OPERATION: _own_operation, Reach.HOSTNAME: _own_hostname}

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from tenantry.errors import LimitReached, OperationRefused, SlugTaken
+from tenantry.identity import sees_only
 from tenantry.model import Environment, Status
 from tenantry.operations import drop, placement
 from tenantry.operations.toolbox import VALUE, Toolbox
@@ -46,8 +47,8 @@ async def refuse_full(tx: Transaction, tools: Toolbox, more: int) -> None:
 async def refuse_taken(tx: Transaction, slug: str) -> None:
     """Raise `SlugTaken`, with the reason, for a slug that cannot be had."""
     why = (await tenants.taken(tx, [slug])).get(slug)
-    if why:
-        raise SlugTaken(f"'{slug}' is {why}.")
+    if why:  # by whom it is held is nothing for the admin of other tenants
+        raise SlugTaken(slug=slug) if sees_only() else SlugTaken(f"'{slug}' is {why}.")
 
 
 async def reserve(

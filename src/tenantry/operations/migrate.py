@@ -297,7 +297,8 @@ class _Run:
         )
         tx.changed(*(item.arguments["tenant"] for item in own))
         for item in own:
-            tx.audit("tenant.migrate", item.subject, to=item.arguments["to"], resource=item.arguments["resource"])
+            told = {"id": item.arguments["tenant"], **{key: item.arguments[key] for key in ("to", "resource")}}
+            tx.audit("tenant.migrate", item.subject, **told)
 
     async def _record_shared(self, tx: Transaction, arguments: Mapping[str, Any]) -> None:
         server, location, resource = (str(arguments[key]) for key in ("server", "location", "resource"))

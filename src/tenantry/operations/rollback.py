@@ -32,7 +32,8 @@ class Rollback(Verb):
 
     async def complete(self, tx: Transaction, work: Work) -> Mapping[str, Any] | None:
         arguments = work.operation.arguments
-        tx.audit("tenant.rollback", str(work.operation.tenant_slug), to=arguments["targets"], pin=arguments["pin"])
+        told = {"id": work.operation.tenant_id, "to": arguments["targets"], "pin": arguments["pin"]}
+        tx.audit("tenant.rollback", str(work.operation.tenant_slug), **told)
         return {"targets": arguments["targets"]}
 
 

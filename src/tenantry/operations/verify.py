@@ -433,7 +433,8 @@ class _Run:
         for result in results:
             if isinstance(result.error, IsolationBroken):
                 arguments = result.item.arguments
-                tx.audit("tenant.breach", result.item.subject, environment=arguments["name"], what=result.error.message)
+                told = {"id": arguments["tenant"], "environment": arguments["name"], "what": result.error.message}
+                tx.audit("tenant.breach", result.item.subject, **told)
 
     # --- canaries ---
 

@@ -146,7 +146,7 @@ class Migrations:
             tenant = await tenants.find(tx, slug)
             rows = await schemas.unpin(tx, tenant.id)
             if rows:
-                tx.audit("tenant.unpin", slug)
+                tx.audit("tenant.unpin", slug, id=tenant.id)
             return [Pinned(slug, environment, version) for environment, _, version in rows]
 
     # --- afterwards ---

@@ -18,7 +18,7 @@ from tenantry.identity.principal import SCOPES, AdminRole, digest
 from tenantry.identity.signin import BEGINNING
 from tenantry.mail import Post
 from tenantry.model import check_name, new_id
-from tenantry.refusals import AdminRefused, MailFailed, OrganizationNotFound, SignInNeeded, TokenNotFound
+from tenantry.refusals import AdminRefused, Forbidden, MailFailed, OrganizationNotFound, TokenNotFound
 from tenantry.registry import Registry, Transaction, people, tenants
 from tenantry.registry.database import now
 from tenantry.registry.people import AdminRow, OrganizationRow, SessionRow, TokenRow
@@ -242,7 +242,7 @@ class Tokens:
         if not 1 <= days <= LONGEST_DAYS:
             raise AccountError(f"A token cannot hold for {days} days.", remedy=f"Give 1 to {LONGEST_DAYS}.")
         async with self._registry.write() as tx:
-            owner = await _whose(tx, admin)
+            owner = await _whose(tx, admin) or _own_id()
             if owner is None:
                 raise AccountError("A token belongs to somebody.", remedy="Name the admin user.")
             if any(row.name == name for row in await people.tokens(tx, owner)):
@@ -260,8 +260,9 @@ class Tokens:
     async def revoke(self, token: str) -> None:
         """Let a token open nothing any more; by its id, or its name where that is one's own. Raises `TokenNotFound`."""
         async with self._registry.write() as tx:
-            mine = await people.tokens(tx, await _whose(tx, None))
-            row = next((one for one in mine if token in (one.id, one.name)), None)
+            own, known = _own_id(), await people.tokens(tx, await _whose(tx, None))
+            named = (one for one in known if one.name == token and own in (None, one.admin_id))
+            row = next((one for one in known if one.id == token), None) or next(named, None)
             if row is None:
                 raise TokenNotFound(token=token)
             await people.drop_token(tx, row.id)
@@ -392,12 +393,16 @@ def _scopes(scopes: Sequence[str]) -> list[str]:
 
 
 async def _whose(tx: Transaction, admin: str | None) -> str | None:
-    """The id of the person whose own things are meant; None: everybody's. Raises `SignInNeeded` for another's."""
+    """The id of the person whose own things are meant; None: everybody's. Raises `Forbidden` for another's."""
     principal = current_principal()
     if principal is None or principal.is_superadmin:
-        if admin is not None:
-            return (await people.find(tx, admin)).id
-        return None if principal is None else principal.admin_id
+        return None if admin is None else (await people.find(tx, admin)).id
     if admin is not None and admin.strip().lower() not in (principal.mail, principal.admin_id):
-        raise SignInNeeded(f"'{admin}' is somebody else.", remedy="Leave the name away, or ask a superadmin.")
+        raise Forbidden(who=principal.mail, verb=f"act for '{admin}'", wanted="a superadmin")
     return principal.admin_id
+
+
+def _own_id() -> str | None:
+    """The id of the person who is asking; None where a process acts for itself."""
+    principal = current_principal()
+    return None if principal is None else principal.admin_id

@@ -148,7 +148,7 @@ class Tenants:
                 tenant=environments[0].tenant,
                 environments=environments,
                 hostnames=await tenants.hostnames(tx, slug),
-                operations=await journal.latest(tx, tenant=slug, limit=10),
+                operations=await journal.latest(tx, tenant_id=row.id, limit=10),
                 credentials_wait=ADMIN in await tenants.secrets(tx, row.id),
                 users={f"{e.name}/{name}": login.user for e in environments for name, login in e.logins.items()},
                 organization=await people.organization_of(tx, row.id),

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import or_, select
+from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.exc import DBAPIError
 
 from tenantry.errors import RegistryBehind, RegistryMissing, RegistryUnavailable
@@ -122,8 +122,7 @@ class Registry:
             if wanted is not None:
                 query = query.where(condition)
         if admin is not None:
-            slugs = select(tables.tenant.c.slug).where(tables.tenant.c.id.in_(tables.tenants_of(admin)))
-            query = query.where(column.subject.in_(slugs))
+            query = query.where(*_about_tenants_of(admin))
         async with self.read() as tx:
             return [Entry(**row._mapping) for row in await tx.all(query)]
 
@@ -131,6 +130,18 @@ class Registry:
         """Walk the whole audit log. Raises `AuditBroken`, naming the first entry that is not as it was written."""
         async with self.read() as tx:
             return await proof.verify(tx, self.vault)
+
+
+def _about_tenants_of(admin: str) -> tuple[ColumnElement[bool], ...]:
+    """Which audit entries are about tenants assigned to an admin: their slug is the subject, their id in the detail.
+
+    What is named alike is something else: an organization, a server, a tenant that had this slug before.
+    """
+    tenant, entry = tables.tenant.c, tables.audit.c
+    hers = tenant.id.in_(tables.tenants_of(admin))
+    itself = entry.detail.contains('"id":"' + tenant.id + '"')
+    slugs = select(tenant.slug).where(hers)
+    return entry.subject.in_(slugs), select(tenant.id).where(hers, tenant.slug == entry.subject, itself).exists()
 
 
 async def _prepare(database: Database, homes: Path | None) -> str:

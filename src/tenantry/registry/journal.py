@@ -247,16 +247,21 @@ async def latest(
     *,
     state: str | None = None,
     tenant: str | None = None,
+    tenant_id: str | None = None,
     verb: str | None = None,
     limit: int = 50,
     before: str | None = None,
     admin: str | None = None,
 ) -> list[Operation]:
-    """The newest operations, newest first; those before one, and on the tenants of one admin."""
+    """The newest operations, newest first; those before one, and on the tenants of one admin.
+
+    `tenant` is the slug that a tenant had then; another one may have it now, so `tenant_id` is surer.
+    """
     query = select(*_OPERATION).order_by(tables.operation.c.id.desc()).limit(limit)
     for column, value in (
         (tables.operation.c.state, state),
         (tables.operation.c.tenant_slug, tenant),
+        (tables.operation.c.tenant_id, tenant_id),
         (tables.operation.c.verb, verb),
     ):
         if value:

@@ -184,6 +184,14 @@ async def manages_id(tx: Transaction, admin_id: str, tenant_id: str | None) -> b
     return tenant_id is not None and await tx.first(query) is not None
 
 
+async def manages_host(tx: Transaction, admin_id: str, host: str) -> bool:
+    """Whether a hostname leads to a tenant that is assigned to an admin."""
+    hostname, environment = tables.hostname, tables.environment
+    query = select(hostname.c.name).join(environment, environment.c.id == hostname.c.environment_id)
+    hers = environment.c.tenant_id.in_(tables.tenants_of(admin_id))
+    return await tx.first(query.where(hostname.c.name == plain(host), hers)) is not None
+
+
 async def assign(tx: Transaction, admin_id: str, tenant_ids: Collection[str]) -> None:
     """Assign tenants to an admin; those that are stay so."""
     await unassign(tx, admin_id, tenant_ids)

@@ -80,6 +80,11 @@ async def find(tx: Transaction, slug: str) -> TenantRow:
     return TenantRow(*row)
 
 
+async def exists(tx: Transaction, tenant_id: str) -> bool:
+    """Whether the tenant of this id is there still."""
+    return await tx.first(select(tables.tenant.c.id).where(tables.tenant.c.id == tenant_id)) is not None
+
+
 SORTS: Final[Mapping[str, Column[Any]]] = {
     "slug": tables.tenant.c.slug,
     "name": tables.tenant.c.folded,

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Awaitable, Callable
+from functools import cache
 from importlib.metadata import version
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from starlette.responses import Response
 
 from tenantry.config import Config
-from tenantry.errors import TenantryError
 from tenantry.web import api, portal
-from tenantry.web.api import problems
+from tenantry.web.api.guard import count_stranger
 from tenantry.web.api.problems import Problem
-from tenantry.web.armour import Armour, Bounded, Scope
+from tenantry.web.armour import Armour
+from tenantry.web.bounds import Bounded
+from tenantry.web.doors import doors
 from tenantry.web.house import House
-from tenantry.web.portal.frame import anonymous
+from tenantry.web.rates import Rates
+from tenantry.web.watch import Watched
 
 
 def site(config: Config) -> FastAPI:
@@ -23,37 +28,34 @@ def site(config: Config) -> FastAPI:
         title=config.platform.name,
         version=version("tenantry"),
         description="The API of a platform on Tenantry.",
-        openapi_url="/api/openapi.json",
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )
     app.state.house = House(config)
+    app.state.rates = Rates.of(config)
     api.install(app)
+    app.add_middleware(Bounded)
+    app.add_middleware(Watched)
     portal.install(app)
-    _name_problem(app)
-    _shut(app, config)
+    app.add_route("/api/openapi.json", _description(app))
+    app.add_middleware(Armour)
+    doors(app)  # each says its right, or nothing is served
     return app
 
 
-def _shut(app: FastAPI, config: Config) -> None:
-    """Put the armour before everything, also before what answers a fault of ours."""
-    plain = app.build_middleware_stack
+def _description(app: FastAPI) -> Callable[[Request], Awaitable[Response]]:
+    """What describes the API (OpenAPI 3.1), for everybody; with the problems that its answers refer to."""
 
-    def refusal(scope: Scope, error: TenantryError) -> Response:
-        page = scope["path"].startswith("/admin/")
-        return anonymous(config, error) if page else problems.of(error)
-
-    app.build_middleware_stack = lambda: Armour(Bounded(plain(), refusal))  # type: ignore[method-assign]
-
-
-def _name_problem(app: FastAPI) -> None:
-    """Let the description hold what its answers refer to."""
-    plain = app.openapi
-
-    def described() -> dict[str, object]:
-        known = plain()
+    @cache
+    def described() -> bytes:
+        known = app.openapi()
         known["components"]["schemas"].setdefault("Problem", Problem.model_json_schema())
-        return known
+        return json.dumps(known, ensure_ascii=False).encode()
 
-    app.openapi = described  # type: ignore[method-assign]
+    async def answer(request: Request) -> Response:
+        count_stranger(request)
+        return Response(described(), media_type="application/json", headers=request.state.rate)
+
+    return answer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from tenantry.web.api import endpoints, follow, problems
-from tenantry.web.api.routes import ROUTES
+from tenantry.web.api.routes import PROVISION, ROUTES
 
 __all__ = ["install"]
 
@@ -15,4 +15,5 @@ def install(app: FastAPI) -> None:
     problems.install(app)
     for route in ROUTES:
         endpoints.add(app, route)
+    endpoints.add(app, PROVISION, below="/admin", name="tenant_provision")
     follow.add(app)

@@ -16,13 +16,19 @@ from tenantry.platform import Platform
 from tenantry.registry import tenants
 from tenantry.web.api import wire
 from tenantry.web.api.access import bearer
+from tenantry.web.api.guard import Guarded
 from tenantry.web.api.once import once
-from tenantry.web.api.problems import PROBLEMS
+from tenantry.web.api.problems import problems_of
 from tenantry.web.api.routes import Route
+from tenantry.web.api.shapes import shape
+from tenantry.web.doors import Says, says
 from tenantry.web.house import opened
 
 LONGEST: Final = 10_000
 """Characters of one text, and entries of one list, that are taken."""
+
+LONGEST_QUERIED: Final = 300
+"""Characters of one text in an address: a server takes no longer ones."""
 
 LONGEST_LIST: Final = 4_000_000
 """Characters of a list of tenants, as a CSV file has it."""
@@ -33,22 +39,23 @@ PAGE: Final = 1_000
 PLATFORM: Final = "platform"
 
 
-def add(app: FastAPI, route: Route) -> None:
+def add(app: FastAPI, route: Route, below: str = "/api", name: str | None = None) -> None:
     """Let the application answer at this route's address."""
     right = route.right
-    endpoint = _endpoint(route)
+    endpoint = says(Says((route.verb,), route.status))(_endpoint(route))
     noun, _, action = right.verb.partition(".")
-    app.add_api_route(
-        f"/api{route.path}",
+    app.router.add_api_route(
+        f"{below}{route.path}",
         endpoint,
         methods=[route.method],
         status_code=route.status,
         response_model=None if route.status == 204 else wire.answer(right.call),
-        operation_id=right.verb.replace(".", "_"),
+        operation_id=name or right.verb.replace(".", "_"),
         summary=f"{noun.title()}: {action.replace('_', ' ')}",
         description=_described(route),
         tags=[noun],
-        responses=PROBLEMS,
+        responses=problems_of(body="body" in inspect.signature(endpoint).parameters),
+        route_class_override=Guarded,
     )
 
 
@@ -86,11 +93,11 @@ def _endpoint(route: Route) -> Callable[..., Awaitable[Any]]:
             return await once(request, route, principal, work, check)
 
     parameters = [_parameter("request", Request), _parameter("principal", Annotated[Principal, Depends(bearer)])]
-    parameters += [_parameter(name, Annotated[str, Path(min_length=1, max_length=300)]) for name in sorted(inner)]
+    parameters += [_parameter(name, _in_path(verb, name)) for name in sorted(inner)]
     if by_query:
-        parameters += [_parameter(p.name, _queried(p.name, hints[p.name]), p.default) for p in outer]
+        parameters += [_parameter(p.name, _queried(verb, p.name, hints[p.name]), p.default) for p in outer]
     elif outer:
-        fields = {p.name: (_bounded(p.name, hints[p.name]), _default(p.default)) for p in outer}
+        fields = {p.name: (_bounded(verb, p.name, hints[p.name]), _default(p.default)) for p in outer}
         body = wire.request("".join(map(str.title, verb.replace("_", ".").split("."))), fields)
         needed = any(p.default is p.empty for p in outer)
         parameters.append(_parameter("body", Annotated[body, Body()], inspect.Parameter.empty if needed else body()))
@@ -110,27 +117,34 @@ def _default(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _queried(name: str, hint: Any) -> Any:
+def _in_path(verb: str, name: str) -> Any:
+    return Annotated[str, Path(min_length=1, max_length=LONGEST_QUERIED, json_schema_extra=shape(verb, name))]
+
+
+def _queried(verb: str, name: str, hint: Any) -> Any:
     if name == "limit":
         return Annotated[int, Query(ge=1, le=PAGE)]
-    return Annotated[_bounded(name, hint), Query()]
+    return Annotated[_bounded(verb, name, hint, LONGEST_QUERIED), Query()]
 
 
-def _bounded(name: str, hint: Any) -> Any:
+def _bounded(verb: str, name: str, hint: Any, longest: int = LONGEST) -> Any:
     """A type with the longest text and list that is taken; numbers within what every database can hold."""
     arguments = typing.get_args(hint)
     if hint is str:
-        return Annotated[str, Field(max_length=LONGEST_LIST if name == "text" else LONGEST)]
+        most = LONGEST_LIST if name == "text" else longest
+        return Annotated[str, Field(max_length=most, json_schema_extra=shape(verb, name))]
     if hint is int:
         return Annotated[int, Field(ge=-(2**31), lt=2**31)]
     if type(None) in arguments:
         (inner,) = [one for one in arguments if one is not type(None)]
-        return _bounded(name, inner) | None
+        return _bounded(verb, name, inner, longest) | None
     origin = typing.get_origin(hint)
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        return Annotated[dict[str, str | bool | int | float], Field(max_length=LONGEST)]
+        values = dict[str, str | bool | int | float]
+        return Annotated[values, Field(max_length=LONGEST, json_schema_extra=shape(verb, name))]
     if isinstance(origin, type) and issubclass(origin, Sequence):
-        return Annotated[list[_bounded(name, arguments[0])], Field(max_length=LONGEST)]  # type: ignore[misc]
+        inner = _bounded(verb, name, arguments[0], longest)
+        return Annotated[list[inner], Field(max_length=LONGEST)]  # type: ignore[valid-type]
     return hint
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Annotated, Final
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI, Path, Request
 from pydantic import TypeAdapter
 from starlette.responses import StreamingResponse
 
 from tenantry.identity import RIGHTS, Principal, acting_as
 from tenantry.platform.operations import OperationDetails
 from tenantry.web.api import wire
-from tenantry.web.api.access import again, bearer
-from tenantry.web.api.problems import PROBLEMS
+from tenantry.web.api.access import bearer
+from tenantry.web.api.guard import Guarded, again
+from tenantry.web.api.problems import problems_of
+from tenantry.web.doors import Says, says
 from tenantry.web.house import opened
 
 _details: Final = TypeAdapter(wire.model(OperationDetails))
@@ -33,8 +35,11 @@ def event(details: OperationDetails | None) -> bytes:
 def add(app: FastAPI) -> None:
     """Let the application answer at /api/operations/{operation_id}/events."""
 
+    @says(Says(("operation.follow",)))
     async def events(
-        operation_id: str, request: Request, principal: Annotated[Principal, Depends(bearer)]
+        operation_id: Annotated[str, Path(min_length=1, max_length=300)],
+        request: Request,
+        principal: Annotated[Principal, Depends(bearer)],
     ) -> StreamingResponse:
         """The operation now, then at every change, as server-sent events; the stream ends when it is over."""
         here = await opened(request)
@@ -52,8 +57,8 @@ def add(app: FastAPI) -> None:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(stream(), media_type="text/event-stream", headers=headers)
 
-    content = {200: {"description": "A stream of events.", "content": {"text/event-stream": {}}}, **PROBLEMS}
-    app.add_api_route(
+    content = {200: {"description": "A stream of events.", "content": {"text/event-stream": {}}}, **problems_of()}
+    app.router.add_api_route(
         "/api/operations/{operation_id}/events",
         events,
         methods=["GET"],
@@ -62,4 +67,5 @@ def add(app: FastAPI) -> None:
         tags=["operation"],
         response_class=StreamingResponse,
         responses=content,
+        route_class_override=Guarded,
     )

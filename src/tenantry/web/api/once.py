@@ -35,8 +35,8 @@ async def once(
     if not given or request.method == "GET":
         return await work()
     registry = (await opened(request)).platform.registry
-    able = (principal.role, *sorted(principal.scopes or ()))  # a later token of this name may do less
-    key = _hash(principal.admin_id, principal.token or "", given, *able)
+    rights = (principal.role, *sorted(principal.scopes or ()))  # who may less since gets nothing of what was before
+    key = _hash(principal.admin_id, principal.token or "", *rights, given)
     asked = _hash(request.method, str(request.url), (await request.body()).hex())
     async with registry.write() as tx:
         before = await repeats.begin(tx, key, asked)

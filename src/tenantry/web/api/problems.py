@@ -14,7 +14,17 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from tenantry.errors import TenantryError
-from tenantry.refusals import InvalidRequest, PageNotFound, TooManyTries
+from tenantry.refusals import (
+    BodyTooLarge,
+    BodyUnreadable,
+    InvalidRequest,
+    MethodRefused,
+    PageNotFound,
+    RouteUnknown,
+    TooManyRequests,
+    TooManyTries,
+)
+from tenantry.web.api.guard import Guarded
 from tenantry.web.portal.frame import refused
 
 MEDIA: Final = "application/problem+json"
@@ -39,18 +49,32 @@ class Problem(BaseModel):
     errors: list[dict[str, Any]] = Field(default=[], description="Each value that was wrong: where it stood, and why.")
 
 
-PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
-    code: {"description": text, "content": {MEDIA: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
-    for code, text in {
-        401: "Nobody is signed in by this token.",
-        403: "The token or its owner may not do this.",
-        404: "What was named is not there, or is another admin's.",
-        409: "As things are, this cannot be done.",
-        422: "A value keeps no rule.",
-        429: "Too many requests.",
-        503: "The control database or a server cannot be reached.",
-    }.items()
+_SECONDS: Final = {"description": "Seconds after which it may be asked again.", "schema": {"type": "string"}}
+_WAIT: Final = {"headers": {"Retry-After": _SECONDS}}
+
+_STATUSES: Final[dict[int, tuple[str, dict[str, Any]]]] = {
+    400: ("The request cannot be read, or names no proper host.", {}),
+    401: ("Nobody is signed in by this token.", {"headers": {"WWW-Authenticate": {"schema": {"type": "string"}}}}),
+    403: ("The token or its owner may not do this.", {}),
+    404: ("What was named is not there, or is another admin's.", {}),
+    409: ("As things are, this cannot be done.", {}),
+    413: ("The body is too large.", {}),
+    415: ("The body is no JSON.", {}),
+    422: ("A value keeps no rule.", {}),
+    429: ("Too many requests.", _WAIT),
+    500: ("What was asked for went wrong; the code says how.", {}),
+    503: ("The control database or a server cannot be reached.", {}),
 }
+
+
+def problems_of(body: bool = False) -> dict[int | str, dict[str, Any]]:
+    """The answers that refuse, for the description of a route with a body or without."""
+    content = {MEDIA: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {
+        code: {"description": text, "content": content, **more}
+        for code, (text, more) in _STATUSES.items()
+        if body or code not in (413, 415)
+    }
 
 
 def answer(status: int, code: str, title: str, remedy: str = "", errors: Any = (), **headers: str) -> Response:
@@ -74,24 +98,35 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _plain)
     app.add_exception_handler(ClientDisconnect, _gone)
-    app.add_exception_handler(Exception, _broken)
 
 
-def of(error: TenantryError) -> Response:
+def of(error: TenantryError, **headers: str) -> Response:
     """The answer to an error of Tenantry's own."""
-    headers = {"WWW_Authenticate": "Bearer"} if error.status == 401 else {}
-    if isinstance(error, TooManyTries):
+    if error.status == 401:
+        headers["WWW_Authenticate"] = "Bearer"
+    if isinstance(error, TooManyTries | TooManyRequests):
         headers["Retry_After"] = str(error.details.get("seconds", 1))
     return answer(error.status, error.code, error.message, error.hint, **headers)
 
 
 def _is_page(request: Request) -> bool:
-    return request.url.path.startswith("/admin/")
+    route = request.scope.get("route")
+    provisions = isinstance(route, Guarded) and request.method in (route.methods or ())
+    return request.url.path.startswith("/admin/") and not provisions
+
+
+async def told(request: Request, error: TenantryError) -> Response:
+    """The answer to an error: a page where one was asked for."""
+    if _is_page(request):
+        return await refused(request, error)
+    response = of(error)
+    response.headers.update(error.details.get("headers") or getattr(request.state, "rate", {}))
+    return response
 
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, TenantryError)
-    return await refused(request, error) if _is_page(request) else of(error)
+    return await told(request, error)
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
@@ -104,13 +139,32 @@ async def _invalid(request: Request, error: Exception) -> Response:
     return answer(422, first.code, first.message, "See /api/openapi.json for what is taken.", faults)
 
 
+_PLAIN: Final[dict[int, type[TenantryError]]] = {
+    400: BodyUnreadable,
+    404: RouteUnknown,
+    405: MethodRefused,
+    413: BodyTooLarge,
+}
+"""What the frame's own refusals are called here."""
+
+
 async def _plain(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    if _is_page(request) and error.status_code in (404, 405):
-        return await refused(request, PageNotFound())
-    headers = {name.replace("-", "_"): value for name, value in (error.headers or {}).items()}
-    codes = {404: "route.unknown", 405: "route.method"}
-    return answer(error.status_code, codes.get(error.status_code, "request.invalid"), str(error.detail), **headers)
+    known = _PLAIN.get(error.status_code)
+    if known is None:
+        return answer(error.status_code, "request.invalid", str(error.detail))
+    if _is_page(request):
+        return await refused(request, PageNotFound() if error.status_code in (404, 405) else known(limit=error.detail))
+    response = await told(request, known(limit=error.detail))
+    if error.status_code == 405:
+        response.headers["allow"] = ", ".join(_methods(request))
+    return response
+
+
+def _methods(request: Request) -> list[str]:
+    """What this address takes: of all routes that lead there, not of the first alone."""
+    path, routes = request.url.path, (one for one in request.app.routes if isinstance(one, Guarded))
+    return sorted({method for route in routes if route.path_regex.match(path) for method in route.methods or ()})
 
 
 async def _gone(request: Request, error: Exception) -> Response:
@@ -118,8 +172,9 @@ async def _gone(request: Request, error: Exception) -> Response:
     return Response(status_code=400)
 
 
-async def _broken(request: Request, error: Exception) -> Response:
+async def broken(request: Request, error: Exception) -> Response:
+    """The answer to a fault of ours."""
     route = getattr(request.scope.get("route"), "path", "?")  # what stands in its place may be somebody's link
     log.error("%s %s failed", request.method, route, exc_info=error)
-    broken = TenantryError("Something went wrong here; the log tells what.", remedy="Tell whoever runs the platform.")
-    return await refused(request, broken) if _is_page(request) else of(broken)
+    unknown = TenantryError("Something went wrong here; the log tells what.", remedy="Tell whoever runs the platform.")
+    return await told(request, unknown)

@@ -75,6 +75,7 @@ ROUTES: Final = (
     Route("POST", "/migrations/-/rehearse", "migrate.rehearse", 202),
     Route("GET", "/migrations/-/rehearsals/{operation_id}", "migrate.rehearsal"),
     Route("GET", "/migrations/{operation_id}", "migrate.report"),
+    Route("GET", "/verifications", "verify.list"),
     Route("POST", "/verifications", "verify.run", 202),
     Route("GET", "/verifications/-/last", "verify.last"),
     Route("GET", "/verifications/{operation_id}", "verify.report"),
@@ -110,3 +111,6 @@ ROUTES: Final = (
     Route("POST", "/organizations/{organization}/unassign", "org.unassign"),
 )
 """Collections' own verbs stand below `-`, which is no slug and no name of anything."""
+
+PROVISION: Final = Route("POST", "/tenants", "tenant.create", 202)
+"""The same door at /admin/tenants, for operations teams whose tools create tenants there."""

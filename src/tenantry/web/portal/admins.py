@@ -12,18 +12,20 @@ from tenantry.errors import NotConfirmed, TenantryError, UsageError
 from tenantry.identity.links import address
 from tenantry.identity.principal import AdminRole
 from tenantry.platform.people import Invitation
+from tenantry.web.portal.asking import Page, asks
 from tenantry.web.portal.frame import Visit, Visiting
 from tenantry.web.portal.picking import After, Search, Slugs, picked, picking
 
 HERE: Final = "/admin/admins"
 PAGE: Final = 50
 
-router = APIRouter(prefix="/admins")
+router = APIRouter(prefix="/admins", route_class=Page)
 
 Text = Annotated[str, Form(max_length=2000)]
 
 
 @router.get("")
+@asks("admin.list")
 async def index(visit: Visiting, search: Search = "", after: After = "") -> Response:
     """Admin users by mail address, as wanted."""
     return await _index(visit, search=search, after=after)
@@ -44,6 +46,7 @@ async def _index(visit: Visit, *, search: str = "", after: str = "", status: int
 
 
 @router.post("")
+@asks("admin.invite", gives=200)
 async def invite(visit: Visiting, mail: Text = "", name: Text = "", role: Text = "admin") -> Response:
     """Invite somebody; the link is shown once."""
     try:
@@ -64,6 +67,7 @@ def _shown(visit: Visit, made: Invitation, title: str, holds: str) -> Response:
 
 
 @router.get("/{admin}")
+@asks("admin.show")
 async def show(visit: Visiting, admin: str, search: Search = "", after: After = "", only: Search = "") -> Response:
     """One admin user."""
     return await _show(visit, admin, search=search, after=after, only=only)
@@ -81,6 +85,7 @@ async def _show(
 
 
 @router.post("/{admin}")
+@asks("admin.edit")
 async def edit(visit: Visiting, admin: str, name: Text = "", role: Text = "") -> Response:
     """Change a name or a role."""
     try:
@@ -92,6 +97,7 @@ async def edit(visit: Visiting, admin: str, name: Text = "", role: Text = "") ->
 
 
 @router.post("/{admin}/assign")
+@asks("admin.assign")
 async def assign(visit: Visiting, admin: str, slugs: Slugs = ()) -> Response:
     """Assign tenants."""
     with visit.acting():
@@ -100,6 +106,7 @@ async def assign(visit: Visiting, admin: str, slugs: Slugs = ()) -> Response:
 
 
 @router.post("/{admin}/unassign")
+@asks("admin.unassign")
 async def unassign(visit: Visiting, admin: str, slugs: Slugs = ()) -> Response:
     """Take tenants away."""
     with visit.acting():
@@ -108,6 +115,7 @@ async def unassign(visit: Visiting, admin: str, slugs: Slugs = ()) -> Response:
 
 
 @router.post("/{admin}/reset")
+@asks("admin.reset", gives=200)
 async def reset(visit: Visiting, admin: str) -> Response:
     """A link to a new password, shown once."""
     with visit.acting():
@@ -116,24 +124,28 @@ async def reset(visit: Visiting, admin: str) -> Response:
 
 
 @router.post("/{admin}/disable")
+@asks("admin.disable")
 async def disable(visit: Visiting, admin: str) -> Response:
     """Keep somebody out."""
     return await _done(visit, admin, "disable", "{} is kept out: sessions are ended, tokens and links open nothing.")
 
 
 @router.post("/{admin}/enable")
+@asks("admin.enable")
 async def enable(visit: Visiting, admin: str) -> Response:
     """Let somebody in again."""
     return await _done(visit, admin, "enable", "{} is let in again.")
 
 
 @router.post("/{admin}/end-sessions")
+@asks("admin.end_sessions")
 async def end_sessions(visit: Visiting, admin: str) -> Response:
     """Sign somebody out everywhere."""
     return await _done(visit, admin, "end_sessions", "{} is signed out everywhere.")
 
 
 @router.post("/{admin}/drop-factor")
+@asks("admin.drop_factor")
 async def drop_factor(visit: Visiting, admin: str) -> Response:
     """Take a lost second factor away."""
     return await _done(visit, admin, "drop_factor", "{} signs in by the password alone, until a new factor is set up.")
@@ -150,6 +162,7 @@ async def _done(visit: Visit, admin: str, verb: str, told: str) -> Response:
 
 
 @router.post("/{admin}/remove")
+@asks("admin.remove")
 async def remove(visit: Visiting, admin: str, confirm: Text = "") -> Response:
     """Forget somebody, once the address was typed."""
     try:

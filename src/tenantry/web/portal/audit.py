@@ -15,6 +15,7 @@ from starlette.responses import Response, StreamingResponse
 
 from tenantry.errors import AuditBroken
 from tenantry.registry import Entry
+from tenantry.web.portal.asking import Page, asks
 from tenantry.web.portal.frame import Visit, Visiting
 
 PAGE: Final = 50
@@ -28,7 +29,7 @@ COLUMNS: Final = ("seq", "at", "actor", "action", "subject", "detail", "hash")
 FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 """How a text begins that a spreadsheet takes for a formula (OWASP, CSV injection)."""
 
-router = APIRouter(prefix="/audit")
+router = APIRouter(prefix="/audit", route_class=Page)
 
 Wanted = Annotated[str, Query(max_length=200)]
 Before = Annotated[int | None, Query(ge=1, lt=2**63)]
@@ -53,6 +54,7 @@ async def _entries(visit: Visit, wanted: dict[str, str], limit: int, before: int
 
 
 @router.get("")
+@asks("audit.list")
 async def index(visit: Visiting, wanted: Filters, before: Before = None) -> Response:
     """Entries, newest first, as wanted."""
     return await _page(visit, wanted, before)
@@ -67,6 +69,7 @@ async def _page(visit: Visit, wanted: dict[str, str], before: int | None = None,
 
 
 @router.post("/verify")
+@asks("audit.verify", gives=200)
 async def verify(visit: Visiting) -> Response:
     """Walk the whole chain, and tell what was found."""
     none = filters("", "", "", "", "")
@@ -79,6 +82,7 @@ async def verify(visit: Visiting) -> Response:
 
 
 @router.get("/export")
+@asks("audit.list")
 async def export(
     visit: Visiting, wanted: Filters, kind: Annotated[str, Query(pattern="^(csv|jsonl)$")] = "csv"
 ) -> Response:

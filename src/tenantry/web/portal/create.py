@@ -11,23 +11,26 @@ from starlette.responses import HTMLResponse, Response
 from tenantry.errors import TenantNotFound, TenantryError
 from tenantry.platform import PlannedStep
 from tenantry.registry.journal import State
+from tenantry.web.portal.asking import Page, asks
 from tenantry.web.portal.fields import fields_of, settings_of
 from tenantry.web.portal.frame import Visit, Visiting, rendered
 from tenantry.web.portal.progress import progress
 from tenantry.web.portal.tenant import address_of
 
-router = APIRouter()
+router = APIRouter(route_class=Page)
 
 Typed = Annotated[str, Query(max_length=200)]
 
 
 @router.get("/tenants/new")
+@asks("tenant.create")
 async def form(visit: Visiting) -> Response:
     """The form."""
     return await _page(visit, {})
 
 
 @router.get("/tenants/-/slug")
+@asks("tenant.slug")
 async def slug(visit: Visiting, slug: Typed = "", to: Typed = "") -> Response:
     """Whether a tenant could have this slug, or be renamed to it, as one types it."""
     wanted = (slug or to).strip()
@@ -41,6 +44,7 @@ async def slug(visit: Visiting, slug: Typed = "", to: Typed = "") -> Response:
 
 
 @router.post("/tenants/new")
+@asks("tenant.create")
 async def create(visit: Visiting) -> Response:
     """Show the plan, or the fields of another blueprint; or create the tenant, and go on to its steps."""
     typed = {key: str(value) for key, value in (await visit.request.form()).items()}
@@ -55,6 +59,7 @@ async def create(visit: Visiting) -> Response:
 
 
 @router.get("/tenants/-/made/{operation_id}")
+@asks("operation.show")
 async def made(visit: Visiting, operation_id: str) -> Response:
     """The steps as they go; then where the tenant is, and its first password to be shown."""
     shown = await progress(visit, operation_id)

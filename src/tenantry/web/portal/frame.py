@@ -15,6 +15,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from fastapi import Depends, Request
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from tenantry.config import Config
@@ -37,6 +38,9 @@ TOLD: Final = "tenantry_told"
 """The cookie by which the next page tells what was done; it is signed, so that no other site puts words here."""
 
 TOLD_LENGTH: Final = 1500
+
+VISIT: Final = "tenantry.visit"
+"""Where in the scope of a request it stands who visits, once it was asked whether she may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +139,9 @@ async def visit(request: Request) -> Visit:
 
 
 async def visiting(request: Request) -> AsyncIterator[Visit]:
-    """The same, for as long as the request is answered; files that came with a form are gone afterwards."""
+    """Who visits a page that `asks` for a right, for as long as it is answered; files of a form are gone afterwards."""
     try:
-        yield await visit(request)
+        yield request.scope[VISIT]
     finally:
         await request.close()
 
@@ -266,6 +270,6 @@ async def refused(request: Request, error: TenantryError) -> Response:
     here = await opened(request)
     try:
         found = await visit(request)
-    except TenantryError:
+    except (TenantryError, HTTPException):  # the latter where a form is too large to be read
         return anonymous(here.platform.config, error)
     return found.page("problem.html", status=error.status, problem=error)

@@ -13,11 +13,12 @@ from tenantry.errors import TenantryError
 from tenantry.identity.principal import SCOPES
 from tenantry.platform.account import Enrolment
 from tenantry.platform.people import TOKEN_DAYS
+from tenantry.web.portal.asking import Page, asks
 from tenantry.web.portal.frame import Visit, Visiting
 
 HERE: Final = "/admin/me"
 
-router = APIRouter(prefix="/me")
+router = APIRouter(prefix="/me", route_class=Page)
 
 Text = Annotated[str, Form(max_length=2000)]
 Answer = Annotated[str, Form(max_length=20_000)]
@@ -25,6 +26,7 @@ Scopes = Annotated[Sequence[str], Form(max_length=len(SCOPES))]
 
 
 @router.get("")
+@asks("account.show")
 async def show(visit: Visiting) -> Response:
     """The account."""
     return await _show(visit)
@@ -42,6 +44,7 @@ async def _show(visit: Visit, problem: TenantryError | None = None, **typed: Any
 
 
 @router.post("/name")
+@asks("account.edit")
 async def rename(visit: Visiting, name: Text = "") -> Response:
     """Change the name."""
     try:
@@ -53,6 +56,7 @@ async def rename(visit: Visiting, name: Text = "") -> Response:
 
 
 @router.post("/password")
+@asks("account.password")
 async def password(visit: Visiting, old: Text = "", new: Text = "") -> Response:
     """Choose another password."""
     try:
@@ -68,6 +72,7 @@ def _others(ended: int) -> str:
 
 
 @router.post("/sessions/end-others")
+@asks("account.end_other_sessions")
 async def end_others(visit: Visiting) -> Response:
     """Sign out everywhere else."""
     with visit.acting():
@@ -76,6 +81,7 @@ async def end_others(visit: Visiting) -> Response:
 
 
 @router.post("/sessions/{session}/end")
+@asks("account.end_session")
 async def end_session(visit: Visiting, session: str) -> Response:
     """End one session."""
     with visit.acting():
@@ -87,6 +93,7 @@ async def end_session(visit: Visiting, session: str) -> Response:
 
 
 @router.post("/tokens")
+@asks("token.create", gives=200)
 async def create_token(visit: Visiting, name: Text = "", scopes: Scopes = (), days: Text = str(TOKEN_DAYS)) -> Response:
     """A new token, shown once."""
     try:
@@ -98,6 +105,7 @@ async def create_token(visit: Visiting, name: Text = "", scopes: Scopes = (), da
 
 
 @router.post("/tokens/{token}/revoke")
+@asks("token.revoke")
 async def revoke(visit: Visiting, token: str) -> Response:
     """Let a token open nothing any more."""
     try:
@@ -112,6 +120,7 @@ async def revoke(visit: Visiting, token: str) -> Response:
 
 
 @router.get("/second-factor")
+@asks("account.enrol")
 async def begin(visit: Visiting) -> Response:
     """A picture for an authenticator app."""
     try:
@@ -129,6 +138,7 @@ def _enrol(visit: Visit, enrolment: Enrolment) -> Response:
 
 
 @router.post("/second-factor")
+@asks("account.confirm", gives=200)
 async def confirm(visit: Visiting, sealed: Text = "", code: Text = "") -> Response:
     """Turn it on by a first code; the recovery codes are shown once."""
     try:
@@ -140,6 +150,7 @@ async def confirm(visit: Visiting, sealed: Text = "", code: Text = "") -> Respon
 
 
 @router.post("/second-factor/codes")
+@asks("account.new_codes", gives=200)
 async def new_codes(visit: Visiting, code: Text = "") -> Response:
     """New recovery codes, shown once."""
     try:
@@ -151,6 +162,7 @@ async def new_codes(visit: Visiting, code: Text = "") -> Response:
 
 
 @router.post("/second-factor/off")
+@asks("account.drop_factor")
 async def turn_off(visit: Visiting, code: Text = "") -> Response:
     """Turn it off by a code."""
     try:
@@ -165,6 +177,7 @@ async def turn_off(visit: Visiting, code: Text = "") -> Response:
 
 
 @router.get("/passkeys/options")
+@asks("account.passkey_options")
 async def passkey_options(visit: Visiting) -> Response:
     """What the browser is asked to make."""
     with visit.acting():
@@ -172,6 +185,7 @@ async def passkey_options(visit: Visiting) -> Response:
 
 
 @router.post("/passkeys")
+@asks("account.add_passkey")
 async def add_passkey(visit: Visiting, name: Text = "", answer: Answer = "") -> Response:
     """Keep the passkey that the browser made."""
     try:
@@ -183,6 +197,7 @@ async def add_passkey(visit: Visiting, name: Text = "", answer: Answer = "") -> 
 
 
 @router.post("/passkeys/{passkey}/remove")
+@asks("account.remove_passkey")
 async def remove_passkey(visit: Visiting, passkey: str) -> Response:
     """Forget a passkey."""
     try:

@@ -17,6 +17,7 @@ from tenantry.platform.rehearse import METHOD, duration, locked
 from tenantry.registry.journal import Operation
 from tenantry.resources import Phase
 from tenantry.web.portal import charts
+from tenantry.web.portal.asking import Page, asks
 from tenantry.web.portal.frame import Visit, Visiting
 
 HERE: Final = "/admin/migrations"
@@ -27,7 +28,7 @@ NAMED: Final = 20
 NEWEST: Final = 0
 """The colour of the newest version; older ones take the others."""
 
-router = APIRouter(prefix="/migrations")
+router = APIRouter(prefix="/migrations", route_class=Page)
 
 
 class Asked(BaseModel):
@@ -67,6 +68,7 @@ class Asked(BaseModel):
 
 
 @router.get("")
+@asks("migrate.status")
 async def index(visit: Visiting) -> Response:
     """At which versions the fleet is, and what was run."""
     return await _page(visit, Asked())
@@ -108,6 +110,7 @@ def _picture(fleet: Fleet) -> dict[str, Any]:
 
 
 @router.post("")
+@asks("migrate.run")
 async def start(visit: Visiting, asked: Annotated[Asked, Form()]) -> Response:
     """Begin a run or a rehearsal of it, or show what it would take."""
     try:
@@ -145,6 +148,7 @@ def _grouped(found: Sequence[Due]) -> list[dict[str, Any]]:
 
 
 @router.post("/rollback")
+@asks("migrate.rollback")
 async def rollback(
     visit: Visiting,
     tenant: Annotated[str, Form(max_length=200)],
@@ -165,6 +169,7 @@ async def rollback(
 
 
 @router.post("/unpin")
+@asks("migrate.unpin")
 async def unpin(visit: Visiting, tenant: Annotated[str, Form(max_length=200)]) -> Response:
     """Let the next run bring a tenant up again."""
     with visit.acting():
@@ -173,6 +178,7 @@ async def unpin(visit: Visiting, tenant: Annotated[str, Form(max_length=200)]) -
 
 
 @router.get("/{operation_id}/report.{kind}")
+@asks("migrate.report")
 async def report(visit: Visiting, operation_id: str, kind: str) -> Response:
     """What a run did, as a file."""
     with visit.acting():
@@ -184,6 +190,7 @@ async def report(visit: Visiting, operation_id: str, kind: str) -> Response:
 
 
 @router.get("/rehearsals/{operation_id}")
+@asks("migrate.rehearsal")
 async def rehearsal(visit: Visiting, operation_id: str) -> Response:
     """What a rehearsal found so far."""
     with visit.acting():

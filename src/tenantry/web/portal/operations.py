@@ -11,6 +11,7 @@ from starlette.responses import Response
 from tenantry.errors import OperationRefused, TenantryError
 from tenantry.platform.operations import OperationDetails
 from tenantry.registry.journal import State, StepState
+from tenantry.web.portal.asking import Page, asks
 from tenantry.web.portal.frame import Visit, Visiting
 from tenantry.web.portal.progress import progress
 
@@ -27,12 +28,13 @@ DONE: Final = {
     "cancel": "It stops; what it made is undone where that can be.",
 }
 
-router = APIRouter(prefix="/operations")
+router = APIRouter(prefix="/operations", route_class=Page)
 
 Wanted = Annotated[str, Query(max_length=200)]
 
 
 @router.get("")
+@asks("operation.list")
 async def index(
     visit: Visiting, state: Wanted = "", tenant: Wanted = "", verb: Wanted = "", before: Wanted = ""
 ) -> Response:
@@ -50,6 +52,7 @@ async def index(
 
 
 @router.get("/{operation_id}")
+@asks("operation.show")
 async def one(visit: Visiting, operation_id: str) -> Response:
     """One operation with its steps, live."""
     return await _page(visit, operation_id)
@@ -75,6 +78,7 @@ def _possible(visit: Visit, details: OperationDetails) -> list[str]:
 
 
 @router.get("/{operation_id}/failures")
+@asks("operation.items")
 async def failures(visit: Visiting, operation_id: str, after: Annotated[int, Query(ge=-1, lt=2**31)] = -1) -> Response:
     """All tenants that failed, each with its cause and what to do."""
     with visit.acting():
@@ -86,6 +90,7 @@ async def failures(visit: Visiting, operation_id: str, after: Annotated[int, Que
 
 
 @router.post("/{operation_id}/{action}")
+@asks("operation.resume", "operation.pause", "operation.cancel")
 async def act(visit: Visiting, operation_id: str, action: str) -> Response:
     """Resume, pause or cancel it."""
     verbs = visit.platform.operations

@@ -9,18 +9,20 @@ from fastapi import APIRouter, Form
 from starlette.responses import Response
 
 from tenantry.errors import NotConfirmed, TenantryError
+from tenantry.web.portal.asking import Page, asks
 from tenantry.web.portal.frame import Visit, Visiting
 from tenantry.web.portal.picking import After, Search, Slugs, picked, picking
 
 HERE: Final = "/admin/organizations"
 PAGE: Final = 50
 
-router = APIRouter(prefix="/organizations")
+router = APIRouter(prefix="/organizations", route_class=Page)
 
 Text = Annotated[str, Form(max_length=2000)]
 
 
 @router.get("")
+@asks("org.list")
 async def index(visit: Visiting, search: Search = "", after: After = "") -> Response:
     """Organizations by name, as wanted."""
     return await _index(visit, search=search, after=after)
@@ -41,6 +43,7 @@ async def _index(visit: Visit, *, search: str = "", after: str = "", status: int
 
 
 @router.post("")
+@asks("org.create")
 async def create(visit: Visiting, name: Text = "", mail: Text = "") -> Response:
     """Make one."""
     try:
@@ -52,6 +55,7 @@ async def create(visit: Visiting, name: Text = "", mail: Text = "") -> Response:
 
 
 @router.get("/{organization}")
+@asks("org.show")
 async def show(
     visit: Visiting, organization: str, search: Search = "", after: After = "", only: Search = ""
 ) -> Response:
@@ -70,6 +74,7 @@ async def _show(
 
 
 @router.post("/{organization}")
+@asks("org.edit")
 async def edit(visit: Visiting, organization: str, name: Text = "", mail: Text = "") -> Response:
     """Change its name or its administrator's address."""
     try:
@@ -82,6 +87,7 @@ async def edit(visit: Visiting, organization: str, name: Text = "", mail: Text =
 
 
 @router.post("/{organization}/assign")
+@asks("org.assign")
 async def assign(visit: Visiting, organization: str, slugs: Slugs = ()) -> Response:
     """Put tenants into it."""
     with visit.acting():
@@ -91,6 +97,7 @@ async def assign(visit: Visiting, organization: str, slugs: Slugs = ()) -> Respo
 
 
 @router.post("/{organization}/unassign")
+@asks("org.unassign")
 async def unassign(visit: Visiting, organization: str, slugs: Slugs = ()) -> Response:
     """Take tenants out of it."""
     with visit.acting():
@@ -100,6 +107,7 @@ async def unassign(visit: Visiting, organization: str, slugs: Slugs = ()) -> Res
 
 
 @router.post("/{organization}/remove")
+@asks("org.remove")
 async def remove(visit: Visiting, organization: str, confirm: Text = "") -> Response:
     """Forget it, once its name was typed; its tenants stay."""
     with visit.acting():

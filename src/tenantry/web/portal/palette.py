@@ -10,6 +10,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
+from tenantry.web.portal.asking import Page, asks
 from tenantry.web.portal.frame import TABS, Visit, Visiting
 
 TENANTS: Final = 8
@@ -38,10 +39,11 @@ ACTIONS: Final = (
     Goal("My account", "/admin/me", "page"),
 )
 
-router = APIRouter(prefix="/palette")
+router = APIRouter(prefix="/palette", route_class=Page)
 
 
 @router.get("")
+@asks("tenant.list")
 async def index(visit: Visiting, search: Annotated[str, Query(max_length=200)] = "") -> Response:
     """What is found, best first."""
     wanted = search.strip()

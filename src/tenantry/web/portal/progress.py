@@ -10,10 +10,11 @@ from starlette.responses import StreamingResponse
 
 from tenantry.identity import RIGHTS
 from tenantry.platform.operations import OperationDetails
+from tenantry.web.portal.asking import Page, asks
 from tenantry.web.portal.frame import Visit, Visiting, rendered
 from tenantry.web.portal.frame import visit as signed_in
 
-router = APIRouter()
+router = APIRouter(route_class=Page)
 
 
 async def progress(visit: Visit, operation_id: str) -> dict[str, Any]:
@@ -24,6 +25,7 @@ async def progress(visit: Visit, operation_id: str) -> dict[str, Any]:
 
 
 @router.get("/operations/{operation_id}/steps")
+@asks("operation.follow")
 async def steps(visit: Visiting, operation_id: str) -> StreamingResponse:
     """The steps now, then at every change, as server-sent events with HTML; `over` is the last."""
     found: OperationDetails = (await progress(visit, operation_id))["details"]

@@ -12,6 +12,7 @@ from tenantry.errors import ServerUnfit, TenantryError
 from tenantry.operations.placement import BACKENDS
 from tenantry.platform.servers import ServerRow
 from tenantry.web.portal import charts
+from tenantry.web.portal.asking import Page, asks
 from tenantry.web.portal.frame import Visit, Visiting
 
 HERE: Final = "/admin/servers"
@@ -29,7 +30,7 @@ DONE: Final = {
     "remove": "'{name}' is forgotten.",
 }
 
-router = APIRouter(prefix="/servers")
+router = APIRouter(prefix="/servers", route_class=Page)
 
 
 class Added(BaseModel):
@@ -46,6 +47,7 @@ class Added(BaseModel):
 
 
 @router.get("")
+@asks("server.list")
 async def index(visit: Visiting, ask: bool = False) -> Response:
     """All servers; each is asked whether it answers where somebody waits for that."""
     return await _page(visit, Added(), ask=ask)
@@ -68,6 +70,7 @@ def _room(row: ServerRow) -> Any:
 
 
 @router.post("")
+@asks("server.add")
 async def add(visit: Visiting, added: Annotated[Added, Form()]) -> Response:
     """Let tenants be placed on one more server, after a check of it."""
     labels = added.labels.replace(",", " ").split()
@@ -84,6 +87,7 @@ async def add(visit: Visiting, added: Annotated[Added, Form()]) -> Response:
 
 
 @router.get("/{name}")
+@asks("server.show")
 async def one(visit: Visiting, name: str, check: bool = False) -> Response:
     """One server with what lies on it; where asked for, with what a check finds."""
     return await _one(visit, name, check)
@@ -99,6 +103,7 @@ async def _one(visit: Visit, name: str, check: bool = False, problem: TenantryEr
 
 
 @router.post("/{name}/{action}")
+@asks("server.open", "server.drain", "server.close", "server.remove")
 async def act(visit: Visiting, name: str, action: str, typed: Annotated[str, Form(max_length=200)] = "") -> Response:
     """Open, drain, close or forget it; what cuts tenants off wants its name typed."""
     servers = visit.platform.servers

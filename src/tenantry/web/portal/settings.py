@@ -7,14 +7,16 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
+from tenantry.web.portal.asking import Page, asks
 from tenantry.web.portal.frame import Visiting
 
 HERE: Final = "/admin/settings"
 
-router = APIRouter(prefix="/settings")
+router = APIRouter(prefix="/settings", route_class=Page)
 
 
 @router.get("")
+@asks("platform.settings")
 async def index(visit: Visiting, search: Annotated[str, Query(max_length=200)] = "", written: bool = False) -> Response:
     """All settings by section, or those that a search finds."""
     with visit.acting():

@@ -11,6 +11,7 @@ from tenantry.errors import AccountError, SignInRefused
 from tenantry.identity.signin import SignedIn
 from tenantry.refusals import CsrfFailed, LinkInvalid, SecondFactorNeeded, TooManyTries
 from tenantry.web.house import opened
+from tenantry.web.portal.asking import Page, anybody, asks
 from tenantry.web.portal.frame import (
     DEVICE,
     DEVICE_SECONDS,
@@ -24,19 +25,21 @@ from tenantry.web.portal.frame import (
     target,
 )
 
-router = APIRouter()
+router = APIRouter(route_class=Page)
 
 Text = Annotated[str, Form(max_length=2000)]
 Answer = Annotated[str, Form(max_length=20_000)]
 
 
 @router.get("/sign-in")
+@anybody()
 async def form(request: Request, next: str = "/admin/") -> Response:
     """The form."""
     return render(await opened(request), "sign_in.html", next=target(next), mail="", second=False)
 
 
 @router.post("/sign-in")
+@anybody()
 async def sign_in(request: Request, mail: Text, password: Text, next: Text = "/admin/", code: Text = "") -> Response:
     """Sign in, and go on to where somebody wanted to go."""
     _own(request)
@@ -52,6 +55,7 @@ async def sign_in(request: Request, mail: Text, password: Text, next: Text = "/a
 
 
 @router.get("/link/{link}")
+@anybody()
 async def follow(request: Request, link: str) -> Response:
     """The form in which whoever holds a link chooses a password."""
     here = await opened(request)
@@ -63,6 +67,7 @@ async def follow(request: Request, link: str) -> Response:
 
 
 @router.post("/link/{link}")
+@anybody()
 async def take(request: Request, link: str, password: Text) -> Response:
     """Choose the password, and be signed in."""
     _own(request)
@@ -81,12 +86,14 @@ async def take(request: Request, link: str, password: Text) -> Response:
 
 
 @router.get("/passkey/options")
+@anybody()
 async def passkey_options(request: Request) -> Response:
     """What the browser is asked to sign."""
     return Response((await opened(request)).passkeys.to_sign_in(), media_type="application/json")
 
 
 @router.post("/passkey")
+@anybody()
 async def by_passkey(request: Request, answer: Answer, next: Text = "/admin/") -> Response:
     """Sign in by a passkey."""
     _own(request)
@@ -100,6 +107,7 @@ async def by_passkey(request: Request, answer: Answer, next: Text = "/admin/") -
 
 
 @router.get("/forgot")
+@anybody()
 async def forgot(request: Request) -> Response:
     """The form by which a new password is asked for."""
     here = await opened(request)
@@ -107,6 +115,7 @@ async def forgot(request: Request) -> Response:
 
 
 @router.post("/forgot")
+@anybody(gives=200)
 async def ask(request: Request, mail: Text) -> Response:
     """Send a link to whoever has this address; the answer tells nobody whether somebody has it."""
     _own(request)
@@ -121,6 +130,7 @@ async def ask(request: Request, mail: Text) -> Response:
 
 
 @router.post("/sign-out")
+@asks("account.end_session")
 async def sign_out(visit: Visiting) -> Response:
     """End the session here."""
     await visit.here.sign_in.sign_out(visit.principal)

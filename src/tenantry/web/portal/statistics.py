@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from tenantry.registry.statistics import Share
 from tenantry.web.portal import charts
+from tenantry.web.portal.asking import Page, asks
 from tenantry.web.portal.frame import Visiting
 
 HERE: Final = "/admin/statistics"
@@ -16,10 +17,11 @@ SPANS: Final = (7, 30, 90, 366)
 ENDS: Final = (("done", 0), ("cancelled", 1), ("failed", 2), ("open", 3))
 """How operations end, each with its colour: the order in which they stand on one another."""
 
-router = APIRouter(prefix="/statistics")
+router = APIRouter(prefix="/statistics", route_class=Page)
 
 
 @router.get("")
+@asks("platform.statistics")
 async def index(visit: Visiting, days: Annotated[int, Query(ge=1, le=366)] = 30) -> Response:
     """All of them."""
     with visit.acting():

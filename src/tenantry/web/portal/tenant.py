@@ -12,6 +12,7 @@ from starlette.responses import Response
 from tenantry.errors import NotConfirmed, TenantryError
 from tenantry.platform import TenantDetails
 from tenantry.registry.journal import Operation
+from tenantry.web.portal.asking import Page, asks
 from tenantry.web.portal.fields import emptied, fields_of, settings_of, typed_of
 from tenantry.web.portal.frame import Visit, Visiting, render
 from tenantry.web.portal.progress import progress
@@ -19,7 +20,7 @@ from tenantry.web.portal.progress import progress
 AUDITED: Final = 10
 """Entries of the audit log that the page shows."""
 
-router = APIRouter(prefix="/tenants/{slug}")
+router = APIRouter(prefix="/tenants/{slug}", route_class=Page)
 
 Text = Annotated[str, Form(max_length=2000)]
 
@@ -34,6 +35,7 @@ def address_of(visit: Visit, found: TenantDetails) -> str | None:
 
 
 @router.get("")
+@asks("tenant.show")
 async def show(visit: Visiting, slug: str) -> Response:
     """All of it."""
     return await _page(visit, slug)
@@ -68,6 +70,7 @@ def _matters(operation: Operation) -> bool:
 
 
 @router.get("/connection")
+@asks("tenant.check", "tenant.measure")
 async def connection(visit: Visiting, slug: str) -> Response:
     """Test every part of it now, and measure it: a part of its page, and a page of its own."""
     problem = usage = None
@@ -84,6 +87,7 @@ async def connection(visit: Visiting, slug: str) -> Response:
 
 
 @router.post("/credentials")
+@asks("tenant.credentials", gives=200)
 async def credentials(visit: Visiting, slug: str) -> Response:
     """Show the first password: now, and never again."""
     with visit.acting():
@@ -94,6 +98,7 @@ async def credentials(visit: Visiting, slug: str) -> Response:
 
 
 @router.post("/login")
+@asks("tenant.login", gives=200)
 async def login(visit: Visiting, slug: str, resource: Text, environment: Text) -> Response:
     """Show the login of a part that lies on a server; the audit log tells who asked."""
     try:
@@ -108,12 +113,14 @@ async def login(visit: Visiting, slug: str, resource: Text, environment: Text) -
 
 
 @router.get("/edit")
+@asks("tenant.edit")
 async def edit_form(visit: Visiting, slug: str) -> Response:
     """The form of what can be changed."""
     return await _edit_page(visit, slug)
 
 
 @router.post("/edit")
+@asks("tenant.edit")
 async def edit(visit: Visiting, slug: str) -> Response:
     """Change its name, plan and values."""
     typed = {key: str(value) for key, value in (await visit.request.form()).items()}
@@ -130,6 +137,7 @@ async def edit(visit: Visiting, slug: str) -> Response:
 
 
 @router.post("/rename")
+@asks("tenant.rename")
 async def rename(visit: Visiting, slug: str, to: Text) -> Response:
     """Give it another slug."""
     try:
@@ -165,6 +173,7 @@ async def _edit_page(
 
 
 @router.post("/suspend")
+@asks("tenant.suspend")
 async def suspend(visit: Visiting, slug: str, reason: Text = "") -> Response:
     """Refuse its requests from now on."""
     try:
@@ -176,6 +185,7 @@ async def suspend(visit: Visiting, slug: str, reason: Text = "") -> Response:
 
 
 @router.post("/resume")
+@asks("tenant.resume")
 async def resume(visit: Visiting, slug: str) -> Response:
     """Serve it again."""
     try:
@@ -190,6 +200,7 @@ async def resume(visit: Visiting, slug: str) -> Response:
 
 
 @router.post("/hostnames")
+@asks("hostname.add")
 async def add_hostname(visit: Visiting, slug: str, host: Text, environment: Text = "production") -> Response:
     """Let one more name lead to it."""
     try:
@@ -201,6 +212,7 @@ async def add_hostname(visit: Visiting, slug: str, host: Text, environment: Text
 
 
 @router.post("/hostnames/remove")
+@asks("tenant.show", "hostname.remove")
 async def remove_hostname(visit: Visiting, slug: str, host: Text) -> Response:
     """Let a name lead nowhere."""
     try:
@@ -215,12 +227,14 @@ async def remove_hostname(visit: Visiting, slug: str, host: Text) -> Response:
 
 
 @router.get("/delete")
+@asks("tenant.plan_destroy")
 async def delete_form(visit: Visiting, slug: str) -> Response:
     """What is going to be removed, and where the slug is typed to confirm it."""
     return await _delete_page(visit, slug)
 
 
 @router.post("/delete")
+@asks("tenant.destroy")
 async def delete(visit: Visiting, slug: str, confirmed: Text = "") -> Response:
     """Remove it and everything of it, where its slug was typed."""
     try:

@@ -15,6 +15,7 @@ from tenantry.errors import ConfigError, TenantryError
 from tenantry.model import Status
 from tenantry.platform import csvfile
 from tenantry.registry.tenants import SORTS, TenantRow, cursor
+from tenantry.web.portal.asking import Page, asks
 from tenantry.web.portal.frame import Visit, Visiting
 
 PAGE: Final = 50
@@ -27,12 +28,13 @@ LIST_BYTES: Final = 4_000_000
 
 COLUMNS: Final = ("slug", "name", "plan", "blueprint", "status", "reason", "created")
 
-router = APIRouter()
+router = APIRouter(route_class=Page)
 
 Wanted = Annotated[str, Query(max_length=300)]
 
 
 @router.get("/")
+@asks("tenant.list")
 async def index(
     visit: Visiting,
     search: Wanted = "",
@@ -93,6 +95,7 @@ class Answer:
 
 
 @router.post("/tenants/-/many")
+@asks("tenant.list", gives=200)
 async def many(visit: Visiting) -> Response:
     """Do something to each of the ticked tenants, and tell of each what became of it."""
     form = await visit.request.form()
@@ -134,6 +137,7 @@ def _doing(visit: Visit, action: str, reason: str, organization: str) -> Callabl
 
 
 @router.get("/tenants/-/export.csv")
+@asks("tenant.list")
 async def export(
     visit: Visiting, search: Wanted = "", status: Wanted = "", blueprint: Wanted = "", plan: Wanted = "",
     sort: Wanted = "slug",
@@ -163,12 +167,14 @@ def _cells(row: TenantRow) -> list[str]:
 
 
 @router.get("/tenants/-/import")
+@asks("tenant.import")
 async def import_form(visit: Visiting) -> Response:
     """The form to which a list is given."""
     return _import_page(visit)
 
 
 @router.post("/tenants/-/import")
+@asks("tenant.import")
 async def import_list(visit: Visiting) -> Response:
     """Make the tenants of a list; the operation's page names each bad row with its line."""
     form = await visit.request.form()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final
 
@@ -10,6 +9,8 @@ from fastapi import APIRouter, Form
 from starlette.responses import Response
 
 from tenantry.errors import TenantryError
+from tenantry.platform.verify import written
+from tenantry.web.portal.asking import Page, asks
 from tenantry.web.portal.frame import Visit, Visiting
 
 HERE: Final = "/admin/verify"
@@ -24,10 +25,11 @@ KINDS: Final = {
     "not_promised": "Got through where nothing else is promised",
 }
 
-router = APIRouter(prefix="/verify")
+router = APIRouter(prefix="/verify", route_class=Page)
 
 
 @router.get("")
+@asks("verify.last")
 async def index(visit: Visiting) -> Response:
     """The last verification, and those before."""
     return await _page(visit)
@@ -44,6 +46,7 @@ async def _page(visit: Visit, problem: TenantryError | None = None, sample: str 
 
 
 @router.post("")
+@asks("verify.run")
 async def start(
     visit: Visiting,
     sample: Annotated[str, Form(max_length=20)] = "",
@@ -62,6 +65,7 @@ async def start(
 
 
 @router.get("/{operation_id}")
+@asks("verify.report")
 async def one(visit: Visiting, operation_id: str) -> Response:
     """What a verification found."""
     found = await _report(visit, operation_id)
@@ -71,12 +75,12 @@ async def one(visit: Visiting, operation_id: str) -> Response:
 
 
 @router.get("/{operation_id}/report.json")
+@asks("verify.report")
 async def signed(visit: Visiting, operation_id: str) -> Response:
     """The signed report, as a file."""
     found = await _report(visit, operation_id)
-    text = json.dumps(found, ensure_ascii=False, indent=1) + "\n"
     headers = {"Content-Disposition": f'attachment; filename="verify-{found["operation"]}.json"'}
-    return Response(text, media_type="application/json", headers=headers)
+    return Response(written(found), media_type="application/json", headers=headers)
 
 
 async def _report(visit: Visit, operation_id: str) -> dict[str, Any]:
