@@ -41,7 +41,7 @@ def answered(place: Site, slug: str) -> float:
         port = probe.getsockname()[1]
     request = urllib.request.Request(f"http://127.0.0.1:{port}/", headers={"host": f"{slug}.localhost"})
     start = time.perf_counter()
-    with place.process("serve", "--port", str(port)) as process:
+    with place.process("serve", "--no-worker", "--port", str(port)) as process:
         while True:
             try:
                 with urllib.request.urlopen(request, timeout=30) as answer:

@@ -174,7 +174,7 @@ class Site:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        server = Server(self.start("serve", "--port", str(port)), f"http://127.0.0.1:{port}")
+        server = Server(self.start("serve", "--no-worker", "--port", str(port)), f"http://127.0.0.1:{port}")
         while not await server.well():
             expect(server.process.poll() is None, f"serve ended: {(self.root / 'processes.log').read_text()[-400:]}")
             await asyncio.sleep(0.05)

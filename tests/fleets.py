@@ -6,21 +6,37 @@ import asyncio
 import contextlib
 import dataclasses
 from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 from psycopg import sql
-from sqlalchemy import make_url
+from sqlalchemy import make_url, text
 
 import servers
 from mariadb import MariaDB
 from tenantry.config import ResourceSpec
+from tenantry.context import support_context, tenant_context
 from tenantry.credentials import USER_TABLE
-from tenantry.model import Changes, Environment, Loaded, Login, Place, Server, ServerState, Status, Tenant, new_id
+from tenantry.model import (
+    Changes,
+    Environment,
+    Loaded,
+    Login,
+    Place,
+    Server,
+    ServerState,
+    Status,
+    SupportAccess,
+    Tenant,
+    new_id,
+)
+from tenantry.refusals import SupportReadOnly
 from tenantry.resources import Servers, Setting, build, postgres_admin
 from tenantry.resources.rows import Rows
-from tenantry.runtime import Runtime, Settings
+from tenantry.runtime import Runtime, Settings, tenant_session
 from tenantry.runtime.settings import PoolLimits, SharedTables
 
 TABLES = f"{USER_TABLE['postgresql']}; CREATE TABLE note (text text NOT NULL)"
@@ -223,3 +239,25 @@ def opened(environment: Environment, place: Place, server: Server) -> Login:
 
 
 __all__ = ["Fleet", "PoolLimits", "ServerState", "opened", "sealed"]
+
+
+async def looks_only(environment: Environment) -> None:
+    """Hold that support which looks only reads and writes nothing, and that whoever comes after it writes."""
+    add, count = text("INSERT INTO note (text) VALUES ('by hand')"), text("SELECT count(*) FROM note")
+    moment = datetime.now(UTC)
+    access = SupportAccess(new_id(), "ana", "ticket", moment, moment + timedelta(hours=1), False, moment)
+    with tenant_context(environment):
+        async with tenant_session() as session:
+            before = (await session.execute(count)).scalar_one()
+        with support_context(environment, access):
+            for _ in range(2):
+                async with tenant_session() as session:
+                    assert (await session.execute(count)).scalar_one() == before
+                    with pytest.raises(SupportReadOnly):
+                        await session.execute(add)
+            with tenant_session() as session, pytest.raises(SupportReadOnly):
+                session.execute(add)
+        async with tenant_session() as session:
+            await session.execute(add)
+            await session.commit()
+            assert (await session.execute(count)).scalar_one() == before + 1

@@ -68,7 +68,7 @@ class Example:
     @contextmanager
     def serving(self, log: Path) -> Iterator[None]:
         """`tenantry serve`, once it lets people in, until the block ends. Nothing may go wrong unseen meanwhile."""
-        command = [TENANTRY, "serve", "--port", str(self.port)]
+        command = [TENANTRY, "serve", "--no-worker", "--port", str(self.port)]
         with log.open("wb") as out:
             server = subprocess.Popen(command, cwd=self.place, env=self.environment, stdout=out, stderr=out)
         try:

@@ -11,7 +11,8 @@ import json
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -21,10 +22,12 @@ from urllib.request import urlopen
 from tenantry.config import FILE, Config, secret_keys
 from tenantry.embedded import Hold
 from tenantry.errors import ConfigError, EmbeddedFailed, RegistryBehind, RegistryUnavailable, TenantryError
-from tenantry.model import Changes, Environment, Loaded
+from tenantry.identity.principal import digest
+from tenantry.model import Changes, Environment, Loaded, SupportAccess
 from tenantry.operations import placement
 from tenantry.operations.blueprints import Blueprints, read_config
-from tenantry.registry import Feed, Registry, Vault
+from tenantry.refusals import SupportLinkInvalid
+from tenantry.registry import Feed, Registry, Transaction, Vault, support
 from tenantry.registry.database import Database
 from tenantry.resources import Resource
 from tenantry.runtime import Runtime, Settings
@@ -81,7 +84,7 @@ def connect(config: Config | Path | str | None = None) -> Runtime:
 def runtime_of(config: Config, vault: Vault, known: Settings) -> Runtime:
     """A runtime of a platform that is not the one of this process."""
     source = RegistrySource(config.control_url, vault, config.data if config.wants_embedded else None)
-    return Runtime(known, source, partial(open_key, vault), partial(placement.unseal, vault))
+    return Runtime(known, source, partial(open_key, vault), partial(placement.unseal, vault), Reception(source))
 
 
 def open_key(vault: Vault, environment: Environment) -> bytes:
@@ -169,6 +172,26 @@ class RegistrySource:
         self._embedded = embedded  # the data directory of a platform that uses the embedded PostgreSQL
         self._hold: Hold | None = None
 
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[Transaction]:
+        """A transaction that reads. Raises `RegistryUnavailable`."""
+        database = await self._open()
+        try:
+            async with database.read() as tx:
+                yield tx
+        finally:
+            await database.close()
+
+    @asynccontextmanager
+    async def write(self, actor: str) -> AsyncIterator[Transaction]:
+        """A transaction that writes something down. Raises `RegistryUnavailable`."""
+        database = await self._open()
+        try:
+            async with database.write(actor) as tx:
+                yield tx
+        finally:
+            await database.close()
+
     async def load(self) -> Loaded:
         """All tenants. Raises `RegistryUnavailable`."""
         database = await self._open()
@@ -212,6 +235,47 @@ class RegistrySource:
         if database.is_sqlite and not Path(str(database.url.database)).exists():
             raise RegistryUnavailable(reason=f"'{database.url.database}' is not there")
         return database
+
+
+class Reception:
+    """Writes down what becomes of support access where tenants are served."""
+
+    def __init__(self, source: RegistrySource) -> None:
+        self._source = source
+
+    async def take(self, environment: Environment, link: str) -> SupportAccess:
+        """Use a link up. Raises `SupportLinkInvalid`."""
+        async with self._source.write("support") as tx:
+            access = await support.take(tx, environment.tenant.id, digest(link))
+            if access is None:
+                raise SupportLinkInvalid
+            tx.actor = f"support:{access.who}"
+            tx.audit("support.use", environment.tenant.slug, access=access.id, who=access.who)
+            return access
+
+    async def end(self, environment: Environment, access: str, by: str) -> None:
+        """End an access into this tenant."""
+        async with self._source.write(by) as tx:
+            await support.end_one(tx, environment.tenant.id, access, by)
+
+    async def history(self, environment: Environment, limit: int) -> list[SupportAccess]:
+        """The accesses into this tenant that were used."""
+        async with self._source.read() as tx:
+            return await support.history(tx, environment.tenant.id, limit)
+
+    async def consent(self, environment: Environment) -> datetime | None:
+        """Until when this tenant's people let support in."""
+        async with self._source.read() as tx:
+            return await support.consent(tx, environment.tenant.id)
+
+    async def let_in(self, environment: Environment, until: datetime | None, by: str) -> None:
+        """Let support in until then, or no more."""
+        tenant = environment.tenant
+        async with self._source.write(by) as tx:
+            await support.put_consent(tx, tenant.id, until)
+            tx.audit("support.consent", tenant.slug, until=until)
+            if until is None:
+                await support.end_of_tenant(tx, tenant.id, by)
 
 
 async def why(config: Config, registry: Registry, url: str) -> list[str]:

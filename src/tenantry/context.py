@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from tenantry.errors import NoTenant
-from tenantry.model import Environment, Tenant
+from tenantry.model import Environment, SupportAccess, Tenant
+from tenantry.refusals import SupportReadOnly
 
 _current: ContextVar[Environment | None] = ContextVar("tenantry_current", default=None)
+_support: ContextVar[tuple[str, SupportAccess] | None] = ContextVar("tenantry_support", default=None)
 _actor: ContextVar[str | None] = ContextVar("tenantry_actor", default=None)
 
 
@@ -34,6 +36,29 @@ def tenant_context(environment: Environment) -> Iterator[Environment]:
         yield environment
     finally:
         _current.reset(token)
+
+
+def support_access() -> SupportAccess | None:
+    """Who of the platform looks into the current tenant by this request; None where it is one of the tenant's own."""
+    found, environment = _support.get(), _current.get()
+    return found[1] if found and environment and found[0] == environment.tenant.id else None
+
+
+@contextmanager
+def support_context(environment: Environment, access: SupportAccess | None) -> Iterator[None]:
+    """Work inside this block for somebody of the platform who looks into a tenant; None: for one of its own."""
+    token = _support.set((environment.tenant.id, access) if access else None)
+    try:
+        yield
+    finally:
+        _support.reset(token)
+
+
+def refuse_read_only() -> None:
+    """Raise `SupportReadOnly` where this request is one of support access that may change nothing."""
+    access = support_access()
+    if access is not None and not access.writes:
+        raise SupportReadOnly
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import time
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final, Literal
@@ -73,6 +74,20 @@ def check_move(slug: str, status: Status, target: Status) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class SupportAccess:
+    """Somebody of the platform looks into a tenant, for a while and for a reason."""
+
+    id: str
+    who: str  # as the tenant's people read it
+    reason: str
+    since: datetime
+    until: datetime
+    writes: bool  # False: nothing of the tenant's can be changed by it
+    used: datetime | None = None  # when its link was followed
+    ended: datetime | None = None  # before its time, or when somebody noticed that its time was over
+
+
+@dataclass(frozen=True, slots=True)
 class Tenant:
     """A customer of the platform, as every process knows it."""
 
@@ -87,6 +102,7 @@ class Tenant:
         default_factory=lambda: NOTHING
     )  # overrides of the blueprint's values, as the operator set them
     former: tuple[str, ...] = ()  # slugs that lead here since a rename
+    support: tuple[SupportAccess, ...] = field(default=(), repr=False)  # not ended; whether their time is over is asked
 
 
 @dataclass(frozen=True, slots=True)

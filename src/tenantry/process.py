@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -108,6 +110,14 @@ def start(argv: Argv, log: IO[bytes], given: Given = Given()) -> Process:
     return _popen(argv, given, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
 
 
+def start_beside(argv: Argv, given: Given = Given()) -> Process:
+    """Start a program that stays and says what it says where this one does. Raises `ProcessFailed`.
+
+    Ctrl-C does not reach it. What it reads is at its end when this process is gone, however that ended.
+    """
+    return _popen(argv, given, stdin=subprocess.PIPE, process_group=0)
+
+
 def _open(argv: Argv, given: Given) -> Process:
     stdin = subprocess.PIPE if given.input is not None else given.stdin or subprocess.DEVNULL
     return _popen(argv, given, stdin=stdin, stdout=given.stdout or subprocess.PIPE, stderr=subprocess.PIPE)
@@ -139,3 +149,31 @@ def _finish(process: Process, argv: Argv, given: Given) -> bytes:
 
 def _name(argv: Argv) -> str:
     return Path(argv[0]).name
+
+
+def told_to_stop(attached: bool = False) -> asyncio.Event:
+    """Set by SIGINT and SIGTERM; where this process was begun by `start_beside`, also when that one is gone."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+
+    def read() -> None:
+        if not os.read(0, KEPT):
+            loop.remove_reader(0)
+            stop.set()
+
+    if attached:
+        loop.add_reader(0, read)
+    return stop
+
+
+def end_with_parent() -> None:
+    """Get SIGTERM when the process that began this one by `multiprocessing` is gone, however it ended."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+
+
+def _follow(parent: BaseProcess) -> None:
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -68,6 +68,13 @@ class NotOverTheApi(TenantryError):
     exit_code = 2
 
 
+class AddressTaken(TenantryError):
+    """Nothing can be served at {host}, port {port}: {reason}."""
+
+    code = "serve.address"
+    remedy = "End what is served there, or name another port: --port, or serve.port in tenantry.toml."
+
+
 class RemoteUnreachable(TenantryError):
     """The platform at {server} cannot be reached: {reason}."""
 
@@ -216,3 +223,48 @@ class BodyUnreadable(TenantryError):
     remedy = "Send it as the description says; text is UTF-8."
     status = 400
     exit_code = 2
+
+
+class ProofNeeded(TenantryError):
+    """You signed in a while ago: prove once more who you are before this is changed."""
+
+    code = "access.proof"
+    remedy = "Type your password, or use a passkey."
+    status = 403
+    exit_code = 3
+
+
+class SupportRefused(TenantryError):
+    """Support cannot look into '{slug}': {reason}."""
+
+    code = "support.refused"
+    remedy = "Ask the tenant's people."
+    status = 409
+    exit_code = 3
+
+
+class SupportNotFound(TenantryError):
+    """There is no support access '{access}' into '{slug}'."""
+
+    code = "support.not_found"
+    remedy = "`tenantry support list` names them all."
+    status = 404
+    exit_code = 4
+
+
+class SupportLinkInvalid(TenantryError):
+    """This link was used before, has run out, or leads to another tenant."""
+
+    code = "support.link"
+    remedy = "Open support access once more, in the portal or by `tenantry support open`."
+    status = 410
+    exit_code = 3
+
+
+class SupportReadOnly(TenantryError):
+    """This support access looks only: it changes nothing of the tenant's."""
+
+    code = "support.read_only"
+    remedy = "Open one that may write, where that is needed."
+    status = 403
+    exit_code = 3

@@ -81,7 +81,7 @@ class Storyfront:
 
 @contextmanager
 def _served(storyfront: Storyfront, log: Path) -> Iterator[None]:
-    command = [TENANTRY, "serve", "--port", str(storyfront.port)]
+    command = [TENANTRY, "serve", "--no-worker", "--port", str(storyfront.port)]
     with log.open("wb") as out:
         server = subprocess.Popen(command, cwd=EXAMPLE, env=storyfront.environment, stdout=out, stderr=out)
     try:

@@ -110,7 +110,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A platform with one tenant, its API and portal awake."""
     ground = g.Ground(tmp_path_factory.mktemp("wire") / "platform")
     (ground.root / "hello.py").write_text(APPLICATION)
-    environment = ground.environment() | {"TENANTRY_SERVE__PATIENCE": str(PATIENCE)}
+    environment = ground.environment() | {"TENANTRY_SERVE__PATIENCE": str(PATIENCE), "TENANTRY_SERVE__WORKER": "false"}
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

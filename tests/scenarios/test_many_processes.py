@@ -78,7 +78,7 @@ class Site:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         with (
-            self.process("serve", "--port", str(port)) as process,
+            self.process("serve", "--no-worker", "--port", str(port)) as process,
             httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client,
         ):
 

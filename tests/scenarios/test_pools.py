@@ -20,7 +20,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 import servers
-from fleets import Fleet, PoolLimits
+from fleets import Fleet, PoolLimits, looks_only
 from tenantry.context import tenant_context, without_tenant
 from tenantry.credentials import Role
 from tenantry.errors import (
@@ -86,6 +86,14 @@ def connections(server: servers.Postgres, tenants: Sequence[Environment]) -> int
 
 
 # --- whose database -----------------------------------------------------------------------------------------------
+
+
+async def test_support_that_looks_only_writes_nothing(fleet: Fleet, started: Start, postgres: servers.Postgres) -> None:
+    """Its transactions are read only, for the server itself; the next one on the connection is not."""
+    fleet.server("pg1", postgres)
+    (acme,) = fleet.tenants_on("pg1", postgres, ["acme"])
+    await started()
+    await looks_only(acme)
 
 
 async def test_each_tenant_has_its_own(fleet: Fleet, started: Start, postgres: servers.Postgres) -> None:

@@ -14,7 +14,7 @@ from functools import partial
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, inspect, text
 
-from fleets import Fleet
+from fleets import Fleet, looks_only
 from mariadb import MariaDB
 from tenantry.context import tenant_context
 from tenantry.errors import ForeignTenant, ResourceError, ServerUnavailable
@@ -47,6 +47,16 @@ async def until(holds: Callable[[], object]) -> None:
 
 def host_of(runtime: Runtime) -> Host:
     return runtime.databases.pools.hosts["db"]
+
+
+async def test_support_that_looks_only_writes_nothing(fleet: Fleet, started: Start, mariadb_server: MariaDB) -> None:
+    """Its transactions are read only, for the server itself; the next one on the connection is not."""
+    (acme,) = fleet.maria("db", mariadb_server, ["acme"])
+    await started()
+    with tenant_context(acme):
+        async with tenant_session() as session:
+            await session.execute(text("CREATE TABLE note (text varchar(99))"))
+    await looks_only(acme)
 
 
 async def test_each_tenant_has_its_own(fleet: Fleet, started: Start, mariadb_server: MariaDB) -> None:

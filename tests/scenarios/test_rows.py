@@ -13,7 +13,7 @@ from psycopg import sql
 from sqlalchemy import text
 
 import servers
-from fleets import Fleet, PoolLimits
+from fleets import Fleet, PoolLimits, looks_only
 from kills import populate
 from shelves import RowsShelves
 from tenantry import connect
@@ -91,6 +91,14 @@ async def test_each_tenant_sees_its_own_rows(fleet: Fleet, started: Start, postg
                 return found + list(connection.execute(NOTES).scalars())
 
         assert await asyncio.to_thread(in_thread) == ["acme", "acme"]
+
+
+async def test_support_that_looks_only_writes_nothing(fleet: Fleet, started: Start, postgres: servers.Postgres) -> None:
+    """Its transactions are read only, for the server itself; the next one on the connection is not."""
+    fleet.server("pg1", postgres)
+    (acme,) = fleet.rows("pg1", postgres, ["acme"])
+    await started()
+    await looks_only(acme)
 
 
 async def test_a_session_stays_with_its_tenant(fleet: Fleet, started: Start, postgres: servers.Postgres) -> None:

@@ -48,7 +48,7 @@ class Ground:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        command = [TENANTRY, "serve", "--port", str(port)]
+        command = [TENANTRY, "serve", "--no-worker", "--port", str(port)]
         process = subprocess.Popen(command, cwd=self.root, env=self.environment)
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
 

@@ -87,7 +87,7 @@ class Version:
         log = self.root / "serve.log"
         with log.open("wb") as out:
             process = subprocess.Popen(
-                [str(TENANTRY), "serve", "--port", str(self.port)],
+                [str(TENANTRY), "serve", "--no-worker", "--port", str(self.port)],
                 cwd=self.root, env=self.environment, stdout=out, stderr=out,
             )  # fmt: skip
         try:

@@ -12,8 +12,8 @@ import pytest
     ("module", "heavy"),
     [
         ("tenantry.cli", {"sqlalchemy", "pydantic", "dbos", "fastapi", "alembic"}),
-        ("tenantry.platform", {"dbos", "alembic", "fastapi", "argon2"}),
-        ("tenantry.web", {"dbos", "alembic", "fastapi"}),
+        ("tenantry.platform", {"dbos", "alembic", "fastapi", "argon2", "webauthn"}),
+        ("tenantry.web", {"dbos", "alembic", "fastapi", "webauthn"}),
     ],
 )
 def test_a_start_loads_no_library_that_only_some_commands_need(module: str, heavy: set[str]) -> None:

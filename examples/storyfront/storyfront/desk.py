@@ -253,6 +253,7 @@ async def folk(request: Request) -> Response:
     return at.render(
         "desk/people.html",
         422 if wrong else 200,
+        support=await connected().support.history(),
         people=everybody,
         password=password,
         invited=fields["login"],

@@ -247,6 +247,7 @@ class Serve(Frozen):
     port: int = Field(default=8000, ge=0, le=65535)
     trusted_proxies: tuple[str, ...] = ("127.0.0.1", "::1")
     patience: Seconds = 10.0  # how long a client may let the server wait
+    worker: bool = True  # whether a worker runs beside it
 
 
 class Api(Frozen):
@@ -284,6 +285,12 @@ class Mail(Frozen):
     sender: Sender | None = None
 
 
+class Support(Frozen):
+    allowed: bool = True  # whether the platform's people may look into tenants at all
+    consent: bool = False  # whether the tenant's own people have to let them in first
+    longest: Seconds = 8 * 3600.0
+
+
 class Runtime(Frozen):
     open_databases: int = Field(default=200, ge=1)  # tenant databases kept open by one process
     session: Seconds = 14 * 86400.0  # how long a sign-in holds
@@ -307,6 +314,7 @@ class Config(Frozen):
     runtime: Runtime = Runtime()
     verify: Verify = Verify()
     mail: Mail = Mail()
+    support: Support = Support()
     root: Path = Field(default=Path(), exclude=True)  # the directory of tenantry.toml
 
     _origins: dict[tuple[str | int, ...], str] = PrivateAttr(default_factory=dict)

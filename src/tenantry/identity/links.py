@@ -41,15 +41,23 @@ async def new_link(tx: Transaction, row: people.AdminRow, purpose: str) -> str:
     return link
 
 
-async def follow(tx: Transaction, link: str) -> tuple[people.AdminRow, str]:
-    """Whose link this is, and what for. Raises `LinkInvalid`."""
+async def follow(tx: Transaction, link: str) -> tuple[people.AdminRow | None, str]:
+    """Whose link this is, and what for; None where it makes the first superadmin. Raises `LinkInvalid`."""
     found = await people.link(tx, digest(link))
     if found is None:
         raise LinkInvalid
-    row = await people.find(tx, found[0])
-    if not row.active:
+    row = None if found[0] is None else await people.find(tx, found[0])
+    if await people.superadmins(tx) if row is None else not row.active:
         raise LinkInvalid
     return row, found[1]
+
+
+async def follow_owned(tx: Transaction, link: str) -> tuple[people.AdminRow, str]:
+    """Whose link this is, and what for. Raises `LinkInvalid`, also where it is nobody's yet."""
+    row, purpose = await follow(tx, link)
+    if row is None:
+        raise LinkInvalid
+    return row, purpose
 
 
 def address(config: Config, link: str) -> str:

@@ -42,9 +42,6 @@ HOLDS: Final = timedelta(minutes=5)
 LONGEST: Final = 20_000
 """Characters of an answer."""
 
-MOST: Final = 20
-"""Passkeys of one person."""
-
 SIGN_IN: Final = "sign-in"
 _FAULTS: Final = (WebAuthnException, ValueError, TypeError, KeyError)
 

@@ -24,6 +24,7 @@ SCOPES: Final = (
     "tenants:read",
     "tenants:write",
     "tenants:secrets",
+    "tenants:support",
     "operations:read",
     "operations:write",
     "platform:read",

@@ -7,18 +7,20 @@ import hmac
 import secrets
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tenantry.credentials import PASSWORD_LENGTH, check_chosen, hash_chosen, outdated
 from tenantry.errors import AccountError, SignInRefused
 from tenantry.identity import factors, throttle
-from tenantry.identity.links import follow
-from tenantry.identity.passkeys import Passkeys
+from tenantry.identity.links import follow, follow_owned
 from tenantry.identity.principal import AdminRole, Principal, digest
 from tenantry.model import new_id
 from tenantry.refusals import SignInNeeded
 from tenantry.registry import Registry, people
 from tenantry.registry.database import NAME, now, plain
+
+if TYPE_CHECKING:
+    from tenantry.identity.passkeys import Passkeys
 
 BEGINNING: Final = "tenantry_"
 """How API tokens begin, so that scanners for leaked secrets know one."""
@@ -159,10 +161,15 @@ class SignIn:
 
     # --- links ----------------------------------------------------------------------------------------------------
 
-    async def link(self, link: str) -> tuple[people.AdminRow, str]:
-        """Whose link this is, and what for. Raises `LinkInvalid`."""
+    async def link(self, link: str) -> tuple[people.AdminRow | None, str]:
+        """Whose link this is, and what for; None where it makes the first superadmin. Raises `LinkInvalid`."""
         async with self._registry.read() as tx:
             return await follow(tx, link)
+
+    async def nobody(self) -> bool:
+        """Whether there is no superadmin who can sign in."""
+        async with self._registry.read() as tx:
+            return not await people.superadmins(tx)
 
     async def take(self, link: str, password: str, client: Client) -> SignedIn | None:
         """Choose a password by a link: it is used up, all other sessions end, and its owner is signed in.
@@ -171,10 +178,10 @@ class SignIn:
         or `AccountError` for a password that keeps no rule.
         """
         async with self._registry.read() as tx:
-            row, _ = await follow(tx, link)
+            row, _ = await follow_owned(tx, link)
         stored = await hashed(password)
         async with self._registry.write(f"admin:{row.mail}") as tx:
-            row, purpose = await follow(tx, link)  # of two at once, one finds it used
+            row, purpose = await follow_owned(tx, link)  # of two at once, one finds it used
             await people.drop_links(tx, row.id)
             await people.end_sessions(tx, row.id)
             await people.change(tx, row.id, password=stored)

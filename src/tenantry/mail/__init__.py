@@ -14,12 +14,14 @@ from email.utils import format_datetime, localtime, make_msgid, parseaddr
 from functools import cache
 from typing import Final
 
+from email_validator import EmailNotValidError, validate_email
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from tenantry.config import Config
+from tenantry.errors import AccountError
 from tenantry.refusals import MailFailed
 
-__all__ = ["Letter", "Post"]
+__all__ = ["Letter", "Post", "check_mail"]
 
 PATIENCE: Final = 20.0
 """Seconds for each answer of the SMTP server."""
@@ -100,3 +102,14 @@ def _templates() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
     )
+
+
+def check_mail(mail: str) -> str:
+    """A mail address in small letters. Raises `AccountError`."""
+    try:
+        found = validate_email(mail.strip(), check_deliverability=False)
+    except EmailNotValidError as error:
+        raise AccountError(
+            f"'{mail[:100]}' is no mail address: {error}", remedy="Write it like ana@example.org."
+        ) from error
+    return found.normalized.lower()

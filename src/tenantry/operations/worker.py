@@ -19,7 +19,7 @@ from tenantry.operations.engine import Engine
 from tenantry.operations.measure import measure_some
 from tenantry.operations.runner import Runner
 from tenantry.operations.toolbox import Toolbox
-from tenantry.registry import Feed, journal, tenants
+from tenantry.registry import Feed, journal, support, tenants
 from tenantry.registry.database import now
 from tenantry.resources import Resource
 
@@ -227,6 +227,7 @@ class Worker:
         async with self.registry.write() as tx:
             await journal.bury(tx, self.settings.dead_after)
             await tenants.forget_former(tx)
+            await support.end_over(tx)
         await self._forget_ended()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.dead_after * TIDY_EVERY):

@@ -21,7 +21,8 @@ from tenantry.config import FILE, Config, secret_keys
 from tenantry.config.example import explain
 from tenantry.config.shown import flat, shown
 from tenantry.errors import RegistryMissing
-from tenantry.identity import Reach, sees_only, verb
+from tenantry.identity import Reach, first, sees_only, verb
+from tenantry.identity.links import address
 from tenantry.operations import placement
 from tenantry.operations.blueprints import read_config
 from tenantry.operations.toolbox import Toolbox
@@ -35,6 +36,7 @@ from tenantry.platform.rehearse import Rehearsals
 from tenantry.platform.safety import refuse_weak
 from tenantry.platform.servers import Servers
 from tenantry.platform.statistics import Statistics
+from tenantry.platform.support import Supports
 from tenantry.platform.tenants import Credentials, PlannedStep, Source, TenantDetails, Tenants
 from tenantry.platform.verify import Verification
 from tenantry.registry import AuditReport, Entry, Registry, Vault, journal, tenants
@@ -62,6 +64,7 @@ class Platform:
     admins: Admins
     tokens: Tokens
     organizations: Organizations
+    support: Supports
 
     def __init__(self, config: Config, registry: Registry) -> None:
         self.config = config
@@ -83,6 +86,7 @@ class Platform:
         self.account = Account(registry, config)
         self.tokens = Tokens(registry)
         self.organizations = Organizations(registry)
+        self.support = Supports(registry, config)
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -110,6 +114,15 @@ class Platform:
 
         await self.refuse_weak()
         await Worker(self.tools, concurrency).run(stop)
+
+    async def first_link(self) -> str | None:
+        """An address at which somebody becomes the first superadmin, once; None where there is one.
+
+        No verb: it is shown to whoever starts the platform, and to nobody who asks from elsewhere.
+        """
+        async with self.registry.write() as tx:
+            link = await first.offer(tx)
+        return None if link is None else address(self.config, link)
 
     async def refuse_weak(self) -> None:
         """Raise `SharedTablesWeak` where tables that tenants share do not keep them apart."""

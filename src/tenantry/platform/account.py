@@ -5,18 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
 
 from tenantry.config import Config
 from tenantry.credentials import check_chosen
 from tenantry.errors import AccountError, SealBroken
 from tenantry.identity import Principal, Reach, current_principal, factors, throttle, verb
-from tenantry.identity.passkeys import MOST, Passkeys
 from tenantry.identity.signin import hashed
 from tenantry.model import check_name
 from tenantry.refusals import Forbidden, SignInNeeded
 from tenantry.registry import Registry, Transaction, people
 from tenantry.registry.database import now
 from tenantry.registry.people import AdminRow, PasskeyRow, SessionRow, TokenRow
+
+if TYPE_CHECKING:
+    from tenantry.identity.passkeys import Passkeys
+
+MOST: Final = 20
+"""Passkeys of one person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +53,13 @@ class Account:
     def __init__(self, registry: Registry, config: Config) -> None:
         self._registry = registry
         self._name = config.platform.name
-        self._passkeys = Passkeys(registry, config)
+        self._config = config
+
+    @cached_property
+    def _passkeys(self) -> Passkeys:
+        from tenantry.identity.passkeys import Passkeys  # its library takes a while to import
+
+        return Passkeys(self._registry, self._config)
 
     @verb("account.show", "people:read", Reach.OWN)
     async def show(self) -> AccountDetails:

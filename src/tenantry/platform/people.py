@@ -8,18 +8,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from email_validator import EmailNotValidError, validate_email
-
 from tenantry.config import Config
 from tenantry.errors import AccountError
 from tenantry.identity import Reach, current_principal, verb
 from tenantry.identity.links import letter, new_link
 from tenantry.identity.principal import SCOPES, AdminRole, digest
 from tenantry.identity.signin import BEGINNING
-from tenantry.mail import Post
+from tenantry.mail import Post, check_mail
 from tenantry.model import check_name, new_id
 from tenantry.refusals import AdminRefused, Forbidden, MailFailed, OrganizationNotFound, TokenNotFound
-from tenantry.registry import Registry, Transaction, people, tenants
+from tenantry.registry import Registry, Transaction, people, support, tenants
 from tenantry.registry.database import now
 from tenantry.registry.people import AdminRow, OrganizationRow, SessionRow, TokenRow
 
@@ -148,6 +146,8 @@ class Admins:
             if role is not None:
                 await people.change(tx, row.id, role=AdminRole(role).value)
                 await _keep_one(tx, row)
+                if role != AdminRole.SUPERADMIN:
+                    await support.end_of_admin(tx, row.id, "admin.edit", foreign_only=True)
             tx.audit("admin.edit", row.mail, name=name, role=role)
             return await people.find(tx, row.id)
 
@@ -159,6 +159,7 @@ class Admins:
             await people.change(tx, row.id, active=False)
             await _keep_one(tx, row)
             await people.end_sessions(tx, row.id)
+            await support.end_of_admin(tx, row.id, "admin.disable")
             tx.audit("admin.disable", row.mail)
             return await people.find(tx, row.id)
 
@@ -176,6 +177,7 @@ class Admins:
         """Forget somebody; the audit log keeps what she did. Raises `AdminRefused` for the last superadmin."""
         async with self._registry.write() as tx:
             row = await people.find(tx, admin)
+            await support.end_of_admin(tx, row.id, "admin.remove")
             await people.remove(tx, row.id)
             await _keep_one(tx, row)
             tx.audit("admin.remove", row.mail)
@@ -195,6 +197,8 @@ class Admins:
             row = await people.find(tx, admin)
             ids = await _ids(tx, slugs)
             await (people.assign if hers else people.unassign)(tx, row.id, ids)
+            if row.role != AdminRole.SUPERADMIN:
+                await support.end_of_admin(tx, row.id, "admin.unassign", foreign_only=True)
             tx.audit("admin.assign" if hers else "admin.unassign", row.mail, tenants=sorted(set(slugs)))
             return await people.assigned(tx, row.id)
 
@@ -339,17 +343,6 @@ class Organizations:
             freed = await people.drop_organization(tx, row.id)
             tx.audit("org.remove", row.name, tenants=freed)
             return freed
-
-
-def check_mail(mail: str) -> str:
-    """A mail address in small letters. Raises `AccountError`."""
-    try:
-        found = validate_email(mail.strip(), check_deliverability=False)
-    except EmailNotValidError as error:
-        raise AccountError(
-            f"'{mail[:100]}' is no mail address: {error}", remedy="Write it like ana@example.org."
-        ) from error
-    return found.normalized.lower()
 
 
 async def _keep_one(tx: Transaction, row: AdminRow) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, delete, func, or_, select, update
 
 from tenantry.refusals import AdminNotFound
-from tenantry.registry import tables
+from tenantry.registry import support, tables
 from tenantry.registry.database import IN_LIMIT, Transaction, chunks, now, plain
 
 SUPERADMIN: Final = "superadmin"
@@ -144,10 +144,10 @@ async def remove(tx: Transaction, admin_id: str) -> None:
         tables.recovery_code,
         tables.passkey,
         tables.api_token,
-        tables.support_access,
     )
     for table in owned:
         await tx.execute(delete(table).where(table.c.admin_id == admin_id))
+    await support.forget_admin(tx, admin_id)
     await tx.execute(delete(tables.admin_user).where(tables.admin_user.c.id == admin_id))
 
 
@@ -269,16 +269,16 @@ async def add_link(tx: Transaction, row: Mapping[str, Any], *, keep: bool = Fals
     await tx.insert(table, [row])
 
 
-async def link(tx: Transaction, digest: str) -> tuple[str, str] | None:
-    """The admin user's id and the purpose of a link that holds still."""
+async def link(tx: Transaction, digest: str) -> tuple[str | None, str] | None:
+    """The admin user's id, None where it is nobody's yet, and the purpose of a link that holds still."""
     table = tables.admin_link
     query = select(table.c.admin_id, table.c.purpose).where(table.c.digest == digest, table.c.expires > now())
     row = await tx.first(query)
     return (row[0], row[1]) if row else None
 
 
-async def drop_links(tx: Transaction, admin_id: str) -> None:
-    """Let no link of an admin user lead anywhere any more."""
+async def drop_links(tx: Transaction, admin_id: str | None) -> None:
+    """Let no link of an admin user, or of nobody yet, lead anywhere any more."""
     await tx.execute(delete(tables.admin_link).where(tables.admin_link.c.admin_id == admin_id))
 
 

@@ -91,6 +91,7 @@ tenant = Table(
     Column("client_id", String(10), nullable=False, unique=True),
     Column("organization_id", ForeignKey("organization.id"), index=True),
     Column("settings", JSON, nullable=False),
+    Column("support_until", Moment),  # how long its people let support in, where the platform asks for that
     Column("created", Moment, nullable=False),
     Column("updated", Moment, nullable=False),
 )
@@ -317,8 +318,8 @@ admin_link = Table(
     "admin_link",
     metadata,
     Column("digest", String(64), primary_key=True),
-    Column("admin_id", ForeignKey("admin_user.id"), nullable=False, index=True),
-    Column("purpose", String(10), nullable=False),  # invite, reset
+    Column("admin_id", ForeignKey("admin_user.id"), index=True),  # none yet: that of the first superadmin
+    Column("purpose", String(10), nullable=False),  # invite, reset, forgot, first
     Column("expires", Moment, nullable=False),
 )
 
@@ -384,11 +385,16 @@ support_access = Table(
     "support_access",
     metadata,
     Column("id", Id, primary_key=True),
-    Column("admin_id", ForeignKey("admin_user.id"), nullable=False, index=True),
-    Column("tenant_id", Id, nullable=False, index=True),  # no foreign key: the record outlives the tenant
+    Column("admin_id", ForeignKey("admin_user.id"), index=True),  # none: a command, or somebody who is forgotten
+    Column("tenant_id", Id, nullable=False, index=True),  # no foreign key: rows and tenants go at different times
+    Column("who", Name, nullable=False),
     Column("reason", Text, nullable=False),
+    Column("writes", Boolean, nullable=False),
+    Column("link", String(64), unique=True),  # a hash; none once it was followed
+    Column("link_until", Moment, nullable=False),
     Column("created", Moment, nullable=False),
-    Column("expires", Moment, nullable=False),
+    Column("expires", Moment, nullable=False, index=True),
+    Column("used", Moment),
     Column("ended", Moment),
 )
 

@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from tenantry.errors import HostTaken, SlugTaken, TenantNotFound
 from tenantry.model import Environment, Place, Status, Tenant
 from tenantry.refusals import InvalidRequest
-from tenantry.registry import tables
+from tenantry.registry import support, tables
 from tenantry.registry.database import IN_LIMIT, Transaction, chunks, now, plain
 
 FIELD: Final = "\x1f"
@@ -303,6 +303,7 @@ async def _load(tx: Transaction, ids: Sequence[str] | None) -> list[Environment]
     query = select(tables.former_slug.c.tenant_id, tables.former_slug.c.slug).where(tables.former_slug.c.until > now())
     for tenant_id, slug in await tx.all(query if ids is None else query.where(tables.former_slug.c.tenant_id.in_(ids))):
         former_slugs[tenant_id] = (*former_slugs.get(tenant_id, ()), slug)
+    accesses = await support.standing(tx, ids)
     places = await _places(tx, ids)
     hostnames, former = await _hostnames(tx, ids)
     tenants: dict[str, Tenant] = {}
@@ -325,6 +326,7 @@ async def _load(tx: Transaction, ids: Sequence[str] | None) -> list[Environment]
                 client_id=client_id,
                 settings=opened[settings],
                 former=former_slugs.get(tenant_id, ()),
+                support=accesses.get(tenant_id, ()),
             )
         result.append(
             Environment(
@@ -465,7 +467,8 @@ async def remove(tx: Transaction, ids: Sequence[str]) -> None:
         inner = select(tables.environment.c.id).where(tables.environment.c.tenant_id.in_(some))
         for table in (tables.hostname, tables.resource):
             await tx.execute(delete(table).where(table.c.environment_id.in_(inner)))
-        for table in (tables.environment, tables.secret, tables.data_key, tables.former_slug, tables.admin_tenant):
+        own = (tables.environment, tables.secret, tables.data_key, tables.former_slug, tables.admin_tenant)
+        for table in (*own, tables.support_access):
             await tx.execute(delete(table).where(table.c.tenant_id.in_(some)))
         await tx.execute(delete(tables.tenant).where(tables.tenant.c.id.in_(some)))
     tx.changed(*ids)

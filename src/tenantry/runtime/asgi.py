@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from tenantry.context import _current
+from tenantry.context import _current, support_context, tenant_context
 from tenantry.errors import TenantryError, UnknownHost
 from tenantry.model import Environment
+from tenantry.refusals import SupportReadOnly
 from tenantry.runtime import pages
+from tenantry.runtime.banner import CONDITIONS, HERE, Page, headers_of_page, is_page
 from tenantry.runtime.resolver import Request, Resolution, location
+from tenantry.runtime.support import SAFE, Asked
 
 if TYPE_CHECKING:
     from tenantry.runtime.runtime import Runtime
@@ -35,7 +38,7 @@ class TenantMiddleware:
         self._health = runtime.settings.health
         self._quick = runtime.resolver.quick
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901
         # Every tenth of a microsecond here shows in the throughput of a quick application: so this is written out.
         environment = None
         if scope["type"] == "http" and self.runtime.started and scope["path"] != self._health:
@@ -52,6 +55,9 @@ class TenantMiddleware:
             if routed is None:
                 return
             environment, scope = routed
+        if environment.tenant.support or HERE in scope["path"]:
+            await self._with_support(environment, scope, receive, send)
+            return
 
         sent = 0
         began = False
@@ -74,24 +80,45 @@ class TenantMiddleware:
             self.runtime.usage.add(environment.tenant.id, sent)
 
     async def _talk(self, environment: Environment, scope: Scope, receive: Receive, send: Send) -> None:
-        """A WebSocket: counted as one request when it ends, with all it sent."""
+        """What goes the long way round. A WebSocket counts as one request when it ends, with all it sent."""
         sent = 0
+        began = False
 
         def counted(message: Message) -> Awaitable[None]:
-            nonlocal sent
-            sent += len(message.get("bytes") or (message.get("text") or "").encode())
+            nonlocal sent, began
+            began = True
+            sent += len(message.get("body") or message.get("bytes") or (message.get("text") or "").encode())
             return send(message)
 
         token = _current.set(environment)
         try:
             await self.app(scope, receive, counted)
         except TenantryError as error:
-            if sent:
+            if began:
                 raise
             await _answer(scope, receive, counted, pages.refusal(error, _accept(scope), self.runtime.settings.data))
         finally:
             _current.reset(token)
             self.runtime.usage.add(environment.tenant.id, sent)
+
+    # --- support access -------------------------------------------------------------------------------------------
+
+    async def _with_support(self, environment: Environment, scope: Scope, receive: Receive, send: Send) -> None:
+        """A request while support may look in, or to the pages of support access."""
+        support, asked = self.runtime.support, _asked(scope)
+        with tenant_context(environment):
+            if asked.path.startswith(f"{HERE}/"):
+                await _answer(scope, receive, send, await support.answer(environment, asked))
+                return
+            access = support.of(environment, asked)
+            shown = support.banner(environment, access, asked) if scope["type"] == "http" else None
+        if access is not None and not access.writes and asked.method not in SAFE:
+            await _answer(scope, receive, send, pages.refusal(SupportReadOnly(), _accept(scope)))
+            return
+        if shown is not None:
+            scope, send = _plain(scope), _Bannered(scope, send, shown)
+        with support_context(environment, access):
+            await self._talk(environment, scope, receive, send)
 
     # --- what is no tenant's --------------------------------------------------------------------------------------
 
@@ -109,7 +136,8 @@ class TenantMiddleware:
         if resolution.prefix:  # the path stays whole, as the specification wants it
             scope = {**scope, "root_path": scope.get("root_path", "") + resolution.prefix}
         if scope["type"] == "websocket":
-            await self._talk(resolution.environment, scope, receive, send)
+            supported = bool(resolution.environment.tenant.support)
+            await (self._with_support if supported else self._talk)(resolution.environment, scope, receive, send)
             return None
         return resolution.environment, scope
 
@@ -201,6 +229,45 @@ class TenantMiddleware:
 
 def _values(scope: Scope, wanted: bytes) -> Iterator[Any]:
     return (value for name, value in scope["headers"] if name == wanted)
+
+
+def _asked(scope: Scope) -> Asked:
+    """What support access has to know; a WebSocket may ask for any change."""
+    root: str = scope.get("root_path", "")
+    cookies = b"; ".join(_values(scope, b"cookie")).decode("latin-1")
+    site = next(_values(scope, b"sec-fetch-site"), b"").decode("latin-1")
+    return Asked(scope.get("method", "CONNECT"), scope["path"].removeprefix(root), root, cookies, site)
+
+
+def _plain(scope: Scope) -> Scope:
+    """The same request, whose answer comes whole and can be read."""
+    extensions = {name: value for name, value in scope.get("extensions", {}).items() if "send" not in name}
+    headers = [(name, value) for name, value in scope["headers"] if name.decode("latin-1") not in CONDITIONS]
+    return {**scope, "headers": headers, "extensions": extensions}
+
+
+class _Bannered:
+    """Sends an answer on, with the banner at the end of a page."""
+
+    def __init__(self, scope: Scope, send: Send, shown: bytes) -> None:
+        self._send = send
+        self._shown = shown
+        self._method: str = scope.get("method", "GET")
+        self._page = Page(next(_values(scope, b"sec-fetch-dest"), b"").decode("latin-1"))
+        self._may = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in message["headers"]]
+            self._may = is_page(headers, message["status"], self._method)
+            if self._may:
+                kept = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers_of_page(headers)]
+                message = {**message, "headers": kept}
+        elif message["type"] == "http.response.body" and self._may:
+            self._page.look(message.get("body", b""))
+            if not message.get("more_body") and self._page.is_whole:
+                message = {**message, "body": message.get("body", b"") + self._shown}
+        await self._send(message)
 
 
 def _accept(scope: Scope) -> str:

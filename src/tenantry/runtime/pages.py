@@ -36,6 +36,11 @@ _TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "server.unavailable": _AWAY,
     "server.busy": _BUSY,
     "databases.busy": _BUSY,
+    "support.link": (
+        "This link opens nothing",
+        "It was used before, has run out, or leads to another tenant. Open support access once more.",
+    ),
+    "support.read_only": ("This is not changed", "Support access looks only. Go back to the page before."),
     "registry.unavailable": ("Just a moment", "The service is starting. Try again in a few seconds."),
 }
 _OTHER: Final = ("This is not possible at the moment", "Try again later.")
@@ -58,10 +63,21 @@ main{{max-width:30rem;width:100%;padding:2.5rem;background:var(--card);border:1p
 border-radius:1rem;border-top:.25rem solid var(--mark)}}
 h1{{margin:0 0 .5rem;font-size:1.5rem;line-height:1.25;text-wrap:balance;overflow-wrap:anywhere}}
 p{{margin:0;color:var(--soft)}}small{{display:block;margin-top:2rem;color:var(--soft);letter-spacing:.03em}}
-</style></head><body><main><h1>{title}</h1><p>{text}</p><small>{status} · {code}</small></main></body></html>
+button{{margin-top:1.5rem;padding:.6rem 1.4rem;font:inherit;color:var(--card);background:var(--mark);border:0;
+border-radius:.5rem;cursor:pointer}}
+</style></head><body><main><h1>{title}</h1><p>{text}</p>{more}</main></body></html>
 """
 
+_CODE: Final = "<small>{status} · {code}</small>"
+_BUTTON: Final = '<form method="post" action="{where}"><button>{label}</button></form>'
+
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+
+_PRIVATE: Final = [
+    ("cache-control", "no-store"),
+    ("referrer-policy", "no-referrer"),
+    ("x-content-type-options", "nosniff"),
+]
 
 OWN_PAGE: Final = "suspended.html"
 OWN_PAGE_BYTES: Final = 262_144
@@ -83,7 +99,8 @@ def refusal(error: TenantryError, accept: str = "", data: Path | None = None) ->
         problem = {"type": f"urn:tenantry:{error.code}", "title": title, "status": error.status, "detail": text}
         body = json.dumps(problem | {"code": error.code}, ensure_ascii=False).encode()
         return _answer(error.status, "application/problem+json", body, headers)
-    page = _PAGE.format(title=escape(title), text=escape(text), status=error.status, code=escape(error.code))
+    code = _CODE.format(status=error.status, code=escape(error.code))
+    page = _PAGE.format(title=escape(title), text=escape(text), more=code)
     headers.append(("content-security-policy", _POLICY))
     return _answer(error.status, "text/html; charset=utf-8", _own_page(error, data) or page.encode(), headers)
 
@@ -112,6 +129,34 @@ def _words(error: TenantryError) -> tuple[str, str]:
 def redirect(target: str) -> Answer:
     """A permanent redirect that keeps the method; kept for minutes only, as the old name may find a new owner."""
     return _answer(308, "text/plain", b"", [("location", target), ("cache-control", "private, max-age=300")])
+
+
+def see_other(target: str, cookie: str) -> Answer:
+    """On to another page by GET, with a cookie."""
+    headers = [("location", target), ("set-cookie", cookie), ("cache-control", "no-store")]
+    return _answer(303, "text/plain", b"", headers)
+
+
+def ask(title: str, text: str, where: str, label: str) -> Answer:
+    """A page with one button, which posts to `where`."""
+    button = _BUTTON.format(where=escape(where), label=escape(label))
+    policy = _POLICY.replace("form-action 'none'", "form-action 'self'")
+    headers = [("content-security-policy", policy), *_PRIVATE]
+    body = _PAGE.format(title=escape(title), text=escape(text), more=button).encode()
+    return _answer(200, "text/html; charset=utf-8", body, headers)
+
+
+def tell(title: str, text: str, cookie: str) -> Answer:
+    """A page that tells something, with a cookie."""
+    headers = [("content-security-policy", _POLICY), ("set-cookie", cookie), *_PRIVATE]
+    body = _PAGE.format(title=escape(title), text=escape(text), more="").encode()
+    return _answer(200, "text/html; charset=utf-8", body, headers)
+
+
+def style(text: str) -> Answer:
+    """A style sheet."""
+    headers = [("cache-control", "public, max-age=3600"), ("x-content-type-options", "nosniff")]
+    return _answer(200, "text/css; charset=utf-8", text.encode(), headers)
 
 
 def health(facts: Mapping[str, Any]) -> Answer:

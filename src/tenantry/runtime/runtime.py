@@ -24,8 +24,9 @@ from tenantry.runtime.databases import Databases, Origin
 from tenantry.runtime.follower import Follower
 from tenantry.runtime.resolver import Resolver
 from tenantry.runtime.sessions import Sessions
-from tenantry.runtime.settings import Logins, Settings, Source
+from tenantry.runtime.settings import Logins, Settings, Source, SupportDesk
 from tenantry.runtime.storage import Storage, open_storage
+from tenantry.runtime.support import Support
 from tenantry.runtime.usage import RequestUsage
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class Runtime:
         source: Source,
         keys: Callable[[Environment], bytes],
         logins: Logins = no_logins,
+        desk: SupportDesk | None = None,
     ) -> None:
         self.settings = settings
         self.source = source
@@ -75,6 +77,14 @@ class Runtime:
         self._values: _Remembered[Mapping[str, Any]] = _Remembered(self._resolve_values)
         self.sessions = Sessions(settings, self._keys.get)
         self.accounts = Accounts(settings, self.databases, self._keys.get)
+        self.support = Support(
+            settings,
+            self._keys.get,
+            self.sessions,
+            desk,
+            lambda environment: self.resolver.table.current(environment),
+            lambda: self._follower.status == "ok",
+        )
         self._forget_process()
         _children.add(self)
 

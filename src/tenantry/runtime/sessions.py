@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from tenantry.context import current_environment
+from tenantry.context import current_environment, support_access
 from tenantry.credentials import derive_key
 from tenantry.errors import ForeignSession, InvalidToken
 from tenantry.model import Environment
@@ -69,7 +69,12 @@ class Sessions:
         return SignedIn(user, epoch, issued.timestamp())
 
     def find(self, cookies: Mapping[str, str], path: str = "") -> SignedIn | None:
-        """What the session cookie among a request's cookies says, or None where there is none."""
+        """What the session cookie among a request's cookies says, or None where there is none.
+
+        None also where support looks in: whoever that is acts as nobody of the tenant's.
+        """
+        if support_access() is not None:
+            return None
         value = cookies.get(self.name(path))
         return self.read(value) if value else None
 
@@ -87,12 +92,16 @@ class Sessions:
         return f"{self.name(path)}={value}; Path={where}; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}"
 
     def _serializer(self, environment: Environment) -> URLSafeTimedSerializer:
-        import hashlib
+        return serializer(derive_key(self._keys(environment), "session"), "tenantry.session")
 
-        from itsdangerous import URLSafeTimedSerializer
 
-        key = derive_key(self._keys(environment), "session")
-        return URLSafeTimedSerializer(key, salt="tenantry.session", signer_kwargs={"digest_method": hashlib.sha256})
+def serializer(key: bytes, salt: str) -> URLSafeTimedSerializer:
+    """Signs and reads values with a key."""
+    import hashlib
+
+    from itsdangerous import URLSafeTimedSerializer
+
+    return URLSafeTimedSerializer(key, salt=salt, signer_kwargs={"digest_method": hashlib.sha256})
 
 
 def _refused(reason: str) -> InvalidToken:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
-from tenantry.model import Changes, Environment, Loaded, Login, Place, Server
+from tenantry.model import Changes, Environment, Loaded, Login, Place, Server, SupportAccess
 
 Rule = Literal["host", "path", "jwt"]
 
@@ -86,4 +87,28 @@ class Source(Protocol):
 
     def follow(self, since: int) -> AsyncIterator[Changes]:
         """Changes after a number, each soon after it was made; never ends by itself."""
+        ...
+
+
+class SupportDesk(Protocol):
+    """What of support access is written down. Every method raises when the control database is gone."""
+
+    async def take(self, environment: Environment, link: str) -> SupportAccess:
+        """Use a link up. Raises `SupportLinkInvalid` for one that opens nothing at this tenant."""
+        ...
+
+    async def end(self, environment: Environment, access: str, by: str) -> None:
+        """End an access into this tenant."""
+        ...
+
+    async def history(self, environment: Environment, limit: int) -> list[SupportAccess]:
+        """The accesses into this tenant that were used, newest first."""
+        ...
+
+    async def consent(self, environment: Environment) -> datetime | None:
+        """Until when this tenant's people let support in."""
+        ...
+
+    async def let_in(self, environment: Environment, until: datetime | None, by: str) -> None:
+        """Let support in until then, or no more."""
         ...

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from tenantry import paths
-from tenantry.context import current_environment
+from tenantry.context import current_environment, refuse_read_only
 from tenantry.errors import ForeignTenant, ResourceError
 from tenantry.model import Environment, check_path
 
@@ -33,6 +33,8 @@ class Storage:
 
     def open(self, path: str, mode: paths.Mode = "rb") -> IO[bytes]:
         """Open a file; modes that write make the directories above it."""
+        if mode != "rb":
+            refuse_read_only()
         return paths.open_beneath(self._here(), path, mode)
 
     def read(self, path: str) -> bytes:
@@ -41,10 +43,12 @@ class Storage:
 
     def write(self, path: str, data: bytes) -> None:
         """Write a whole file: readers see the old content or the new, never a part."""
+        refuse_read_only()
         paths.write_beneath(self._here(), path, data)
 
     def delete(self, path: str) -> bool:
         """Remove a file or a directory with all in it; False where there was none."""
+        refuse_read_only()
         return paths.remove_beneath(self._here(), path)
 
     def list(self, path: str = "") -> list[paths.Entry]:

@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from tenantry.context import tenant_context
+from tenantry.context import support_context, tenant_context
 from tenantry.errors import TenantryError, UnknownHost
-from tenantry.model import Environment
+from tenantry.model import Environment, SupportAccess
+from tenantry.refusals import SupportReadOnly
 from tenantry.runtime import pages
+from tenantry.runtime.banner import CONDITIONS, HERE, Page, headers_of_page, is_page
 from tenantry.runtime.resolver import Request, Resolution, location
+from tenantry.runtime.support import SAFE, Asked
 
 if TYPE_CHECKING:
     from tenantry.runtime.runtime import Runtime
@@ -58,8 +61,27 @@ class WsgiTenantMiddleware:
             outer = environ.get("SCRIPT_NAME", "")
             environ["SCRIPT_NAME"] = outer + environ["PATH_INFO"][:length]
             environ["PATH_INFO"] = environ["PATH_INFO"][length:]
+        if environment.tenant.support or HERE in environ.get("PATH_INFO", ""):
+            return self._with_support(environ, start_response, environment)
         with tenant_context(environment):
             return _Body(self.app(environ, start_response), environment, self.runtime)
+
+    def _with_support(
+        self, environ: Environ, start_response: StartResponse, environment: Environment
+    ) -> Iterable[bytes]:
+        """A request while support may look in, or to the pages of support access."""
+        support, asked = self.runtime.support, _asked(environ)
+        with tenant_context(environment):
+            if asked.path.startswith(f"{HERE}/"):
+                return _answer(environ, start_response, self.runtime.wait(support.answer(environment, asked)))
+            access = support.of(environment, asked)
+            shown = support.banner(environment, access, asked)
+        if access is not None and not access.writes and asked.method not in SAFE:
+            return _answer(environ, start_response, pages.refusal(SupportReadOnly(), environ.get("HTTP_ACCEPT", "")))
+        page = None if shown is None else _Bannered(environ, start_response, shown)
+        with support_context(environment, access), tenant_context(environment):
+            body = self.app(environ, page or start_response)
+        return _Body(body, environment, self.runtime, access, page)
 
     def _platform(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         if self.platform_app is not None:
@@ -87,18 +109,26 @@ class WsgiTenantMiddleware:
 class _Body:
     """A response whose parts are made within the tenant's context, and counted when it ends."""
 
-    def __init__(self, body: Iterable[bytes], environment: Environment, runtime: Runtime) -> None:
+    def __init__(
+        self,
+        body: Iterable[bytes],
+        environment: Environment,
+        runtime: Runtime,
+        access: SupportAccess | None = None,
+        page: _Bannered | None = None,
+    ) -> None:
         self._body = body
-        self._parts: Iterator[bytes] = iter(body)
+        self._parts: Iterator[bytes] = iter(body) if page is None else page.parts(body)
         self._environment = environment
         self._runtime = runtime
+        self._access = access
         self._sent = 0
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
-        with tenant_context(self._environment):
+        with support_context(self._environment, self._access), tenant_context(self._environment):
             part = next(self._parts)
         self._sent += len(part)
         return part
@@ -106,8 +136,34 @@ class _Body:
     def close(self) -> None:
         self._runtime.usage.add(self._environment.tenant.id, self._sent)
         if close := getattr(self._body, "close", None):
-            with tenant_context(self._environment):
+            with support_context(self._environment, self._access), tenant_context(self._environment):
                 close()
+
+
+class _Bannered:
+    """Stands for `start_response`, and puts the banner at the end of a page."""
+
+    def __init__(self, environ: Environ, start_response: StartResponse, shown: bytes) -> None:
+        for name in CONDITIONS:
+            environ.pop(f"HTTP_{name.upper().replace('-', '_')}", None)
+        environ.pop("wsgi.file_wrapper", None)
+        self._start = start_response
+        self._shown = shown
+        self._method: str = environ.get("REQUEST_METHOD", "GET")
+        self._page = Page(environ.get("HTTP_SEC_FETCH_DEST", ""))
+        self._may = False
+
+    def __call__(self, status: str, headers: list[tuple[str, str]], *error: Any) -> Any:
+        self._may = is_page(headers, int(status[:3]), self._method)
+        return self._start(status, headers_of_page(headers) if self._may else headers, *error)
+
+    def parts(self, body: Iterable[bytes]) -> Iterator[bytes]:
+        """The body, and after it the banner."""
+        for part in body:
+            self._page.look(part)
+            yield part
+        if self._may and self._page.is_whole:
+            yield self._shown
 
 
 def _path(environ: Environ) -> str:
@@ -122,6 +178,13 @@ def _request(environ: Environ, path: str) -> Request:
         path,
         () if authorization is None else (authorization.encode("latin-1", "replace"),),
     )
+
+
+def _asked(environ: Environ) -> Asked:
+    """What support access has to know."""
+    root = environ.get("SCRIPT_NAME", "").encode("latin-1").decode("utf-8", "replace")
+    given = (environ.get(name, "") for name in ("HTTP_COOKIE", "HTTP_SEC_FETCH_SITE"))
+    return Asked(environ.get("REQUEST_METHOD", "GET"), _path(environ), root, *given)
 
 
 def _answer(environ: Environ, start_response: StartResponse, answer: pages.Answer) -> Iterable[bytes]:

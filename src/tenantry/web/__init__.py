@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import math
+import contextlib
 import os
 import resource
+import signal
+import socket
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from importlib import import_module
@@ -16,15 +18,20 @@ from urllib.parse import urlsplit
 import uvicorn
 from starlette.datastructures import Headers
 from starlette.responses import Response
+from uvicorn.supervisors import Multiprocess
 
 from tenantry.application import connect
 from tenantry.config import Config
-from tenantry.errors import ConfigError, InvalidHost, RegistryUnavailable, UnknownHost
+from tenantry.config.models import Serve
+from tenantry.errors import ConfigError, InvalidHost, RegistryMissing, RegistryUnavailable, UnknownHost
 from tenantry.model import normalise_host
 from tenantry.operations.blueprints import read_config
 from tenantry.platform import Platform
+from tenantry.process import end_with_parent
+from tenantry.refusals import AddressTaken
 from tenantry.resources import kinds
 from tenantry.runtime import TenantMiddleware, pages
+from tenantry.web.beside import beside
 from tenantry.web.patience import Patient
 
 if TYPE_CHECKING:
@@ -38,49 +45,80 @@ Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 OWN: Final = ("/api/", "/admin/")
 """How the paths begin that are the platform's own, at its bare domain."""
 
+GRACE: Final = 10
+"""Seconds in which requests under way are answered when it is told to stop."""
+
 CONNECTIONS: Final = 65_536
 """Files and connections that a process has open at most."""
 
-GRACE: Final = 3
-"""How many times its patience with a client a server that is to end waits for answers under way."""
+BACKLOG: Final = 2048
+"""How many connections wait to be taken."""
 
 __all__ = ["build", "serve"]
 
 
 def serve(
-    config: Path | str, *, app: str | None = None, host: str | None = None, port: int | None = None, workers: int = 1
+    config: Path | str,
+    *,
+    app: str | None = None,
+    host: str | None = None,
+    port: int | None = None,
+    workers: int = 1,
+    worker: bool | None = None,
 ) -> None:
-    """Serve until told to stop.
+    """Serve until told to stop, with a worker beside unless it is not wanted.
 
-    Raises `ConfigError` when no application is named or it cannot be imported, and `SharedTablesWeak`.
+    Raises `ConfigError` when no application is named or it cannot be imported, `AddressTaken` and `SharedTablesWeak`.
     """
     path = Path(config).resolve()
-    os.environ["TENANTRY_CONFIG"] = str(path)
-    if app is not None:
-        os.environ["TENANTRY_SERVE__APP"] = app
-    known = read_config(path)
-    settings = known.serve
-    app_here = build()  # a fault in the application shows here, in words, before any process is started
-    if any(
-        kinds()[part.kind].shared for blueprint in known.blueprints.values() for part in blueprint.resources.values()
-    ):
-        asyncio.run(_refuse_weak(known))
+    _put(TENANTRY_CONFIG=path, TENANTRY_SERVE__APP=app, TENANTRY_SERVE__HOST=host, TENANTRY_SERVE__PORT=port)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both end it alike, what is beside it too
+    with contextlib.suppress(KeyboardInterrupt), _listening(read_config(path).serve) as listener:
+        if read_config(path).serve.port == 0:
+            _put(TENANTRY_SERVE__PORT=listener.getsockname()[1])  # which links name
+        known = read_config(path)
+        built = build()  # a fault in the application shows here, in words, before any process is started
+        _greet(known, asyncio.run(_begun(known)))
+        with beside(path, known.serve.worker if worker is None else worker):
+            _run(known, built if workers == 1 else "tenantry.web:build", workers, listener)
+
+
+def _put(**variables: object) -> None:
+    """Set variables, which the processes that are started read as well."""
+    os.environ.update({name: str(value) for name, value in variables.items() if value is not None})
+
+
+def _listening(settings: Serve) -> socket.socket:
+    """The port, taken: who comes now waits until the application is ready. Raises `AddressTaken`."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise AddressTaken(host=settings.host, port=settings.port, reason=error.strerror or error) from error
+
+
+def _run(config: Config, app: Asgi | str, workers: int, listener: socket.socket) -> None:
     _open_many()
-    uvicorn.run(
-        app_here if workers == 1 else "tenantry.web:build",
+    settings = uvicorn.Config(
+        app,
         factory=workers > 1,
-        host=host or settings.host,
-        port=settings.port if port is None else port,
         workers=workers,
         proxy_headers=True,
-        forwarded_allow_ips=",".join(settings.trusted_proxies),
+        forwarded_allow_ips=",".join(config.serve.trusted_proxies),
         http=Patient,
-        timeout_keep_alive=settings.patience,  # type: ignore[arg-type]  # a loop takes parts of a second, too
-        timeout_graceful_shutdown=math.ceil(GRACE * settings.patience),
+        timeout_keep_alive=config.serve.patience,  # type: ignore[arg-type]  # a loop takes parts of a second, too
         server_header=False,
         access_log=False,
         log_level="warning",
+        timeout_graceful_shutdown=GRACE,
     )
+    try:
+        if workers > 1:
+            Multiprocess(settings, sockets=[listener]).run()
+        else:
+            uvicorn.Server(settings).run(sockets=[listener])
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _open_many() -> None:
@@ -91,16 +129,34 @@ def _open_many() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-async def _refuse_weak(config: Config) -> None:
+async def _begun(config: Config) -> str | None:
+    """Begin the control database, if there is none; a link that makes the first superadmin, where somebody looks.
+
+    Raises `SharedTablesWeak`. Out of reach, the control database is left alone: tenants are served all the same.
+    """
+    parts = (part for blueprint in config.blueprints.values() for part in blueprint.resources.values())
     try:
         async with Platform.open(config) as platform:
-            await platform.refuse_weak()
-    except RegistryUnavailable:  # requests are served from the snapshot: the first session looks
+            if any(kinds()[part.kind].shared for part in parts):
+                await platform.refuse_weak()
+            return await platform.first_link() if sys.stdout.isatty() else None  # a log file is no place for it
+    except (RegistryUnavailable, RegistryMissing):
+        return None
+
+
+def _greet(config: Config, link: str | None) -> None:
+    """Tell somebody at a terminal where everything is."""
+    if not sys.stdout.isatty():
         return
+    print(f"\n{config.platform.name} is served at {config.url}/\nIts admin portal is at {config.portal}/")
+    if link is not None:
+        print(f"\nNobody runs it yet. This link makes the first superadmin, once, within a day:\n\n  {link}\n")
+    print("Stop it with Ctrl-C.", flush=True)
 
 
 def build() -> Asgi:
     """The ASGI application of the platform that TENANTRY_CONFIG names."""
+    end_with_parent()
     path = Path(os.environ["TENANTRY_CONFIG"])
     config = read_config(path)
     if config.serve.app is None:
@@ -162,10 +218,9 @@ class Own:
         if not f"{path}/".startswith(OWN):
             await self._front(scope, receive, send)
             return
-        host = Headers(scope=scope).get("host", "")
-        if _name(host) not in self._hosts:  # where tenants are told apart by path, any host leads here
-            error = UnknownHost(host=host[:200])
-            answer = pages.refusal(error, Headers(scope=scope).get("accept", ""))
+        headers = Headers(scope=scope)
+        if _name(headers.get("host", "")) not in self._hosts:  # where tenants go by path alone, any host leads here
+            answer = pages.refusal(UnknownHost(host=headers.get("host", "")[:200]), headers.get("accept", ""))
             await Response(answer.body, answer.status, dict(answer.headers))(scope, receive, send)
             return
         if self._making is None:

@@ -50,6 +50,7 @@ class Tab:
     title: str
     path: str
     superadmin: bool = False  # whether it is theirs alone
+    apart: bool = False  # whether it begins another group
 
 
 TABS: Final[list[Tab]] = [
@@ -57,11 +58,11 @@ TABS: Final[list[Tab]] = [
     Tab("Organizations", "/admin/organizations", superadmin=True),
     Tab("Admin users", "/admin/admins", superadmin=True),
     Tab("Statistics", "/admin/statistics", superadmin=True),
-    Tab("Operations", "/admin/operations"),
+    Tab("Operations", "/admin/operations", apart=True),
     Tab("Migrations", "/admin/migrations", superadmin=True),
     Tab("Servers", "/admin/servers", superadmin=True),
-    Tab("Audit", "/admin/audit"),
     Tab("Verify", "/admin/verify", superadmin=True),
+    Tab("Audit", "/admin/audit", apart=True),
     Tab("Settings", "/admin/settings", superadmin=True),
 ]
 """In the order in which they stand."""

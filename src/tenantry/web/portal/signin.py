@@ -7,10 +7,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, Request
 from starlette.responses import RedirectResponse, Response
 
-from tenantry.errors import AccountError, SignInRefused
+from tenantry.errors import AccountError, InvalidSlug, SignInRefused, TenantryError
+from tenantry.identity import first
 from tenantry.identity.signin import SignedIn
-from tenantry.refusals import CsrfFailed, LinkInvalid, SecondFactorNeeded, TooManyTries
-from tenantry.web.house import opened
+from tenantry.refusals import AdminRefused, CsrfFailed, LinkInvalid, SecondFactorNeeded, TooManyTries
+from tenantry.web.house import Opened, opened
 from tenantry.web.portal.asking import Page, anybody, asks
 from tenantry.web.portal.frame import (
     DEVICE,
@@ -35,7 +36,9 @@ Answer = Annotated[str, Form(max_length=20_000)]
 @anybody()
 async def form(request: Request, next: str = "/admin/") -> Response:
     """The form."""
-    return render(await opened(request), "sign_in.html", next=target(next), mail="", second=False)
+    here = await opened(request)
+    nobody = await here.sign_in.nobody()
+    return render(here, "sign_in.html", next=target(next), mail="", second=False, nobody=nobody)
 
 
 @router.post("/sign-in")
@@ -58,31 +61,41 @@ async def sign_in(request: Request, mail: Text, password: Text, next: Text = "/a
 @anybody()
 async def follow(request: Request, link: str) -> Response:
     """The form in which whoever holds a link chooses a password."""
-    here = await opened(request)
-    try:
-        owner, purpose = await here.sign_in.link(link)
-    except LinkInvalid as error:
-        return render(here, "link.html", status=error.status, owner=None, problem=error)
-    return render(here, "link.html", owner=owner, purpose=purpose)
+    return await _by_link(await opened(request), link)
 
 
 @router.post("/link/{link}")
 @anybody()
-async def take(request: Request, link: str, password: Text) -> Response:
-    """Choose the password, and be signed in."""
+async def take(request: Request, link: str, password: Text, mail: Text = "", name: Text = "") -> Response:
+    """Choose the password, as the first superadmin also who one is; and be signed in."""
     _own(request)
-    here = await opened(request)
+    here, client = await opened(request), client_of(request)
+    signed: SignedIn | None
     try:
-        signed = await here.sign_in.take(link, password, client_of(request))
-    except LinkInvalid as error:
-        return render(here, "link.html", status=error.status, owner=None, problem=error)
-    except AccountError as error:
-        owner, purpose = await here.sign_in.link(link)
-        return render(here, "link.html", status=error.status, owner=owner, purpose=purpose, problem=error)
+        if (await here.sign_in.link(link))[0] is None:
+            row = await first.take(here.platform.registry, link, mail, name, password)
+            signed = await here.sign_in.begin(row, client)
+        else:
+            signed = await here.sign_in.take(link, password, client)
+    except (LinkInvalid, AccountError, AdminRefused, InvalidSlug) as error:
+        return await _by_link(here, link, mail, name, error)
     if signed is None:
         told = {"mood": "good", "text": "The password is changed. Sign in by it and your second factor."}
         return render(here, "sign_in.html", next="/admin/", mail="", second=False, told=told)
     return _entered(request, signed, "/admin/")
+
+
+async def _by_link(
+    here: Opened, link: str, mail: str = "", name: str = "", problem: TenantryError | None = None
+) -> Response:
+    status = problem.status if problem else 200
+    shown: dict[str, Any] = {"mail": mail, "name": name, "nobody": False}
+    try:
+        owner, purpose = await here.sign_in.link(link)
+    except LinkInvalid as error:
+        shown |= {"owner": None, "purpose": "", "problem": error, "nobody": await here.sign_in.nobody()}
+        return render(here, "link.html", status=error.status, **shown)
+    return render(here, "link.html", status=status, owner=owner, purpose=purpose, problem=problem, **shown)
 
 
 @router.get("/passkey/options")

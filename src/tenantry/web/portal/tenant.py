@@ -11,11 +11,15 @@ from starlette.responses import Response
 
 from tenantry.errors import NotConfirmed, TenantryError
 from tenantry.platform import TenantDetails
+from tenantry.platform.support import MINUTES
 from tenantry.registry.journal import Operation
 from tenantry.web.portal.asking import Page, asks
 from tenantry.web.portal.fields import emptied, fields_of, settings_of, typed_of
 from tenantry.web.portal.frame import Visit, Visiting, render
 from tenantry.web.portal.progress import progress
+
+ACCESSES: Final = 10
+"""Support accesses that the page shows."""
 
 AUDITED: Final = 10
 """Entries of the audit log that the page shows."""
@@ -47,6 +51,7 @@ async def _page(visit: Visit, slug: str, problem: TenantryError | None = None, *
         found = await platform.tenants.show(slug)
         caveats = await platform.tenants.caveats(slug)
         entries = await platform.audit.list(AUDITED, slug)
+        accesses = await platform.support.list(slug, ACCESSES)
     newest = found.operations[0] if found.operations else None
     under_way = await progress(visit, newest.id) if newest and _matters(newest) else {"details": None, "workers": 0}
     shown: dict[str, Any] = {
@@ -55,6 +60,10 @@ async def _page(visit: Visit, slug: str, problem: TenantryError | None = None, *
         "address": address_of(visit, found) if found.tenant.status.served else None,
         "caveats": caveats,
         "entries": entries,
+        "accesses": accesses,
+        "support": platform.config.support,
+        "looking": {"reason": "", "minutes": MINUTES, "writes": ""},
+        "opened": None,
         "host": "",
         "credentials": None,
         "login": None,
@@ -194,6 +203,38 @@ async def resume(visit: Visiting, slug: str) -> Response:
     except TenantryError as error:
         return await _page(visit, slug, error)
     return visit.go(f"/admin/tenants/{slug}", f"{slug} is being resumed.")
+
+
+# --- support access -----------------------------------------------------------------------------------------------
+
+
+@router.post("/support")
+@asks("support.open", gives=200)
+async def look_in(visit: Visiting, slug: str, reason: Text = "", minutes: Text = "", writes: Text = "") -> Response:
+    """Open support access; the link is shown now, and never again."""
+    looking = {"reason": reason, "minutes": minutes, "writes": writes}
+    try:
+        with visit.acting():
+            found = await visit.platform.tenants.show(slug)
+            length = int(minutes) if minutes.isdecimal() and len(minutes) < 6 else 0
+            made = await visit.platform.support.open(slug, reason, length, bool(writes))
+    except TenantryError as error:
+        return await _page(visit, slug, error, looking=looking)
+    address = address_of(visit, found)
+    link = made.link if address is None else address.rstrip("/") + made.path
+    return await _page(visit, slug, opened={"link": link, "row": made.row})
+
+
+@router.post("/support/{access}/end")
+@asks("support.end")
+async def end_look(visit: Visiting, slug: str, access: str) -> Response:
+    """End support access now."""
+    try:
+        with visit.acting():
+            await visit.platform.support.end(slug, access)
+    except TenantryError as error:
+        return await _page(visit, slug, error)
+    return visit.go(f"/admin/tenants/{slug}", "That support access is over.")
 
 
 # --- hostnames ----------------------------------------------------------------------------------------------------

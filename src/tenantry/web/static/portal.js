@@ -9,8 +9,11 @@ document.addEventListener("click", async (event) => {
   setTimeout(() => { button.textContent = before; }, 1500);
 });
 document.addEventListener("change", (event) => {
+  const form = event.target.form;
   const name = event.target.dataset.ticks;
-  if (name) event.target.form.querySelectorAll(`[type=checkbox][name="${name}"]`).forEach((box) => { box.checked = event.target.checked; });
+  if (name) form.querySelectorAll(`[type=checkbox][name="${name}"]`).forEach((box) => { box.checked = event.target.checked; });
+  const count = form?.querySelector("[data-count]");
+  if (count) count.textContent = `${form.querySelectorAll(`[name="${count.dataset.count}"]:checked`).length} ticked`;
 });
 const told = (root) => root.querySelectorAll("time[datetime]").forEach((time) => {
   time.textContent = new Date(time.dateTime).toLocaleString([], {dateStyle: "medium", timeStyle: "short"});

@@ -106,7 +106,7 @@ def _admin_link() -> None:
     op.create_table(
         "admin_link",
         sa.Column("digest", sa.String(length=64), nullable=False),
-        sa.Column("admin_id", sa.String(length=36), nullable=False),
+        sa.Column("admin_id", sa.String(length=36), nullable=True),
         sa.Column("purpose", sa.String(length=10), nullable=False),
         sa.Column("expires", tables.Moment(), nullable=False),
         sa.ForeignKeyConstraint(["admin_id"], ["admin_user.id"], name=op.f("fk_admin_link_admin_id")),
@@ -182,17 +182,24 @@ def _support_access() -> None:
     op.create_table(
         "support_access",
         sa.Column("id", sa.String(length=36), nullable=False),
-        sa.Column("admin_id", sa.String(length=36), nullable=False),
+        sa.Column("admin_id", sa.String(length=36), nullable=True),
         sa.Column("tenant_id", sa.String(length=36), nullable=False),
+        sa.Column("who", sa.String(length=200), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("writes", sa.Boolean(), nullable=False),
+        sa.Column("link", sa.String(length=64), nullable=True),
+        sa.Column("link_until", tables.Moment(), nullable=False),
         sa.Column("created", tables.Moment(), nullable=False),
         sa.Column("expires", tables.Moment(), nullable=False),
+        sa.Column("used", tables.Moment(), nullable=True),
         sa.Column("ended", tables.Moment(), nullable=True),
         sa.ForeignKeyConstraint(["admin_id"], ["admin_user.id"], name=op.f("fk_support_access_admin_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_support_access")),
+        sa.UniqueConstraint("link", name=op.f("uq_support_access_link")),
     )
-    op.create_index(op.f("ix_support_access_admin_id"), "support_access", ["admin_id"], unique=False)
-    op.create_index(op.f("ix_support_access_tenant_id"), "support_access", ["tenant_id"], unique=False)
+    for column in ("admin_id", "tenant_id", "expires"):
+        op.create_index(op.f(f"ix_support_access_{column}"), "support_access", [column], unique=False)
+    op.add_column("tenant", sa.Column("support_until", tables.Moment(), nullable=True))
 
 
 def _admin_tenant() -> None:
