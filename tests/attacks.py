@@ -72,7 +72,7 @@ def routes(method: str) -> list[str]:
 
 def filled(path: str, values: Mapping[str, str] = EVERY, **more: str) -> str:
     """A path with something in each of its places."""
-    return re.sub(r"\{(\w+)\}", lambda name: {**values, **more}[name[1]], path)
+    return re.sub(r"\{(\w+)\}", lambda name: {**values, **more}.get(name[1], "none"), path)
 
 
 def state(ground: g.Ground) -> dict[str, list[Any]]:

@@ -18,7 +18,8 @@ from sqlalchemy import event
 import attacks as a
 import ground as g
 import people_world as w
-from tenantry.web import hub
+from tenantry.config import load
+from tenantry.web import Own, hub
 from tenantry.web.armour import HEADERS
 from tenantry.web.portal.frame import target
 
@@ -411,3 +412,19 @@ async def test_known_and_unknown_addresses_are_the_same_work(ground: g.Ground, t
                     headers = tuple(sorted((n, v) for n, v in answer.headers.items() if n != "content-length"))
                     seen.add((answer.status_code, answer.text.replace(mail, "…"), headers, tuple(work)))
                 assert len(seen) == 1, path
+
+
+@pytest.mark.parametrize(
+    ("host", "wanted"),
+    [("localhost", 200), ("LOCALHOST:8000", 200), ("portal.example", 200), ("evil.example", 404), ("local host", 404)],
+)
+async def test_no_other_host_leads_to_the_portal(ground: g.Ground, host: str, wanted: int) -> None:
+    """Where tenants go by path alone, and any host leads to the platform: it answers at its own."""
+    toml = ground.config.read_text().replace("[platform]\n", '[platform]\nurl = "https://portal.example"\n')
+    ground.config.write_text(toml)
+    own = Own(load(ground.config), front=None)  # type: ignore[arg-type]  # nobody asks for the front page
+    transport = httpx.ASGITransport(own, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        answer = await client.get("/admin/sign-in", headers={"Host": host})
+    await own.close()
+    assert answer.status_code == wanted
