@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast
 
+from tenantry import tracing
 from tenantry.errors import OperationNotFound, TenantNotFound, UnknownHost
 from tenantry.identity.principal import SCOPES, Principal, current_principal
 from tenantry.model import normalise_host
@@ -68,6 +69,7 @@ def verb(name: str, scope: str, reach: Reach) -> Callable[[Callable[P, T]], Call
 
     def guard(method: Callable[P, T]) -> Callable[P, T]:
         signature = inspect.signature(method)
+        at_slug = list(signature.parameters)[1:2] == ["slug"]
 
         async def check(*given: Any, **named: Any) -> None:
             principal = current_principal()
@@ -87,8 +89,14 @@ def verb(name: str, scope: str, reach: Reach) -> Callable[[Callable[P, T]], Call
 
             @functools.wraps(method)
             async def called(*given: Any, **named: Any) -> Any:
-                await check(*given, **named)
-                return await cast("Awaitable[Any]", method(*given, **named))
+                with tracing.span(name) as note:
+                    tenant = named.get("slug", given[1] if at_slug and len(given) > 1 else None)
+                    note("tenantry.tenant", tenant)
+                    await check(*given, **named)
+                    result = await cast("Awaitable[Any]", method(*given, **named))
+                    if isinstance(result, journal.Operation):
+                        note("tenantry.operation", result.id)
+                    return result
 
         right = RIGHTS[name] = Right(name, scope, reach, called, check)
         return called  # type: ignore[return-value]

@@ -10,6 +10,7 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from tenantry import tracing
 from tenantry.errors import Cancelled, Fenced, Handover, Paused, RegistryUnavailable, TenantryError
 from tenantry.operations import adopt, bulk, change, create, destroy, drop, migrate, rehearse, rollback, rotate, verify
 from tenantry.operations.fleet import ItemsFailed, Stopwatch
@@ -123,12 +124,18 @@ class Runner:
         operation, steps = taken
         if not operation.state.live:
             return
+        named = {"tenantry.tenant": operation.tenant_slug, "tenantry.operation": operation.id}
+        with tracing.span(f"operation {operation.verb}", named) as note:
+            note("tenantry.state", (await self._carry(operation, steps, durable)).get("code", "done"))
+
+    async def _carry(self, operation: journal.Operation, steps: Sequence[journal.Step], durable: Durable) -> Outcome:
         work = Work(self.tools, operation, lambda: self.ending)
         outcome = await durable("steps", partial(self._perform_all, work, steps))
         undone = bool(outcome) and VERBS[operation.verb].reversible and not _rests(outcome)
         if undone:
             await durable("undo", partial(self._undo_all, work))
         await durable("end", partial(self.end, work, outcome, undone))
+        return outcome
 
     async def _take(self, tx: Transaction, operation_id: str) -> tuple[journal.Operation, list[journal.Step]]:
         """The operation in this worker's hands, its first open step recorded as running."""
@@ -167,9 +174,11 @@ class Runner:
 
     async def perform(self, work: Work, step: journal.Step) -> Outcome:
         """One step; {} when it went well, otherwise its error. Raises only what means: not this worker, not now."""
-        watch = Stopwatch()
+        watch, operation = Stopwatch(), work.operation
+        named = {"tenantry.tenant": operation.tenant_slug, "tenantry.operation": operation.id}
         try:
-            detail = await VERBS[work.operation.verb].perform(work, step)
+            with tracing.span(f"{operation.verb}: {step.name}", named):
+                detail = await VERBS[operation.verb].perform(work, step)
         except NOT_HERE:
             raise
         except Exception as error:

@@ -11,12 +11,12 @@ import asyncio
 import contextlib
 import getpass
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tenantry import embedded
+from tenantry import embedded, tracing
 from tenantry.config import FILE, Config, secret_keys
 from tenantry.config.example import explain
 from tenantry.config.shown import flat, shown
@@ -39,8 +39,9 @@ from tenantry.platform.statistics import Statistics
 from tenantry.platform.support import Supports
 from tenantry.platform.tenants import Credentials, PlannedStep, Source, TenantDetails, Tenants
 from tenantry.platform.verify import Verification
-from tenantry.registry import AuditReport, Entry, Registry, Vault, journal, tenants
+from tenantry.registry import AuditReport, Entry, Registry, Vault, journal, statistics, tenants
 from tenantry.registry.database import file_of
+from tenantry.registry.statistics import Storage
 
 if TYPE_CHECKING:
     from tenantry.operations.verify import Outdoors
@@ -97,6 +98,7 @@ class Platform:
         """
         if not isinstance(config, Config):
             config = read_config(Path(config))
+        tracing.start()
         vault = Vault(*secret_keys(config.root))
         homes = tenants_at(config)
         config.data.mkdir(parents=True, exist_ok=True, mode=0o750)
@@ -152,6 +154,28 @@ class Platform:
             "verified": _verified(await self.verification.last()),
         }
 
+    async def ready(self) -> None:
+        """Ask the control database for a sign of life. Raises `RegistryUnavailable`, or `SecretKeyError`."""
+        async with self.registry.read() as tx:
+            check = await tenants.get_meta(tx, "check")
+        self.registry.vault.check(check or b"")
+
+    @verb("platform.metrics", "platform:read", Reach.PLATFORM)
+    async def metrics(self) -> Measured:
+        """The platform in numbers, for a monitoring system: what is under way, who works, what there is."""
+        config = self.config
+        async with self.registry.read() as tx:
+            return Measured(
+                tenants=await tenants.counts(tx),
+                operations=await statistics.operations_by_state(tx),
+                waiting=await statistics.longest_wait(tx),
+                workers=len(await journal.workers(tx, config.worker.dead_after)),
+                storage=await statistics.storage(tx),
+                people=await statistics.people(tx),
+                head=await statistics.head(tx),
+                verified=await self.verification.last_ended(),
+            )
+
     @verb("platform.settings", "platform:read", Reach.PLATFORM)
     async def settings(self) -> list[Setting]:
         """The configuration as this process has it in force, without secrets, and where each value comes from."""
@@ -161,6 +185,20 @@ class Platform:
             )
             for key, value in flat(shown(self.config))
         ]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The platform in numbers."""
+
+    tenants: Mapping[str, int]  # by status
+    operations: Mapping[str, int]  # by state
+    waiting: float  # seconds since the oldest operation that waits for a worker was asked for
+    workers: int  # that live
+    storage: Storage
+    people: Mapping[str, int]
+    head: tuple[int, int]  # numbers of the newest entry of the audit log and of the newest change
+    verified: journal.Operation | None  # the newest verification that went to its end
 
 
 @dataclass(frozen=True, slots=True)

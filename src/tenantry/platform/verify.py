@@ -144,8 +144,12 @@ class Verification:
         """What Prometheus may know of the newest verification that went to its end, in its text format."""
         from tenantry.platform.verify_metrics import exposition
 
+        return exposition(await self.last_ended())
+
+    async def last_ended(self) -> journal.Operation | None:
+        """The newest verification that went to its end."""
         ended = (one for one in await self.list(20) if one.state in (journal.State.DONE, journal.State.FAILED))
-        return exposition(next(ended, None))
+        return next(ended, None)
 
     def check(self, path: Path, max_age: timedelta = MAX_AGE) -> Checked:
         """Prove that a report is genuine, unchanged and not too old.

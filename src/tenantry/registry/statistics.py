@@ -68,6 +68,27 @@ async def operations_by_day(tx: Transaction, since: datetime) -> dict[str, dict[
     return found
 
 
+async def operations_by_state(tx: Transaction) -> dict[str, int]:
+    """How many operations there are of each state."""
+    state = tables.operation.c.state
+    found = {row[0]: row[1] for row in await tx.all(select(state, func.count()).group_by(state))}
+    return {state.value: found.get(state.value, 0) for state in State}
+
+
+async def longest_wait(tx: Transaction) -> float:
+    """Seconds since the oldest operation that waits for a worker could have been taken; 0 where none waits."""
+    table, moment = tables.operation.c, now()
+    since = func.min(func.coalesce(table.due, table.created))
+    first = await tx.first(select(since).where(table.state == State.QUEUED.value))
+    return 0.0 if first is None or first[0] is None else max(0.0, (moment - first[0]).total_seconds())
+
+
+async def head(tx: Transaction) -> tuple[int, int]:
+    """The numbers of the newest entry of the audit log and of the newest change."""
+    row = await tx.first(select(tables.head.c.audit_seq, tables.head.c.change_seq))
+    return (0, 0) if row is None else (row[0], row[1])
+
+
 async def people(tx: Transaction) -> Mapping[str, int]:
     """How many admin users, sessions, tokens and organizations there are; used: tokens within a day."""
     moment = now()

@@ -53,7 +53,7 @@ _CLOSED: Final[Mapping[Status, tuple[str, str]]] = {
 
 _PAGE: Final = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
-<meta name="robots" content="noindex"><title>{title}</title><style>
+<meta name="robots" content="noindex"><link rel="icon" href="data:,"><title>{title}</title><style>
 :root{{color-scheme:light dark;--back:#f6f5f2;--card:#fff;--text:#1d1f24;--soft:#636873;--line:#e3e1db;--mark:#3d5af1}}
 @media(prefers-color-scheme:dark){{:root{{--back:#14161a;--card:#1c1f25;--text:#eceef2;--soft:#9aa1ad;--line:#2b2f37;
 --mark:#8ea2ff}}}}

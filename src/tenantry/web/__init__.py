@@ -9,7 +9,8 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, MutableMapping
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -33,9 +34,13 @@ from tenantry.resources import kinds
 from tenantry.runtime import TenantMiddleware, pages
 from tenantry.web.beside import beside
 from tenantry.web.patience import Patient
+from tenantry.web.ready import PATH as READY
+from tenantry.web.ready import ready
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+    from tenantry.web.house import House
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
@@ -44,6 +49,9 @@ Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OWN: Final = ("/api/", "/admin/")
 """How the paths begin that are the platform's own, at its bare domain."""
+
+COUNTED: Final = "PROMETHEUS_MULTIPROC_DIR"
+"""The variable by which the Prometheus client finds the directory of several processes."""
 
 GRACE: Final = 10
 """Seconds in which requests under way are answered when it is told to stop."""
@@ -79,7 +87,7 @@ def serve(
         known = read_config(path)
         built = build()  # a fault in the application shows here, in words, before any process is started
         _greet(known, asyncio.run(_begun(known)))
-        with beside(path, known.serve.worker if worker is None else worker):
+        with beside(path, known.serve.worker if worker is None else worker), _counting_together(workers):
             _run(known, built if workers == 1 else "tenantry.web:build", workers, listener)
 
 
@@ -95,6 +103,20 @@ def _listening(settings: Serve) -> socket.socket:
         return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise AddressTaken(host=settings.host, port=settings.port, reason=error.strerror or error) from error
+
+
+@contextlib.contextmanager
+def _counting_together(workers: int) -> Iterator[None]:
+    """A directory in which several processes count their requests for Prometheus as one."""
+    if workers == 1 or COUNTED in os.environ:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="tenantry-metrics-") as folder:
+        os.environ[COUNTED] = folder
+        try:
+            yield
+        finally:
+            del os.environ[COUNTED]
 
 
 def _run(config: Config, app: Asgi | str, workers: int, listener: socket.socket) -> None:
@@ -167,11 +189,15 @@ def build() -> Asgi:
     if root not in sys.path:
         sys.path.insert(0, root)
     own = Own(config, _imported(config.serve.platform_app) if config.serve.platform_app else _front(config))
-    tenants = TenantMiddleware(_imported(config.serve.app), runtime=connect(config), platform_app=own)
+    runtime = connect(config)
+    tenants = TenantMiddleware(_imported(config.serve.app), runtime=runtime, platform_app=own)
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
-            await tenants(scope, receive, send)
+            if scope["path"] == READY and scope["type"] == "http":
+                await (await ready(own.house, runtime))(scope, receive, send)
+            else:
+                await tenants(scope, receive, send)
             return
 
         async def close_first(message: MutableMapping[str, Any]) -> None:
@@ -223,10 +249,18 @@ class Own:
             answer = pages.refusal(UnknownHost(host=headers.get("host", "")[:200]), headers.get("accept", ""))
             await Response(answer.body, answer.status, dict(answer.headers))(scope, receive, send)
             return
+        site = await self._site()
+        await site(scope, receive, send)
+
+    async def house(self) -> House:
+        """The platform, as pages and API use it."""
+        house: House = (await self._site()).state.house
+        return house
+
+    async def _site(self) -> FastAPI:
         if self._making is None:
             self._making = asyncio.create_task(asyncio.to_thread(_site, self._config))
-        site = await asyncio.shield(self._making)
-        await site(scope, receive, send)
+        return await asyncio.shield(self._making)
 
     async def close(self) -> None:
         """Let go of the platform, if it was opened."""

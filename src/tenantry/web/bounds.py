@@ -16,7 +16,10 @@ LIST_BYTES: Final = 16 * 2**20
 
 
 class Bounded:
-    """Refuses a longer body: at once where the request says how long it is, else as soon as it is too long."""
+    """Refuses a longer body: at once where the request says how long it is, else as soon as it is too long.
+
+    FastAPI's own limit answers in plain text, past the handlers that make problems and pages of a refusal.
+    """
 
     def __init__(self, app: Any) -> None:
         self.app = app

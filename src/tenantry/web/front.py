@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from html import escape
+from pathlib import Path
+from typing import Final
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import HTMLResponse
+from starlette.responses import FileResponse, HTMLResponse
 from starlette.routing import Route
 
 from tenantry.config import Config
 
-PAGE = """<!doctype html>
+STATIC: Final = Path(__file__).with_name("static")
+PAGE: Final = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
+<link rel="icon" href="/favicon.ico" type="image/svg+xml">
 <title>{name}</title>
 <style>
 body {{ font: 1.1rem/1.6 system-ui, sans-serif; max-width: 34rem; margin: 18vh auto; padding: 0 1.5rem }}
@@ -36,4 +40,7 @@ def front(config: Config) -> Starlette:
     async def index(_: Request) -> HTMLResponse:
         return HTMLResponse(page)
 
-    return Starlette(routes=[Route("/", index)])
+    async def icon(_: Request) -> FileResponse:
+        return FileResponse(STATIC / "icon.svg", headers={"cache-control": "public, max-age=3600"})
+
+    return Starlette(routes=[Route("/", index), Route("/favicon.ico", icon)])

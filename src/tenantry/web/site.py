@@ -10,20 +10,23 @@ from importlib.metadata import version
 from fastapi import FastAPI, Request
 from starlette.responses import Response
 
+from tenantry import tracing
 from tenantry.config import Config
-from tenantry.web import api, portal
+from tenantry.web import api, metrics, portal
 from tenantry.web.api.guard import count_stranger
 from tenantry.web.api.problems import Problem
 from tenantry.web.armour import Armour
 from tenantry.web.bounds import Bounded
 from tenantry.web.doors import doors
 from tenantry.web.house import House
+from tenantry.web.metrics import Requests
 from tenantry.web.rates import Rates
 from tenantry.web.watch import Watched
 
 
 def site(config: Config) -> FastAPI:
     """The application."""
+    tracing.start()
     app = FastAPI(
         title=config.platform.name,
         version=version("tenantry"),
@@ -37,7 +40,9 @@ def site(config: Config) -> FastAPI:
     app.state.rates = Rates.of(config)
     api.install(app)
     app.add_middleware(Bounded)
-    app.add_middleware(Watched)
+    requests = Requests()
+    metrics.add(app, requests)
+    app.add_middleware(Watched, requests=requests)
     portal.install(app)
     app.add_route("/api/openapi.json", _description(app))
     app.add_middleware(Armour)

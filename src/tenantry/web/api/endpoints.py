@@ -30,6 +30,9 @@ LONGEST: Final = 10_000
 LONGEST_QUERIED: Final = 300
 """Characters of one text in an address: a server takes no longer ones."""
 
+LONGEST_LISTED: Final = 300
+"""Characters of one entry of a list."""
+
 LONGEST_LIST: Final = 4_000_000
 """Characters of a list of tenants, as a CSV file has it."""
 
@@ -143,7 +146,7 @@ def _bounded(verb: str, name: str, hint: Any, longest: int = LONGEST) -> Any:
         values = dict[str, str | bool | int | float]
         return Annotated[values, Field(max_length=LONGEST, json_schema_extra=shape(verb, name))]
     if isinstance(origin, type) and issubclass(origin, Sequence):
-        inner = _bounded(verb, name, arguments[0], longest)
+        inner = _bounded(verb, name, arguments[0], LONGEST_LISTED)
         return Annotated[list[inner], Field(max_length=LONGEST)]  # type: ignore[valid-type]
     return hint
 

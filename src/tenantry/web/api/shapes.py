@@ -22,7 +22,7 @@ _SHARE: Final[Shape] = {"pattern": r"^([1-9][0-9]{0,3}|[1-9][0-9]?%)$", "example
 _SHAPES: Final[Mapping[str, Shape]] = {
     "slug": _SLUG,
     "slugs": _SLUG,
-    "tenants": _SLUG,
+    "tenants": {"examples": ["acme"]},
     "tenant": {"examples": ["acme"]},
     "host": {"minLength": 1, "maxLength": HOST_LENGTH, "examples": ["www.acme.example"]},
     "mail": {"format": "email", "maxLength": 254, "examples": ["ana@example.org"]},
@@ -46,6 +46,8 @@ _SHAPES: Final[Mapping[str, Shape]] = {
 
 _AT: Final[Mapping[tuple[str, str], Shape]] = {
     ("tenant.create", "name"): {"minLength": 1, "maxLength": NAME_LENGTH, "examples": ["Acme & Söhne"]},
+    ("admin.invite", "name"): {"maxLength": NAME_LENGTH, "examples": ["Ana"]},
+    ("org.unassign", "slugs"): {"examples": ["acme"]},
     ("tenant.rename", "to"): {**_SLUG, "examples": ["acme-2"]},
     ("server.add", "name"): {"pattern": "^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$", "examples": ["pg1"]},
     ("server.add", "kind"): {"enum": ["postgres", "mysql"]},
