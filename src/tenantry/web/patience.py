@@ -38,6 +38,7 @@ class Patient(HttpToolsProtocol):
     _timer: asyncio.TimerHandle | None = None
     _stalled: asyncio.TimerHandle | None = None
     _in_head = False
+    _begun = False  # by what was read just now
     _octets = 0  # of the head; or of the body since the timer began
     _upgraded = False
 
@@ -54,7 +55,10 @@ class Patient(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._octets += len(data)
+        self._begun = False
         super().data_received(data)
+        if self._begun:
+            self._octets = len(data.rpartition(b"\r\n\r\n")[2])
         if self._in_head and self._octets > HEAD:
             self._in_head = False
             self._end(b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
@@ -62,8 +66,7 @@ class Patient(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_head = True
-        self._octets = 0
+        self._in_head = self._begun = True
 
     def on_headers_complete(self) -> None:
         self._in_head = False
