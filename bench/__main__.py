@@ -7,7 +7,21 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-NAMES = ("resolve", "create", "migrate", "start", "registry", "outage", "mysql", "postgres", "pools", "verify", "rows")
+NAMES = (
+    "resolve",
+    "create",
+    "migrate",
+    "start",
+    "registry",
+    "outage",
+    "mysql",
+    "postgres",
+    "pools",
+    "verify",
+    "rows",
+    "portal",
+    "followers",
+)
 
 
 def main(names: list[str]) -> int:

@@ -112,6 +112,11 @@ class World:
         found: tuple[int, ...] = self.live.execute(query).fetchone()
         return found
 
+    def nameless(self) -> list[str]:
+        """Entries about the tenant that do not hold which one of its slug it was."""
+        query = "SELECT action FROM audit WHERE subject = 'acme' AND instr(detail, '\"id\":') = 0"
+        return [row[0] for row in self.live.execute(query)]
+
     def run(self, statement: str, *given: str) -> None:
         """Change something past the platform."""
         with contextlib.closing(sqlite3.connect(self.file)) as other, other:
@@ -138,6 +143,11 @@ class World:
 
 Values = dict[str, str]
 Given = Callable[[World, Values], Awaitable[Values | None]]
+
+
+async def looking_in(world: World, values: Values) -> Values:
+    """Support looks into the tenant."""
+    return {"access": (await world.platform.support.open("acme", "a slow page")).row.id}
 
 
 async def suspended(world: World, values: Values) -> None:
@@ -258,6 +268,7 @@ def _server(values: Values) -> dict[str, Any]:
 API: Final[dict[str, Request]] = {
     "GET /openapi.json": PLAIN,
     "GET /platform": PLAIN,
+    "GET /metrics": PLAIN,
     "GET /statistics": PLAIN,
     "GET /settings": PLAIN,
     "GET /tenants": PLAIN,
@@ -279,6 +290,9 @@ API: Final[dict[str, Request]] = {
     "POST /tenants/{slug}/credentials": PLAIN,
     "POST /tenants/{slug}/login": Request({"resource": "pg"}, lambda *_: _other("vault")),
     "GET /tenants/{slug}/leftovers": Request(given=lambda *_: _other("gone")),
+    "POST /tenants/{slug}/support": Request({"reason": "a slow page"}),
+    "POST /tenants/{slug}/support/{access}/end": Request(given=looking_in),
+    "GET /support": PLAIN,
     "GET /hostnames": PLAIN,
     "POST /hostnames": Request({"slug": "acme", "host": "www.acme.example"}),
     "DELETE /hostnames/{host}": Request(given=hosted),
@@ -313,6 +327,7 @@ API: Final[dict[str, Request]] = {
     "POST /verifications": Request(ACME),
     "GET /verifications/-/last": PLAIN,
     "GET /verifications/{operation_id}": Request(given=verified),
+    "GET /verifications/{operation_id}/summary": Request(given=verified),
     "GET /audit": PLAIN,
     "POST /audit/-/verify": PLAIN,
     "POST /secrets/-/rotate": PLAIN,
@@ -379,6 +394,8 @@ PAGES: Final[dict[str, Request]] = {
     "POST /tenants/{slug}/resume": Request(given=suspended),
     "POST /tenants/{slug}/hostnames": Request({"host": "www.acme.example"}),
     "POST /tenants/{slug}/hostnames/remove": Request({"host": "www.acme.example"}, hosted),
+    "POST /tenants/{slug}/support": Request({"reason": "a slow page", "minutes": "5"}),
+    "POST /tenants/{slug}/support/{access}/end": Request(given=looking_in),
     "GET /tenants/{slug}/delete": PLAIN,
     "POST /tenants/{slug}/delete": Request({"confirmed": "acme"}),
     # organizations

@@ -250,7 +250,8 @@ class Reception:
             if access is None:
                 raise SupportLinkInvalid
             tx.actor = f"support:{access.who}"
-            tx.audit("support.use", environment.tenant.slug, access=access.id, who=access.who)
+            tenant = environment.tenant
+            tx.audit("support.use", tenant.slug, id=tenant.id, access=access.id, who=access.who)
             return access
 
     async def end(self, environment: Environment, access: str, by: str) -> None:
@@ -273,7 +274,7 @@ class Reception:
         tenant = environment.tenant
         async with self._source.write(by) as tx:
             await support.put_consent(tx, tenant.id, until)
-            tx.audit("support.consent", tenant.slug, until=until)
+            tx.audit("support.consent", tenant.slug, id=tenant.id, until=until)
             if until is None:
                 await support.end_of_tenant(tx, tenant.id, by)
 

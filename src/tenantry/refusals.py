@@ -225,6 +225,15 @@ class BodyUnreadable(TenantryError):
     exit_code = 2
 
 
+class TooManyFollowers(TenantryError):
+    """{number} followers of operations are connected to this process, as many as it takes."""
+
+    code = "follow.full"
+    remedy = "Ask for the operation itself now and then, or run more processes of `tenantry serve`."
+    status = 503
+    exit_code = 3
+
+
 class ProofNeeded(TenantryError):
     """You signed in a while ago: prove once more who you are before this is changed."""
 

@@ -520,7 +520,12 @@ async def test_hostnames_are_added_and_removed(registry: Registry) -> None:
             ("acme.test", True, False),
         ]
         assert all(isinstance(row.canonical, (bool, int)) and row.former_until is None for row in rows)
-        assert len(await tenants.hostnames(tx)) == 4
+        assert len(await tenants.hostnames_page(tx, 10)) == 4
+        pages = [await tenants.hostnames_page(tx, 2, after) for after in (None, "acme.test", "zebra.example.test")]
+        names = [[row.name for row in page] for page in pages]
+        assert names[0] == sorted(names[0])
+        assert names[0][-1] < names[1][0]
+        assert (len(names[0] + names[1]), names[2]) == (4, [])
         await tenants.remove_hostname(tx, "www.acme.test")
     (found,) = await loaded(registry, environment.tenant.id)
     assert found.hostnames == ("acme.example.test", "acme.test")

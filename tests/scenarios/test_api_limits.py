@@ -200,3 +200,29 @@ async def test_a_cookie_opens_nothing_at_the_admin_door(ground: g.Ground) -> Non
     async with world(ground) as (client, _, _token):
         answer = await client.post("/admin/tenants", json={"slug": "acme"}, headers={"Cookie": "tenantry_admin=x"})
         assert answer.status_code == 401
+
+
+async def test_a_fault_of_ours_is_a_problem_too(ground: g.Ground) -> None:
+    """500 with the headers of every answer, and nothing of what went wrong."""
+
+    async def broken() -> None:
+        raise RuntimeError("the inside of the platform")
+
+    app = site(load(ground.config))
+    app.add_api_route("/api/broken", broken)
+    app.add_api_route("/admin/broken", broken)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    try:
+        async with httpx.AsyncClient(transport=transport, base_url="https://localhost") as client:
+            answers = [await client.get(f"/{part}/broken") for part in ("api", "admin")]
+    finally:
+        await app.state.house.close()
+    assert [answer.headers["content-type"].partition(";")[0] for answer in answers] == [
+        "application/problem+json",
+        "text/html",
+    ]
+    for answer in answers:
+        assert answer.status_code == 500
+        assert "inside" not in answer.text
+        assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+        assert answer.headers["strict-transport-security"] == "max-age=31536000"

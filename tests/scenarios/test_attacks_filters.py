@@ -58,7 +58,6 @@ PAYLOADS: tuple[str | bytes, ...] = (
     "../../umbrella",
     "a" * 9_000,
     "\ufdfa" * 300,
-    "\ufdfa" * 9_000,
 )
 
 
@@ -70,6 +69,8 @@ def encoded(payload: str | bytes) -> str:
 @contextlib.asynccontextmanager
 async def world(ground: g.Ground) -> AsyncIterator[tuple[w.Portal, dict[str, httpx.AsyncClient]]]:
     """Ana's tenant and another, with names that a search finds; she at the portal, she and a superadmin at the API."""
+    with ground.config.open("a") as toml:
+        toml.write("\n[api]\ntoken_rate = 0\naddress_rate = 0\n")
     async with w.portal(ground) as here:
         platform = here.platform
         await platform.operations.finish((await platform.tenants.create("acme", "Acme & Söhne")).id)
@@ -87,6 +88,7 @@ async def refused_or_harmless(client: httpx.AsyncClient, address: str, *, hers: 
     """Ask; the answer is no fault, and tells nothing of the other tenant where that is not hers."""
     answer = await client.get(address)
     assert answer.status_code < 500, (address[:300], answer.text[:500])
+    assert answer.status_code not in (401, 429), address[:300]
     if hers and answer.status_code == 200:
         shown = answer.text.replace(address, "")
         told = json.dumps(answer.json(), ensure_ascii=False) if "json" in answer.headers["content-type"] else shown

@@ -150,37 +150,30 @@ async def test_a_cookie_is_another_after_each_step(ground: g.Ground) -> None:
 
 
 async def test_whoever_is_kept_out_sees_no_more(ground: g.Ground, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disabled admin's session ends at once, also where a page follows an operation."""
-    monkeypatch.setattr(hub, "AGAIN", 0.0)
+    """A disabled admin's session ends at once, and what she follows at the next event after she is asked for again."""
+    monkeypatch.setattr(hub, "TRUSTED", -1.0)
     async with world(ground) as here:
         ana = await here.signed_in(ANA)
         operation = await here.platform.tenants.suspend("acme")  # nobody works on it
-        seen = []
+        seen: list[Any] = []
+        first = asyncio.Event()
+
+        async def allowed() -> object:
+            return await here.here.sign_in.by_session(ana.cookies["tenantry_admin"])
 
         async def follow() -> None:
-            async for details in here.here.hub.watch(operation.id, allowed):
-                seen.append(details)
+            async for news in here.here.hub.listen(operation.id, here.here.hub.seat(), allowed):
+                seen.append(news)
                 first.set()
 
-        async def allowed() -> None:
-            assert (await ana.get(f"/admin/operations/{operation.id}")).status_code == 200 or _gone()
-
-        first = asyncio.Event()
         task = asyncio.create_task(follow())
         await asyncio.wait_for(first.wait(), g.PATIENCE)
         await here.platform.admins.disable(ANA)
         assert (await ana.get("/admin/")).status_code == 303
-        steps = asyncio.create_task(ana.get(f"/admin/operations/{operation.id}/steps"))
+        assert (await ana.get(f"/admin/operations/{operation.id}/steps")).status_code == 303
         await here.platform.operations.cancel(operation.id)
         await asyncio.wait_for(task, g.PATIENCE)
         assert len(seen) == 1
-        assert (await steps).status_code == 303
-
-
-def _gone() -> bool:
-    from tenantry.refusals import SignInNeeded
-
-    raise SignInNeeded
 
 
 # --- fields that are not theirs -----------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -76,6 +77,7 @@ async def test_each_answer_is_as_declared(here: World, address: str, person: str
     assert told(answer) == expected, answer.text[:2000]
     if is_refusal(expected) and REQUESTS[address].given is None:
         assert here.written() == before
+    assert not here.nameless()  # an admin's audit log shows what is about her tenants themselves
     if person not in MAY_KNOW:
         known = [secret for secret in SECRETS if secret in answer.text]
         assert not known, answer.text[:2000]
@@ -201,6 +203,22 @@ async def test_a_superadmin_sees_and_revokes_every_token(here: World) -> None:
     assert (await call("DELETE", "/tokens/ana")).status_code == 404
     assert (await call("DELETE", f"/tokens/{theirs}")).status_code == 204
     assert theirs not in {row.id for row in await here.platform.tokens.list()}
+
+
+async def test_a_token_makes_none_that_outlives_it(here: World) -> None:
+    """Where nothing is said it runs out with it; more days are refused."""
+    here.renew()
+    made = await here.platform.tokens.create("short", ["people:write"], 2, admin="root@example.org")
+    headers = {"Authorization": f"Bearer {made.token}"}
+
+    async def make(name: str, **more: int) -> httpx.Response:
+        body = {"name": name, "scopes": ["people:write"], **more}
+        return await here.client.post("/api/tokens", json=body, headers=headers)
+
+    child = (await make("child")).json()["row"]
+    assert datetime.fromisoformat(child["expires"]) == made.row.expires
+    assert (await make("sooner", days=1)).status_code == 201
+    assert (await make("later", days=3)).status_code == 422
 
 
 async def test_who_holds_a_slug_is_told_to_who_may_know(here: World) -> None:

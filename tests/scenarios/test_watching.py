@@ -229,6 +229,30 @@ async def test_several_processes_count_as_one(ground: g.Ground) -> None:
         assert found["tenantry_http_requests_total", "GET", "/api/metrics", "200"] == 39
 
 
+@pytest.mark.parametrize(("trusted", "statuses"), [("127.0.0.1", [401, 401, 401]), ("192.0.2.1", [401, 401, 429])])
+async def test_a_proxy_is_believed_where_it_is_named(ground: g.Ground, trusted: str, statuses: list[int]) -> None:
+    """Only from `serve.trusted_proxies` do X-Forwarded-For and -Proto say who asks, and how."""
+    with ground.config.open("a") as config:
+        config.write(f'\n[serve]\ntrusted_proxies = ["{trusted}"]\n[api]\naddress_rate = 2\n')
+    async with ground.open():
+        pass
+    with served(ground, "--no-worker") as url:
+        async with httpx.AsyncClient(timeout=g.PATIENCE) as client:
+
+            async def answers() -> bool:
+                with contextlib.suppress(httpx.HTTPError):
+                    return (await client.get(f"{url}/.tenantry/ready")).status_code == 200
+                return False
+
+            await g.until(answers, "a process that is ready")
+            found = []
+            for number in range(3):
+                headers = {"Host": "localhost", "X-Forwarded-For": f"203.0.113.{number}", "X-Forwarded-Proto": "https"}
+                found.append(await client.get(f"{url}/api/account", headers=headers))
+    assert [answer.status_code for answer in found] == statuses
+    assert {"strict-transport-security" in answer.headers for answer in found} == {trusted == "127.0.0.1"}
+
+
 # --- traces -------------------------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,9 @@ from cyclopts import App, Parameter
 
 from tenantry.cli.options import COMMON, Common, Slug
 
+PAGE = 1000
+"""Host names that are asked for at a time."""
+
 app = App(name="hostname", help="The names that lead to tenants.")
 
 
@@ -17,7 +20,9 @@ async def list_(
 ) -> None:
     """List host names: where each leads, and whether it only redirects since a rename."""
     async with common.platform() as platform:
-        rows = await platform.hostnames.list(slug)
+        rows = list(some := await platform.hostnames.list(slug, limit=PAGE))
+        while slug is None and len(some) == PAGE:
+            rows += (some := await platform.hostnames.list(limit=PAGE, after=rows[-1].name))
     columns = ("name", "slug", "environment", "custom", "canonical", "former_until")
     common.out.table(columns, rows, "No host name is here.")
 

@@ -9,6 +9,9 @@ from cyclopts import App, Parameter
 from tenantry.cli.options import COMMON, Common, Wait
 from tenantry.cli.progress import carry_out, failures, step_line, watch
 
+NAMED = 1000
+"""Tenants that failed which are named."""
+
 app = App(name="operation", help="What is being done, was done and failed.")
 
 Id = Annotated[str, Parameter(help="The operation's id, or enough of its beginning or end.")]
@@ -36,7 +39,7 @@ async def list_(
 async def show(operation: Id, /, *, common: Common = COMMON) -> None:
     """Show an operation: its steps, and what failed with its error."""
     async with common.platform() as platform:
-        details = await platform.operations.show(operation)
+        details = await platform.operations.show(operation, NAMED)
     found = details.operation
     names = ("id", "verb", "tenant_slug", "state", "attempt", "done", "failed", "total", "actor", "worker_id")
     times = ("created", "started", "ended")
@@ -52,7 +55,7 @@ async def show(operation: Id, /, *, common: Common = COMMON) -> None:
 async def watch_(operation: Id, /, *, common: Common = COMMON) -> None:
     """Follow an operation to its end, and run it here where no worker lives; the exit status is its own."""
     async with common.platform() as platform:
-        details = await platform.operations.show(operation)
+        details = await platform.operations.show(operation, NAMED)
         ended = await watch(platform, details.operation, common.out, finish=True)
     if common.json:
         common.out.data(ended)

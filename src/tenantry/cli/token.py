@@ -30,7 +30,7 @@ async def create(
     *,
     scope: Annotated[list[str], Parameter(help="What it may do, such as tenants:read; may be repeated.")],
     admin: Annotated[str | None, Parameter(help="Whose it is: it may never do more than its owner.")] = None,
-    days: Annotated[int, Parameter(help="For how long it holds.")] = 90,
+    days: Annotated[int | None, Parameter(help="For how long it holds; 90 where nothing is said.")] = None,
     common: Common = COMMON,
 ) -> None:
     """Make a token. Prints it, once."""

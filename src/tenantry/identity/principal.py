@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
@@ -45,6 +46,7 @@ class Principal:
     session: str | None = None  # its id, in a browser
     token: str | None = None  # its name
     scopes: frozenset[str] | None = None  # of the token; None: everything that the role may
+    until: datetime | None = None  # when the token runs out
 
     @property
     def actor(self) -> str:

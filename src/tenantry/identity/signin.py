@@ -157,7 +157,8 @@ class SignIn:
         if row.used is None or now() - row.used > SEEN:
             async with self._registry.write() as tx:
                 await people.use_token(tx, row.id)
-        return Principal(admin.id, admin.mail, AdminRole(admin.role), token=row.name, scopes=frozenset(row.scopes))
+        role, scopes = AdminRole(admin.role), frozenset(row.scopes)
+        return Principal(admin.id, admin.mail, role, token=row.name, scopes=scopes, until=row.expires)
 
     # --- links ----------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final
 
 from tenantry.errors import ConfigError, TenantryError
 from tenantry.model import Environment, Rehearsed
+from tenantry.operations import rehearsal
 from tenantry.operations.due import Due
 from tenantry.operations.fleet import Stopwatch
 from tenantry.operations.forecast import Share
@@ -173,6 +174,10 @@ class Rehearse(Verb):
             if error is not None:
                 raise error
         return f"{run.good} would go well, {run.bad} would not"
+
+    async def digest(self, work: Work) -> str | None:
+        async with work.tools.registry.read() as tx:
+            return await rehearsal.digest(tx, await journal.get(tx, work.operation.id))
 
     async def complete(self, tx: Transaction, work: Work) -> Mapping[str, Any] | None:
         operation = await journal.get(tx, work.operation.id)

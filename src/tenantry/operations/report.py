@@ -7,7 +7,7 @@ import json
 import math
 from array import array
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -17,9 +17,6 @@ from tenantry.errors import ConfigError, OperationRefused
 from tenantry.operations import fleet
 from tenantry.registry import Transaction, journal
 from tenantry.registry.journal import StepState
-
-PAGE: Final = 1000
-"""Items that are read at a time."""
 
 SLOWEST: Final = 10
 """Tenants that are named for having taken longest."""
@@ -105,7 +102,7 @@ async def report(tx: Transaction, operation: journal.Operation) -> Report:
     steps = {step.position: step for step in await journal.steps(tx, operation.id)}
     tally = await journal.tally(tx, operation.id)
     seen = _Seen({position: step.name for position, step in steps.items()})
-    async for item in _all(tx, operation.id):
+    async for item in journal.all_items(tx, operation.id):
         seen.add(item)
     return Report(
         operation=operation.id,
@@ -159,15 +156,6 @@ def _unwritable(where: Path, error: OSError) -> ConfigError:
         f"The report cannot be written to '{where}': {error.strerror}.",
         remedy="Name another place; `tenantry migrate report ID --into PLACE` writes it also afterwards.",
     )
-
-
-async def _all(tx: Transaction, operation_id: str) -> AsyncIterator[journal.Item]:
-    """All items, never many of them in memory."""
-    after = -1
-    while some := await journal.items(tx, operation_id, after=after, limit=PAGE):
-        for item in some:
-            yield item
-        after = some[-1].position
 
 
 def _wave(step: journal.Step, states: Mapping[StepState, int]) -> Wave:

@@ -230,6 +230,7 @@ class Runner:
     async def end(self, work: Work, outcome: Outcome, undone: bool) -> Outcome:
         """Record how the operation ended, in one transaction with what the verb has to say to that."""
         verb, operation = VERBS[work.operation.verb], work.operation
+        digest = None if _rests(outcome) else await verb.digest(work)  # before others are kept from writing
         async with self.tools.registry.write(operation.actor) as tx:
             now_is = await journal.guard(tx, operation)
             if _rests(outcome):
@@ -243,6 +244,8 @@ class Runner:
                 return {}
             if undone:
                 await verb.give_up(tx, work)
+            if digest is not None:
+                await journal.put_digest(tx, operation.id, digest)
             result = None if outcome else await verb.complete(tx, work)
             state, error = await self._verdict(work, outcome, result)
             await journal.set_state(tx, operation.id, state, error=error, result=result)

@@ -75,6 +75,10 @@ class Verb:
     async def undo(self, work: Work, step: journal.Step) -> None:
         """Undo what this run made in a step, idempotently."""
 
+    async def digest(self, work: Work) -> str | None:
+        """What all its items say together, as JSON, to be kept as it ends; None where nobody reads that."""
+        return None
+
     async def complete(self, tx: Transaction, work: Work) -> Mapping[str, Any] | None:
         """Called in the transaction that ends the operation well; returns its result."""
         return None

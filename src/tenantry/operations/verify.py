@@ -21,7 +21,7 @@ from sqlalchemy import func, select
 
 from tenantry.errors import ConfigError, TenantryError
 from tenantry.model import Attempt, Breach, Environment, Status, Untried, new_id
-from tenantry.operations import fleet
+from tenantry.operations import fleet, verified
 from tenantry.operations.toolbox import Toolbox
 from tenantry.operations.verb import Verb, Work
 from tenantry.registry import Transaction, journal, tables, tenants
@@ -322,31 +322,15 @@ class Verify(Verb):
         for environment in found:
             await _uproot(work.tools, environment)
 
+    async def digest(self, work: Work) -> str | None:
+        async with work.tools.registry.read() as tx:
+            return await verified.digest(tx, work.operation.id)
+
     async def complete(self, tx: Transaction, work: Work) -> Mapping[str, Any] | None:
         operation = await journal.get(tx, work.operation.id)
-        counts = summary(await journal.items(tx, operation.id))
+        found = verified.kept(await journal.digest(tx, operation.id))
         facts = {"verified": operation.done, "failed": operation.failed, "tenantry": version("tenantry")}
-        return {**counts, **facts}
-
-
-def summary(items: Iterable[journal.Item]) -> dict[str, int]:
-    """How many attacks of all were kept out, got through, were not promised, and could not be tried."""
-    counts = dict.fromkeys(("kept", "breaches", "not_promised", "untried"), 0)
-    for item in items:
-        record = tally_of(item)
-        counts["kept"] += sum(sum(some.values()) for some in record["kept"].values())
-        for name in ("breaches", "not_promised", "untried"):
-            counts[name] += len(record[name])
-    return counts
-
-
-def tally_of(item: journal.Item) -> dict[str, Any]:
-    """What an item's tally kept; one that was not worked on has none."""
-    empty: dict[str, Any] = {"against": [], "kept": {}, "breaches": [], "not_promised": [], "untried": []}
-    if not item.detail.startswith("{"):
-        return empty
-    found: dict[str, Any] = json.loads(item.detail)
-    return found
+        return {**found.counts, **facts}
 
 
 @asynccontextmanager

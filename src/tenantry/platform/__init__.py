@@ -62,7 +62,9 @@ class Platform:
     drifts: Drifts
     audit: Audit
     secrets: Secrets
+    statistics: Statistics
     admins: Admins
+    account: Account
     tokens: Tokens
     organizations: Organizations
     support: Supports
@@ -170,7 +172,7 @@ class Platform:
                 operations=await statistics.operations_by_state(tx),
                 waiting=await statistics.longest_wait(tx),
                 workers=len(await journal.workers(tx, config.worker.dead_after)),
-                storage=await statistics.storage(tx),
+                storage=(await statistics.storage(tx))[0],
                 people=await statistics.people(tx),
                 head=await statistics.head(tx),
                 verified=await self.verification.last_ended(),

@@ -20,17 +20,19 @@ class Hostnames:
         self._registry = tools.registry
 
     @verb("hostname.list", "tenants:read", Reach.LIST)
-    async def list(self, slug: str | None = None) -> Sequence[HostnameRow]:
-        """All hostnames, or those of one tenant."""
+    async def list(self, slug: str | None = None, limit: int = 100, after: str | None = None) -> Sequence[HostnameRow]:
+        """Hostnames by name, or those of one tenant; `after` is the last one of the page before.
+
+        Raises `TenantNotFound`.
+        """
+        only = sees_only()
         async with self._registry.read() as tx:
-            only = sees_only()
-            hers = None if only is None else set(await people.assigned(tx, only))
-            if slug is not None:
-                if hers is not None and slug not in hers:
-                    raise TenantNotFound(slug=slug)
-                await tenants.find(tx, slug)
-            found = await tenants.hostnames(tx, slug)
-            return found if hers is None else [row for row in found if row.slug in hers]
+            if slug is None:
+                return await tenants.hostnames_page(tx, limit, after, only)
+            if only is not None and not await people.manages(tx, only, slug):
+                raise TenantNotFound(slug=slug)
+            await tenants.find(tx, slug)
+            return await tenants.hostnames(tx, slug)
 
     @verb("hostname.add", "tenants:write", Reach.TENANT)
     async def add(self, slug: str, host: str, environment: str = "production") -> str:
@@ -58,7 +60,7 @@ class Hostnames:
         """Let a name lead nowhere. Raises `UnknownHost`, or `InvalidHost` for a name the blueprint gives."""
         name = normalise_host(host)
         async with self._registry.write() as tx:
-            row = next((h for h in await tenants.hostnames(tx) if h.name == name), None)
+            row = await tenants.hostname(tx, name)
             if row is None:
                 raise UnknownHost(host=name)
             if not row.custom and row.former_until is None:

@@ -14,7 +14,13 @@ from tenantry.operations.toolbox import Toolbox
 from tenantry.registry import Feed, Transaction, journal
 from tenantry.registry.journal import State, StepState
 
-FAILED_SHOWN = 1000
+FAILED_SHOWN = 100
+"""Items that failed, the first of them, that are told with their operation."""
+
+MOST_SHOWN = 1000
+"""The most of them that are."""
+
+ITEMS_SHOWN = 100
 
 LOOK = 1.0
 """Seconds after which one who waits for the workers looks whether any still lives."""
@@ -54,12 +60,15 @@ class Operations:
             )
 
     @verb("operation.show", "operations:read", Reach.OPERATION)
-    async def show(self, operation_id: str) -> OperationDetails:
-        """One operation; the first or last characters of its id are enough. Raises `OperationNotFound`."""
+    async def show(self, operation_id: str, failures: int = FAILED_SHOWN) -> OperationDetails:
+        """One operation; the first or last characters of its id are enough. Raises `OperationNotFound`.
+
+        Of its items that failed the first so many are told, at most 1,000; `items` tells of all.
+        """
         async with self._registry.read() as tx:
             operation = await journal.get(tx, operation_id)
             failed = (
-                await journal.items(tx, operation.id, state=StepState.FAILED, limit=FAILED_SHOWN)
+                await journal.items(tx, operation.id, state=StepState.FAILED, limit=min(max(failures, 0), MOST_SHOWN))
                 if operation.failed
                 else []
             )
@@ -74,7 +83,7 @@ class Operations:
 
     @verb("operation.items", "operations:read", Reach.OPERATION)
     async def items(
-        self, operation_id: str, state: StepState | None = None, limit: int | None = None, after: int = -1
+        self, operation_id: str, state: StepState | None = None, limit: int = ITEMS_SHOWN, after: int = -1
     ) -> Sequence[journal.Item]:
         """The items of a fleet operation; `after` is the position of the last of the page before."""
         async with self._registry.read() as tx:
@@ -91,12 +100,12 @@ class Operations:
         return sorted(VERBS)
 
     @verb("operation.follow", "operations:read", Reach.OPERATION)
-    async def follow(self, operation_id: str) -> AsyncIterator[OperationDetails]:
+    async def follow(self, operation_id: str, failures: int = MOST_SHOWN) -> AsyncIterator[OperationDetails]:
         """The operation now, then at every change of it, the last time when it is over or paused."""
         before = None
         async with Feed.signal(self._registry.database) as signal:
             while True:
-                details = await self.show(operation_id)
+                details = await self.show(operation_id, failures)
                 if details != before:
                     yield details
                     before = details

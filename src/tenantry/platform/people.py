@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from tenantry.config import Config
@@ -21,7 +21,7 @@ from tenantry.registry import Registry, Transaction, people, support, tenants
 from tenantry.registry.database import now
 from tenantry.registry.people import AdminRow, OrganizationRow, SessionRow, TokenRow
 
-LISTED: Final = 1_000
+LISTED: Final = 500
 """How many are listed where nothing else is said."""
 
 TOKEN_DAYS: Final = 90
@@ -229,31 +229,34 @@ class Tokens:
         self._registry = registry
 
     @verb("token.list", "people:read", Reach.OWN)
-    async def list(self, admin: str | None = None) -> Sequence[TokenRow]:
-        """Tokens, newest first: an admin's own, or everybody's where a superadmin or the platform itself asks."""
+    async def list(
+        self, admin: str | None = None, limit: int = LISTED, before: str | None = None
+    ) -> Sequence[TokenRow]:
+        """Tokens, newest first: an admin's own, or everybody's where a superadmin or the platform itself asks.
+
+        `before` is the id of the last one of the page before.
+        """
         async with self._registry.read() as tx:
-            return await people.tokens(tx, await _whose(tx, admin))
+            return await people.tokens(tx, await _whose(tx, admin), limit, before)
 
     @verb("token.create", "people:write", Reach.OWN)
     async def create(
-        self, name: str, scopes: Sequence[str] = (), days: int = TOKEN_DAYS, admin: str | None = None
+        self, name: str, scopes: Sequence[str] = (), days: int | None = None, admin: str | None = None
     ) -> NewToken:
-        """A new token, shown once. Raises `AccountError` for a name that is taken and for values that keep no rule.
+        """A new token, shown once; it holds for 90 days where nothing else is said.
 
-        A token cannot make one with scopes that it has not itself.
+        A token makes none with scopes that it has not itself, and none that outlives it. Raises `AccountError` for
+        that, for a name that is taken and for values that keep no rule.
         """
-        wanted = _scopes(scopes)
-        if not 1 <= days <= LONGEST_DAYS:
-            raise AccountError(f"A token cannot hold for {days} days.", remedy=f"Give 1 to {LONGEST_DAYS}.")
+        wanted, until = _scopes(scopes), _until(days)
         async with self._registry.write() as tx:
             owner = await _whose(tx, admin) or _own_id()
             if owner is None:
                 raise AccountError("A token belongs to somebody.", remedy="Name the admin user.")
             if any(row.name == name for row in await people.tokens(tx, owner)):
                 raise AccountError(f"There is a token '{name}' already.", remedy="Choose another name, or revoke it.")
-            token, moment = BEGINNING + secrets.token_urlsafe(32), now()
-            entered = {"id": new_id(), "admin_id": owner, "name": check_name(name), "scopes": wanted, "created": moment}
-            until = moment + timedelta(days=days)
+            token = BEGINNING + secrets.token_urlsafe(32)
+            entered = {"id": new_id(), "admin_id": owner, "name": check_name(name), "scopes": wanted, "created": now()}
             await people.add_token(tx, {**entered, "digest": digest(token), "expires": until})
             row = await people.token(tx, digest(token))
             assert row is not None
@@ -383,6 +386,19 @@ def _scopes(scopes: Sequence[str]) -> list[str]:
         if more:
             raise AccountError(f"This token has no scope '{more[0]}' to give on.", remedy="Sign in in a browser.")
     return sorted(set(scopes))
+
+
+def _until(days: int | None) -> datetime:
+    """When a new token runs out: no later than the one that makes it."""
+    length = TOKEN_DAYS if days is None else days
+    if not 1 <= length <= LONGEST_DAYS:
+        raise AccountError(f"A token cannot hold for {length} days.", remedy=f"Give 1 to {LONGEST_DAYS}.")
+    principal, until = current_principal(), now() + timedelta(days=length)
+    if principal is None or principal.until is None or until <= principal.until:
+        return until
+    if days is None:
+        return principal.until
+    raise AccountError(f"This token itself holds until {principal.until:%Y-%m-%d}.", remedy="Give fewer days, or none.")
 
 
 async def _whose(tx: Transaction, admin: str | None) -> str | None:

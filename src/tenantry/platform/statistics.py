@@ -71,18 +71,20 @@ class Statistics:
         since = (moment - timedelta(days=length - 1)).replace(hour=0, minute=0, second=0, microsecond=0)
         dates = [f"{since + timedelta(days=at):%Y-%m-%d}" for at in range(length)]
         async with self._registry.read() as tx:
-            older, made = await statistics.made_by_day(tx, since)
+            made = await statistics.made_by_day(tx, since)
             worked = await statistics.operations_by_day(tx, since)
-            by_status = await statistics.tenants_by(tx, "status")
+            kinds = await statistics.tenants_by(tx)
+            storage, by_server = await statistics.storage(tx)
+            tenants = sum(kinds["status"].values())
             return Counted(
                 at=moment,
-                tenants=sum(by_status.values()),
-                by_status=by_status,
-                by_blueprint=await statistics.tenants_by(tx, "blueprint"),
-                by_plan=await statistics.tenants_by(tx, "plan"),
-                growth=_grown(dates, older, made),
-                storage=await statistics.storage(tx),
-                by_server=await statistics.storage_by_server(tx),
+                tenants=tenants,
+                by_status=kinds["status"],
+                by_blueprint=kinds["blueprint"],
+                by_plan=kinds["plan"],
+                growth=_grown(dates, tenants - sum(made.values()), made),
+                storage=storage,
+                by_server=by_server,
                 largest=await statistics.largest(tx, LARGEST),
                 operations=[_worked(day, worked.get(day, {})) for day in dates],
                 **await statistics.people(tx),

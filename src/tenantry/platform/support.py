@@ -71,7 +71,7 @@ class Supports:
                 "expires": until,
             }
             await support.add(tx, entered)
-            shown = {"access": entered["id"], "reason": told, "writes": writes, "until": until}
+            shown = {"id": row.id, "access": entered["id"], "reason": told, "writes": writes, "until": until}
             tx.audit("support.open", row.slug, **shown)
             made = await support.find(tx, row.slug, str(entered["id"]))
             assert made is not None

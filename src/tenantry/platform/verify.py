@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -13,9 +14,10 @@ from typing import Any, Final
 
 from tenantry.errors import OperationRefused, TenantryError
 from tenantry.identity import Reach, verb
-from tenantry.operations import verify
+from tenantry.operations import verified, verify
 from tenantry.operations.toolbox import Toolbox
-from tenantry.registry import journal
+from tenantry.operations.verified import Found
+from tenantry.registry import Transaction, journal
 from tenantry.registry.journal import StepState
 
 FORMAT: Final = "tenantry-verify/1"
@@ -73,6 +75,15 @@ class Checked:
     public_key: str
 
 
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a verification found, over all tenants; the signed report holds what became of each."""
+
+    operation: journal.Operation
+    found: Found
+    public_key: str
+
+
 class Verification:
     """Attacks on the isolation of tenants."""
 
@@ -93,16 +104,13 @@ class Verification:
     async def report(self, operation_id: str) -> dict[str, Any]:
         """What a verification that is over found, signed. Raises `OperationNotFound`, `OperationRefused`."""
         async with self._registry.read() as tx:
-            operation = await journal.get(tx, operation_id)
-            if operation.verb != verify.Verify.name or operation.state.live:
-                state = operation.state.value if operation.verb == verify.Verify.name else operation.verb
-                raise OperationRefused(state=state, action="reported", operation=operation.id)
-            items = await journal.items(tx, operation.id)
-        content = self._content(operation, items)
-        return {**content, "signature": self._registry.vault.sign_report(canonical(content))}
+            operation = await _over(tx, operation_id)
+            tenants = [_tenant(item) async for item in journal.all_items(tx, operation.id)]
+        content = self._content(operation, tenants)
+        signature = await asyncio.to_thread(lambda: self._registry.vault.sign_report(canonical(content)))
+        return {**content, "signature": signature}
 
-    def _content(self, operation: journal.Operation, items: Sequence[journal.Item]) -> dict[str, Any]:
-        tenants = [_tenant(item) for item in items]
+    def _content(self, operation: journal.Operation, tenants: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return {
             "format": FORMAT,
             "platform": {
@@ -119,10 +127,19 @@ class Verification:
             "state": operation.state.value,
             "sample": operation.arguments.get("sample"),
             "environments": operation.arguments.get("of"),
-            "counts": {"environments": len(tenants), **verify.summary(items)},
+            "counts": {"environments": len(tenants), **verified.summed(tenants)},
             "attacks": _names(tenants),
             "tenants": tenants,
         }
+
+    @verb("verify.summary", "platform:read", Reach.PLATFORM)
+    async def summary(self, operation_id: str) -> Summary:
+        """What a verification that is over found, in short. Raises as `report` does."""
+        async with self._registry.read() as tx:
+            operation = await _over(tx, operation_id)
+            content = await journal.digest(tx, operation.id)
+            found = verified.kept(content) if content else await verified.counted(tx, operation.id)
+            return Summary(operation, found, self.public_key)
 
     @property
     def public_key(self) -> str:
@@ -213,8 +230,17 @@ def _read(path: Path) -> tuple[bytes, dict[str, Any], str]:
     return raw, content, signature
 
 
+async def _over(tx: Transaction, operation_id: str) -> journal.Operation:
+    """A verification that is over. Raises `OperationNotFound`, `OperationRefused`."""
+    operation = await journal.get(tx, operation_id)
+    if operation.verb != verify.Verify.name or operation.state.live:
+        state = operation.state.value if operation.verb == verify.Verify.name else operation.verb
+        raise OperationRefused(state=state, action="reported", operation=operation.id)
+    return operation
+
+
 def _tenant(item: journal.Item) -> dict[str, Any]:
-    record = verify.tally_of(item)
+    record = verified.tally_of(item)
     outcome = {StepState.DONE: KEPT_APART, StepState.FAILED: "not kept apart"}.get(item.state, "not verified")
     if item.state is StepState.FAILED and not record["breaches"]:
         outcome = "not verified"

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import ColumnElement, or_, select
+from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.exc import DBAPIError
 
 from tenantry.errors import RegistryBehind, RegistryMissing, RegistryUnavailable
@@ -34,6 +34,9 @@ __all__ = [
 
 IDENTITY: Final = "identity"
 """The registry keeps under this what tells its platform from others; it moves with a copy."""
+
+FEW: Final = 500
+"""Up to so many tenants, entries about them are looked up for each; of more, most entries are about one of them."""
 
 ELSEWHERE: Final = (
     "Copy the platform's own control database here with `tenantry registry copy`, or put it back from a backup."
@@ -121,9 +124,9 @@ class Registry:
         ):
             if wanted is not None:
                 query = query.where(condition)
-        if admin is not None:
-            query = query.where(*_about_tenants_of(admin))
         async with self.read() as tx:
+            if admin is not None:
+                query = query.where(await _about_hers(tx, admin))
             return [Entry(**row._mapping) for row in await tx.all(query)]
 
     async def verify(self) -> AuditReport:
@@ -132,16 +135,18 @@ class Registry:
             return await proof.verify(tx, self.vault)
 
 
-def _about_tenants_of(admin: str) -> tuple[ColumnElement[bool], ...]:
+async def _about_hers(tx: Transaction, admin: str) -> ColumnElement[bool]:
     """Which audit entries are about tenants assigned to an admin: their slug is the subject, their id in the detail.
 
-    What is named alike is something else: an organization, a server, a tenant that had this slug before.
+    What is named alike is something else: an organization, a server, a tenant that had this slug before. Of few tenants
+    entries are found by the index of subjects, of many by looking on.
     """
     tenant, entry = tables.tenant.c, tables.audit.c
     hers = tenant.id.in_(tables.tenants_of(admin))
     itself = entry.detail.contains('"id":"' + tenant.id + '"')
-    slugs = select(tenant.slug).where(hers)
-    return entry.subject.in_(slugs), select(tenant.id).where(hers, tenant.slug == entry.subject, itself).exists()
+    few = await people.assigned_number(tx, admin) <= FEW
+    named = (entry.subject if few else func.coalesce(entry.subject, "")).in_(select(tenant.slug).where(hers))
+    return and_(named, select(tenant.id).where(hers, tenant.slug == entry.subject, itself).exists())
 
 
 async def _prepare(database: Database, homes: Path | None) -> str:

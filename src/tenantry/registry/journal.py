@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -44,6 +44,11 @@ class StepState(StrEnum):
     DONE = "done"
     FAILED = "failed"
     UNDONE = "undone"
+
+    @property
+    def ended(self) -> bool:
+        """Whether it was worked on, well or not."""
+        return self in (StepState.DONE, StepState.FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,12 +297,44 @@ async def items(
 ) -> list[Item]:
     """An operation's items in order."""
     table = tables.operation_item
-    query = select(*_ITEM).where(table.c.operation_id == operation_id, table.c.position > after)
+    own = table.c.operation_id == operation_id
+    query = select(*_ITEM).where(own, table.c.position > after)
+    if state is not None and step is None:  # an index tells of which rows alone, however long the others are
+        place = table.c.position + 0
+        some = select(table.c.position).where(own, place > after, table.c.state == state).order_by(place).limit(limit)
+        query = select(*_ITEM).where(own, table.c.position.in_(some))
     for column, value in ((table.c.step, step), (table.c.lane, lane), (table.c.state, state)):
         if value is not None:
             query = query.where(column == value)
-    rows = await tx.all(query.order_by(table.c.position).limit(limit))
-    return [Item(**{**row._mapping, "state": StepState(row.state)}) for row in rows]
+    return [_item(row) for row in await tx.all(query.order_by(table.c.position).limit(limit))]
+
+
+def _item(row: Any) -> Item:
+    return Item(**{**row._mapping, "state": StepState(row.state)})
+
+
+async def all_items(tx: Transaction, operation_id: str) -> AsyncIterator[Item]:
+    """All items in order: never many of them in memory."""
+    after = -1
+    while some := await items(tx, operation_id, limit=ITEM_CHUNK, after=after):
+        for item in some:
+            yield item
+        after = some[-1].position
+
+
+async def digest(tx: Transaction, operation_id: str) -> str | None:
+    """What all items of an operation say together, as its verb wrote it down when it was over; None before."""
+    table = tables.operation_digest
+    found: str | None = await tx.scalar(select(table.c.content).where(table.c.operation_id == operation_id))
+    return found
+
+
+async def put_digest(tx: Transaction, operation_id: str, content: str | None) -> None:
+    """Write down what all items of an operation say together; None: nothing, since they are worked on again."""
+    table = tables.operation_digest
+    await tx.execute(delete(table).where(table.c.operation_id == operation_id))
+    if content is not None:
+        await tx.insert(table, [{"operation_id": operation_id, "content": plain(content)}])
 
 
 async def open_ones(tx: Transaction, verb: str) -> list[Operation]:
@@ -502,6 +539,7 @@ async def again(
     retried = and_(item.c.operation_id == operation.id, item.c.state == StepState.FAILED.value, item.c.step >= 0)
     number = (await tx.execute(update(item).where(retried).values(state=StepState.PENDING.value, error=None))).rowcount
     fleet = await tx.scalar(select(func.count()).select_from(item).where(item.c.operation_id == operation.id))
+    await put_digest(tx, operation.id, None)
     await set_state(
         tx,
         operation.id,

@@ -167,6 +167,12 @@ async def assigned(tx: Transaction, admin_id: str) -> list[str]:
     return [row[0] for row in await tx.all(query.order_by(tables.tenant.c.slug))]
 
 
+async def assigned_number(tx: Transaction, admin_id: str) -> int:
+    """How many tenants are assigned to an admin."""
+    table = tables.admin_tenant
+    return int(await tx.scalar(select(func.count()).select_from(table).where(table.c.admin_id == admin_id)))
+
+
 async def manages(tx: Transaction, admin_id: str, slug: str) -> bool:
     """Whether a tenant is assigned to an admin."""
     query = (
@@ -369,9 +375,13 @@ async def token(tx: Transaction, digest: str) -> TokenRow | None:
     return TokenRow(*row) if row else None
 
 
-async def tokens(tx: Transaction, admin_id: str | None = None) -> list[TokenRow]:
-    """The tokens of an admin user, or of all, newest first."""
-    query = select(*_TOKEN).join(tables.admin_user).order_by(tables.api_token.c.id.desc())
+async def tokens(
+    tx: Transaction, admin_id: str | None = None, limit: int | None = None, before: str | None = None
+) -> list[TokenRow]:
+    """The tokens of an admin user, or of all, newest first; those before the id of one."""
+    query = select(*_TOKEN).join(tables.admin_user).order_by(tables.api_token.c.id.desc()).limit(limit)
+    if before is not None:
+        query = query.where(tables.api_token.c.id < plain(before))
     if admin_id is not None:
         query = query.where(tables.api_token.c.admin_id == admin_id)
     return [TokenRow(*row) for row in await tx.all(query)]

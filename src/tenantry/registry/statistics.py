@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -38,20 +39,26 @@ class Storage:
     oldest: datetime | None  # measurement of those counted
 
 
-async def tenants_by(tx: Transaction, column: str) -> dict[str, int]:
-    """How many tenants there are of each status, blueprint or plan ("" for none), the most first."""
-    of = func.coalesce(tables.tenant.c[column], "")
-    rows = await tx.all(select(of, func.count()).group_by(of).order_by(func.count().desc()))
-    return {row[0]: row[1] for row in rows}
+KINDS: Final = ("status", "blueprint", "plan")
+"""By what tenants are counted."""
 
 
-async def made_by_day(tx: Transaction, since: datetime) -> tuple[int, dict[str, int]]:
-    """How many of today's tenants are older than a moment; and by day, how many were made since."""
+async def tenants_by(tx: Transaction) -> dict[str, dict[str, int]]:
+    """By status, blueprint and plan ("" for none), how many tenants there are of each, the most first."""
+    columns = [func.coalesce(tables.tenant.c[kind], "") for kind in KINDS]
+    found: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
+    for *values, number in await tx.all(select(*columns, func.count()).group_by(*columns)):
+        for kind, value in zip(KINDS, values, strict=True):
+            found[kind][value] += number
+    return {kind: dict(counts.most_common()) for kind, counts in found.items()}
+
+
+async def made_by_day(tx: Transaction, since: datetime) -> dict[str, int]:
+    """How many of today's tenants were made on each day since a moment."""
     table = tables.tenant
-    older = await tx.scalar(select(func.count()).select_from(table).where(table.c.created < since))
     day = tx.day(table.c.created)
     rows = await tx.all(select(day, func.count()).where(table.c.created >= since).group_by(day))
-    return int(older), {str(row[0]): row[1] for row in rows}
+    return {str(row[0]): row[1] for row in rows}
 
 
 async def operations_by_day(tx: Transaction, since: datetime) -> dict[str, dict[str, int]]:
@@ -110,37 +117,36 @@ async def people(tx: Transaction) -> Mapping[str, int]:
 # --- storage ------------------------------------------------------------------------------------------------------
 
 
-async def storage(tx: Transaction) -> Storage:
-    """What all tenants take up."""
+async def storage(tx: Transaction) -> tuple[Storage, list[Share]]:
+    """What all tenants take up; and what lies on each server, the most first ("" for the data directory)."""
     part = tables.resource.c
-    sums = [func.coalesce(func.sum(column), 0) for column in (part.used_bytes, part.used_rows, part.used_files)]
-    row = await tx.first(select(*sums, func.count(part.used_bytes), func.count(), func.min(part.measured)))
-    size, rows, files, measured, resources, oldest = row
-    return Storage(int(size), int(rows), int(files), measured, resources, oldest)
-
-
-async def storage_by_server(tx: Transaction) -> list[Share]:
-    """What lies on each server, the most first; "" for the data directory."""
-    name, part = func.coalesce(tables.resource.c.server, ""), tables.resource.c
-    size = func.coalesce(func.sum(part.used_bytes), 0)
-    rows = await tx.all(select(name, size, func.count()).group_by(name).order_by(size.desc()))
-    return [Share(row[0], int(row[1]), row[2]) for row in rows]
+    name, used = func.coalesce(part.server, ""), func.coalesce(func.sum(part.used_bytes), 0)
+    sums = [used, *(func.coalesce(func.sum(column), 0) for column in (part.used_rows, part.used_files))]
+    counts = (func.count(part.used_bytes), func.count(), func.min(part.measured))
+    query = select(name, *sums, *counts).group_by(name).order_by(used.desc())
+    rows = await tx.all(query)
+    oldest = min((row[6] for row in rows if row[6] is not None), default=None)
+    size, number, files, measured, resources = (sum(int(row[at]) for row in rows) for at in range(1, 6))
+    total = Storage(size, number, files, measured, resources, oldest)
+    return total, [Share(row[0], int(row[1]), row[5]) for row in rows]
 
 
 async def largest(tx: Transaction, limit: int) -> list[Share]:
     """The tenants that take up most."""
     tenant, environment, part = tables.tenant, tables.environment, tables.resource
-    size = func.sum(part.c.used_bytes)
-    query = (
-        select(tenant.c.slug, size, func.count())
-        .join(environment, environment.c.tenant_id == tenant.c.id)
+    size, number = func.sum(part.c.used_bytes).label("size"), func.count().label("number")
+    most = (
+        select(environment.c.tenant_id, size, number)
         .join(part, part.c.environment_id == environment.c.id)
         .where(part.c.used_bytes.is_not(None))
-        .group_by(tenant.c.id, tenant.c.slug)
-        .order_by(size.desc(), tenant.c.slug)
+        .group_by(environment.c.tenant_id)
+        .order_by(size.desc(), environment.c.tenant_id)
         .limit(limit)
+        .subquery()
     )
-    return [Share(row[0], int(row[1]), row[2]) for row in await tx.all(query)]
+    query = select(tenant.c.slug, most.c.size, most.c.number).join(most, most.c.tenant_id == tenant.c.id)
+    rows = await tx.all(query.order_by(most.c.size.desc(), tenant.c.slug))
+    return [Share(row[0], int(row[1]), row[2]) for row in rows]
 
 
 async def unmeasured(tx: Transaction, before: datetime, limit: int) -> list[str]:

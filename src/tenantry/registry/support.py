@@ -112,17 +112,18 @@ async def end(tx: Transaction, by: str, *conditions: ColumnElement[bool]) -> int
     for access_id, tenant_id, slug in rows:
         await tx.execute(update(_TABLE).where(_TABLE.c.id == access_id).values(ended=now(), link=None))
         tx.changed(tenant_id)
-        tx.audit("support.end", slug, access=access_id, by=by)
+        tx.audit("support.end", slug, id=tenant_id, access=access_id, by=by)
     return len(rows)
 
 
 async def end_over(tx: Transaction) -> int:
     """Enter the end of accesses whose time is over: it is the moment until which they held."""
     over = (_TABLE.c.ended.is_(None), _TABLE.c.expires <= now())
-    rows = await tx.all(select(_TABLE.c.id, tables.tenant.c.slug).join(tables.tenant, _OF_TENANT).where(*over))
-    for access_id, slug in rows:
+    query = select(_TABLE.c.id, _TABLE.c.tenant_id, tables.tenant.c.slug).join(tables.tenant, _OF_TENANT)
+    rows = await tx.all(query.where(*over))
+    for access_id, tenant_id, slug in rows:
         await tx.execute(update(_TABLE).where(_TABLE.c.id == access_id).values(ended=_TABLE.c.expires, link=None))
-        tx.audit("support.end", slug, access=access_id, by=BY_TIME)
+        tx.audit("support.end", slug, id=tenant_id, access=access_id, by=BY_TIME)
     return len(rows)
 
 

@@ -86,7 +86,7 @@ tenant = Table(
     Column("folded", Text, nullable=False),  # the name as it is searched
     Column("blueprint", Name, nullable=False, index=True),
     Column("plan", Name),
-    Column("status", String(16), nullable=False, index=True),
+    Column("status", String(16), nullable=False),
     Column("reason", Text, nullable=False, server_default=""),  # why it is suspended
     Column("client_id", String(10), nullable=False, unique=True),
     Column("organization_id", ForeignKey("organization.id"), index=True),
@@ -94,6 +94,8 @@ tenant = Table(
     Column("support_until", Moment),  # how long its people let support in, where the platform asks for that
     Column("created", Moment, nullable=False),
     Column("updated", Moment, nullable=False),
+    Index("ix_tenant_created", "created", "slug"),
+    Index("ix_tenant_status", "status", "slug"),
 )
 
 former_slug = Table(
@@ -130,6 +132,7 @@ resource = Table(
     Column("used_files", Count),
     Column("measured", Moment),  # when it was last tried
     Index("ix_resource_version", "kind", "version"),
+    Index("ix_resource_pinned", "pinned"),
 )
 
 server = Table(
@@ -202,6 +205,8 @@ operation = Table(
     Column("started", Moment),
     Column("ended", Moment),
     Column("due", Moment),  # queued, but not to be taken before
+    Index("ix_operation_slug", "tenant_slug", "id"),
+    Index("ix_operation_verb", "verb", "id"),
 )
 
 operation_step = Table(
@@ -230,6 +235,13 @@ operation_item = Table(
     Column("error", JSON(none_as_null=True)),
     Column("seconds", Float),
     Index("ix_operation_item_lane", "operation_id", "step", "state", "lane", "position"),
+)
+
+operation_digest = Table(
+    "operation_digest",
+    metadata,
+    Column("operation_id", ForeignKey("operation.id"), primary_key=True),
+    Column("content", Text, nullable=False),  # JSON: what all its items say together, read once, when it was over
 )
 
 tenant_lock = Table(
@@ -267,6 +279,9 @@ audit = Table(
     Column("subject", Name, nullable=False, index=True),
     Column("detail", Text, nullable=False),  # canonical JSON, for the same reason
     Column("hash", String(64), nullable=False),
+    Index("ix_audit_actor", "actor", "seq"),
+    Index("ix_audit_action", "action", "seq"),
+    Index("ix_audit_at", "at"),
 )
 
 head = Table(

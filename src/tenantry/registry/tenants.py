@@ -518,24 +518,43 @@ async def forget_former(tx: Transaction) -> int:
 # --- hostnames ----------------------------------------------------------------------------------------------------
 
 
-async def hostnames(tx: Transaction, slug: str | None = None) -> list[HostnameRow]:
-    """All hostnames, or those of one tenant."""
-    hostname, environment, tenant = tables.hostname, tables.environment, tables.tenant
-    query = (
-        select(
-            hostname.c.name,
-            tenant.c.slug,
-            environment.c.name,
-            hostname.c.custom,
-            (hostname.c.position == 0).label("canonical"),
-            hostname.c.former_until,
-        )
-        .join(environment, environment.c.id == hostname.c.environment_id)
-        .join(tenant, tenant.c.id == environment.c.tenant_id)
-        .order_by(tenant.c.slug, environment.c.name, hostname.c.position, hostname.c.name)
+_HOSTNAMES: Final = (
+    select(
+        tables.hostname.c.name,
+        tables.tenant.c.slug,
+        tables.environment.c.name,
+        tables.hostname.c.custom,
+        (tables.hostname.c.position == 0).label("canonical"),
+        tables.hostname.c.former_until,
     )
-    if slug is not None:
-        query = query.where(tenant.c.slug == plain(slug))
+    .join(tables.environment, tables.environment.c.id == tables.hostname.c.environment_id)
+    .join(tables.tenant, tables.tenant.c.id == tables.environment.c.tenant_id)
+)
+
+
+async def hostnames(tx: Transaction, slug: str) -> list[HostnameRow]:
+    """The hostnames of a tenant, by its environments, the canonical ones first."""
+    hostname, environment, tenant = tables.hostname, tables.environment, tables.tenant
+    query = _HOSTNAMES.where(tenant.c.slug == plain(slug))
+    order = (environment.c.name, hostname.c.position, hostname.c.name)
+    return [HostnameRow(*row) for row in await tx.all(query.order_by(*order))]
+
+
+async def hostname(tx: Transaction, name: str) -> HostnameRow | None:
+    """One hostname; None where it leads to nobody."""
+    row = await tx.first(_HOSTNAMES.where(tables.hostname.c.name == plain(name)))
+    return HostnameRow(*row) if row else None
+
+
+async def hostnames_page(
+    tx: Transaction, limit: int, after: str | None = None, admin: str | None = None
+) -> list[HostnameRow]:
+    """Hostnames by name, those after a name, at most `limit`; of one admin, those of the tenants assigned to her."""
+    query = _HOSTNAMES.order_by(tables.hostname.c.name).limit(limit)
+    if after:
+        query = query.where(tables.hostname.c.name > plain(after))
+    if admin:
+        query = query.where(tables.tenant.c.id.in_(tables.tenants_of(admin)))
     return [HostnameRow(*row) for row in await tx.all(query)]
 
 

@@ -10,7 +10,9 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -205,9 +207,28 @@ def build() -> Asgi:
                 await own.close()
             await send(message)
 
+        _when_told_to_end(own.hush)
         await tenants(scope, receive, close_first)
 
     return application
+
+
+def _when_told_to_end(call: Callable[[], None]) -> None:
+    """Let this be called as soon as the process is told to end: a server waits for streams, which end by themselves."""
+    if threading.current_thread() is not threading.main_thread():
+        return  # where a server runs beside something else, nobody tells it by a signal
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before = signal.getsignal(number)
+        if callable(before):
+            signal.signal(number, partial(_hear, loop, call, before))
+
+
+def _hear(
+    loop: asyncio.AbstractEventLoop, call: Callable[[], None], before: Callable[..., Any], number: int, frame: Any
+) -> None:
+    loop.call_soon_threadsafe(call)
+    before(number, frame)
 
 
 def _imported(reference: str) -> Asgi:
@@ -261,6 +282,11 @@ class Own:
         if self._making is None:
             self._making = asyncio.create_task(asyncio.to_thread(_site, self._config))
         return await asyncio.shield(self._making)
+
+    def hush(self) -> None:
+        """Let those go who follow an operation."""
+        if self._making is not None and self._making.done() and not self._making.cancelled():
+            self._making.result().state.house.hush()
 
     async def close(self) -> None:
         """Let go of the platform, if it was opened."""

@@ -47,10 +47,15 @@ class House:
                     self._opened = Opened(platform, *proofs, Hub(platform))
         return self._opened
 
+    def hush(self) -> None:
+        """Let those go who follow an operation: their streams end when it does, and nobody waits so long."""
+        if self._opened is not None:
+            self._opened.hub.close()
+
     async def close(self) -> None:
         """Close it."""
+        self.hush()
         if self._opened is not None:
-            await self._opened.hub.close()
             await self._opened.forgotten.close()
         self._opened = None
         await self._stack.aclose()

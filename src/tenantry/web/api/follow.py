@@ -6,30 +6,28 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Final
 
 from fastapi import Depends, FastAPI, Path, Request
+from fastapi.security.utils import get_authorization_scheme_param
 from pydantic import TypeAdapter
 from starlette.responses import StreamingResponse
 
-from tenantry.identity import RIGHTS, Principal, acting_as
+from tenantry.identity import Principal, acting_as
 from tenantry.platform.operations import OperationDetails
 from tenantry.web.api import wire
 from tenantry.web.api.access import bearer
-from tenantry.web.api.guard import Guarded, again
+from tenantry.web.api.guard import Guarded
 from tenantry.web.api.problems import problems_of
 from tenantry.web.doors import Says, says
 from tenantry.web.house import opened
+from tenantry.web.hub import News
+from tenantry.web.portal.progress import STILL
 
 _details: Final = TypeAdapter(wire.model(OperationDetails))
 
 
-def event(details: OperationDetails | None) -> bytes:
+def event(news: News) -> bytes:
     """One event (WHATWG HTML, section 9.2)."""
-    if details is None:
-        return b": still there\n\n"
-    return (
-        b"event: operation\ndata: "
-        + _details.dump_json(_details.validate_python(details, from_attributes=True))
-        + b"\n\n"
-    )
+    text = _details.dump_json(_details.validate_python(news.details, from_attributes=True))
+    return b"event: operation\ndata: " + text + b"\n\n"
 
 
 def add(app: FastAPI) -> None:
@@ -43,16 +41,19 @@ def add(app: FastAPI) -> None:
     ) -> StreamingResponse:
         """The operation now, then at every change, as server-sent events; the stream ends when it is over."""
         here = await opened(request)
-        with acting_as(principal):
-            found = await here.platform.operations.show(operation_id)
+        token = get_authorization_scheme_param(request.headers["authorization"])[1]
 
-        async def allowed() -> None:
-            with acting_as(await again(request)):
-                await RIGHTS["operation.follow"].check(here.platform.operations, operation_id)
+        async def allowed() -> OperationDetails:
+            with acting_as(await here.sign_in.by_token(token)):
+                return await here.platform.operations.show(operation_id, 0)
+
+        with acting_as(principal):
+            found = await here.platform.operations.show(operation_id, 0)
+        seat = here.hub.seat()
 
         async def stream() -> AsyncIterator[bytes]:
-            async for details in here.hub.watch(found.operation.id, allowed):
-                yield event(details)
+            async for news in here.hub.listen(found.operation.id, seat, allowed):
+                yield STILL if news is None else news.told(event)
 
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(stream(), media_type="text/event-stream", headers=headers)

@@ -50,12 +50,6 @@ def count_stranger(request: Request) -> None:
     request.state.rate = rates.addresses.count(address)
 
 
-async def again(request: Request) -> Principal:
-    """Whose token it is still, where an answer takes long. Raises `SignInNeeded`."""
-    _, token = get_authorization_scheme_param(request.headers.get("authorization"))
-    return await (await opened(request)).sign_in.by_token(token)
-
-
 async def _admit(request: Request) -> Principal:
     """Who sends it. Raises `SignInNeeded` and `TooManyRequests`.
 

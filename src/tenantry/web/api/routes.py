@@ -82,6 +82,7 @@ ROUTES: Final = (
     Route("POST", "/verifications", "verify.run", 202),
     Route("GET", "/verifications/-/last", "verify.last"),
     Route("GET", "/verifications/{operation_id}", "verify.report"),
+    Route("GET", "/verifications/{operation_id}/summary", "verify.summary"),
     Route("GET", "/audit", "audit.list"),
     Route("POST", "/audit/-/verify", "audit.verify"),
     Route("POST", "/secrets/-/rotate", "secret.rotate"),

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Final
 
 from fastapi import APIRouter
 from starlette.responses import StreamingResponse
 
-from tenantry.identity import RIGHTS
+from tenantry.identity import acting_as
 from tenantry.platform.operations import OperationDetails
+from tenantry.web.hub import News
 from tenantry.web.portal.asking import Page, asks
 from tenantry.web.portal.frame import Visit, Visiting, rendered
-from tenantry.web.portal.frame import visit as signed_in
 
 router = APIRouter(route_class=Page)
+
+STILL: Final = b": still there\n\n"
+"""What is sent where nothing happens: a comment, which browsers pass over."""
 
 
 async def progress(visit: Visit, operation_id: str) -> dict[str, Any]:
@@ -28,23 +31,24 @@ async def progress(visit: Visit, operation_id: str) -> dict[str, Any]:
 @asks("operation.follow")
 async def steps(visit: Visiting, operation_id: str) -> StreamingResponse:
     """The steps now, then at every change, as server-sent events with HTML; `over` is the last."""
-    found: OperationDetails = (await progress(visit, operation_id))["details"]
 
-    async def allowed() -> None:
-        with (await signed_in(visit.request)).acting():
-            await RIGHTS["operation.follow"].check(visit.platform.operations, operation_id)
+    async def allowed() -> OperationDetails:
+        with acting_as(await visit.here.sign_in.by_session(visit.session)):
+            return await visit.platform.operations.show(operation_id, 0)
+
+    found, seat = await allowed(), visit.here.hub.seat()
 
     async def stream() -> AsyncIterator[bytes]:
-        async for details in visit.here.hub.watch(found.operation.id, allowed):
-            with visit.acting():
-                workers = await visit.platform.operations.workers()
-            last = details or found
-            yield event("steps", rendered("_steps.html", details=last, workers=workers))
-            if details is not None and not details.operation.state.live:
-                yield event("over", "")
+        async for news in visit.here.hub.listen(found.operation.id, seat, allowed):
+            yield STILL if news is None else news.told(_event)
 
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(stream(), media_type="text/event-stream", headers=headers)
+
+
+def _event(news: News) -> bytes:
+    shown = event("steps", rendered("_steps.html", details=news.details, workers=news.workers))
+    return shown + event("over", "") if news.last else shown
 
 
 def event(name: str, text: str) -> bytes:

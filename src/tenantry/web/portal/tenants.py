@@ -23,6 +23,9 @@ PAGE: Final = 50
 CHUNK: Final = 1000
 """Tenants that an export reads at a time."""
 
+CHOSEN: Final = 50
+"""Organizations among which one is chosen; of more, the name of one is typed."""
+
 LIST_BYTES: Final = 4_000_000
 """The largest list of tenants that is taken by a form."""
 
@@ -51,7 +54,8 @@ async def index(
         rows = await visit.platform.tenants.list(
             **wanted, sort=sort, limit=PAGE + 1, after=after or None, before=before or None
         )
-        organizations = await visit.platform.organizations.list() if visit.principal.is_superadmin else []
+        every = visit.principal.is_superadmin
+        organizations = await visit.platform.organizations.list(limit=CHOSEN + 1) if every else []
     back = bool(before) and not after
     beyond = len(rows) > PAGE
     rows = rows[-PAGE:] if back else rows[:PAGE]
@@ -69,6 +73,7 @@ async def index(
         "blueprints": list(config.blueprints),
         "plans": list(config.plans),
         "organizations": organizations,
+        "chosen": CHOSEN,
     }
     return visit.page("tenants.html", current="/admin/", statuses=list(Status), **shown)
 

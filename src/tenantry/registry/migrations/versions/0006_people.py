@@ -36,6 +36,8 @@ def upgrade() -> None:
     for name in ("used_bytes", "used_rows", "used_files"):
         op.add_column("resource", sa.Column(name, COUNT, nullable=True))
     op.add_column("resource", sa.Column("measured", tables.Moment(), nullable=True))
+    _operation_digest()
+    _for_pages()
 
 
 def _admin_user() -> None:
@@ -212,3 +214,29 @@ def _admin_tenant() -> None:
         sa.PrimaryKeyConstraint("admin_id", "tenant_id", name=op.f("pk_admin_tenant")),
     )
     op.create_index(op.f("ix_admin_tenant_tenant_id"), "admin_tenant", ["tenant_id"], unique=False)
+
+
+def _operation_digest() -> None:
+    op.create_table(
+        "operation_digest",
+        sa.Column("operation_id", sa.String(length=36), nullable=False),
+        sa.Column("content", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["operation_id"], ["operation.id"], name=op.f("fk_operation_digest_operation_id")),
+        sa.PrimaryKeyConstraint("operation_id", name=op.f("pk_operation_digest")),
+    )
+
+
+def _for_pages() -> None:
+    """Indexes by which a page of a list is read from where it begins, however long the list."""
+    op.drop_index("ix_tenant_status", table_name="tenant")
+    for table, name, columns in (
+        ("tenant", "status", ["status", "slug"]),
+        ("resource", "pinned", ["pinned"]),
+        ("tenant", "created", ["created", "slug"]),
+        ("operation", "slug", ["tenant_slug", "id"]),
+        ("operation", "verb", ["verb", "id"]),
+        ("audit", "actor", ["actor", "seq"]),
+        ("audit", "action", ["action", "seq"]),
+        ("audit", "at", ["at"]),
+    ):
+        op.create_index(f"ix_{table}_{name}", table, columns)
