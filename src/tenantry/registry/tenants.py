@@ -7,7 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import Column, ColumnElement, Select, Table, Text, and_, cast, delete, func, insert, or_, select, update
@@ -155,8 +155,8 @@ def _beyond(key: Column[Any], place: str, falling: bool) -> ColumnElement[bool]:
     value: Any = text
     if key is tables.tenant.c.created:
         try:
-            value = datetime.fromisoformat(text)
-        except ValueError:
+            value = datetime.fromisoformat(text).astimezone(UTC)
+        except (ValueError, OverflowError):
             raise InvalidRequest(where="after", reason=f"'{place[:60]}' is no place in this order") from None
     own = tables.tenant.c.slug
     further = own < slug if falling else own > slug
