@@ -24,6 +24,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from prometheus_client.parser import text_string_to_metric_families
 
 import ground as g
+import outages
+import servers
 from tenantry import tracing
 from tenantry.application import connect
 from tenantry.config import load
@@ -185,6 +187,42 @@ async def test_a_process_with_another_key_is_not_ready(ground: g.Ground) -> None
     finally:
         await house.close()
         await runtime.stop()
+
+
+@pytest.mark.postgres
+async def test_a_lost_control_database_makes_a_process_unready_until_it_is_back(
+    ground: g.Ground, own_postgres: servers.Postgres
+) -> None:
+    """It serves on meanwhile, by its snapshot: so health stays 200."""
+    with own_postgres.database() as url:
+        text = ground.config.read_text().replace("[platform]\n", '[platform]\ncontrol = {env = "CONTROL_URL"}\n', 1)
+        ground.config.write_text(text)
+        with (ground.root / ".env").open("a") as env:
+            env.write(f"CONTROL_URL={url}\n")
+        config = load(ground.config)
+        async with ground.open():
+            pass
+        house, runtime = House(config), connect(config)
+
+        async def opened() -> House:
+            return house
+
+        async def status() -> int:
+            return (await ready(opened, runtime)).status_code
+
+        try:
+            assert await status() == 200
+            with outages.down(own_postgres):
+                lost = await ready(opened, runtime)
+                assert (lost.status_code, json.loads(lost.body)["code"]) == (503, "registry.unavailable")
+
+            async def back() -> bool:
+                return await status() == 200
+
+            await g.until(back, "readiness")
+        finally:
+            await house.close()
+            await runtime.stop()
 
 
 @contextlib.contextmanager

@@ -35,6 +35,9 @@ FAULTS: Final = 20
 SHOWN: Final = 200
 """Characters of a name that somebody made up."""
 
+RETRY_SECONDS: Final = 2
+"""When a client may ask again that was refused because something is out of reach."""
+
 log = logging.getLogger(__name__)
 
 
@@ -63,7 +66,7 @@ _STATUSES: Final[dict[int, tuple[str, dict[str, Any]]]] = {
     422: ("A value keeps no rule.", {}),
     429: ("Too many requests.", _WAIT),
     500: ("What was asked for went wrong; the code says how.", {}),
-    503: ("The control database or a server cannot be reached.", {}),
+    503: ("The control database or a server cannot be reached.", _WAIT),
 }
 
 
@@ -106,6 +109,8 @@ def of(error: TenantryError, **headers: str) -> Response:
         headers["WWW_Authenticate"] = "Bearer"
     if isinstance(error, TooManyTries | TooManyRequests):
         headers["Retry_After"] = str(error.details.get("seconds", 1))
+    if error.status == 503:
+        headers["Retry_After"] = str(RETRY_SECONDS)
     return answer(error.status, error.code, error.message, error.hint, **headers)
 
 
