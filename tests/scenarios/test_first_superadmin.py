@@ -65,23 +65,36 @@ async def test_the_link_makes_a_superadmin_who_is_signed_in(empty: Desk) -> None
     await empty.platform.audit.verify()
 
 
-async def test_a_fresh_link_voids_the_one_before(empty: Desk) -> None:
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+async def shared(
+    ground: g.Ground, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Desk]:
+    """The same, whose control database is on SQLite or on PostgreSQL."""
+    if request.param == "postgres":
+        monkeypatch.setenv("TENANTRY_PLATFORM__CONTROL", request.getfixturevalue("postgres_url"))
+    async with desk(ground) as found:
+        yield found
+
+
+async def test_a_fresh_link_voids_the_one_before(shared: Desk) -> None:
     """Of any number of processes that start at once, one link opens."""
-    links = [urlsplit(str(link)).path for link in await asyncio.gather(*(empty.platform.first_link() for _ in "12345"))]
-    async with stranger(empty) as browser:
+    links = [
+        urlsplit(str(link)).path for link in await asyncio.gather(*(shared.platform.first_link() for _ in "12345"))
+    ]
+    async with stranger(shared) as browser:
         opens = [link for link in links if (await browser.get(link)).status_code == 200]
     assert len(set(links)) == 5
     assert len(opens) == 1
 
 
-async def test_two_at_once_by_one_link_make_one_superadmin(empty: Desk) -> None:
+async def test_two_at_once_by_one_link_make_one_superadmin(shared: Desk) -> None:
     """The other one is told that it was used."""
-    link = await offered(empty)
-    async with stranger(empty) as browser, stranger(empty) as other:
+    link = await offered(shared)
+    async with stranger(shared) as browser, stranger(shared) as other:
         sent = (one.post(link, data=ANA | {"mail": f"{n}@example.org"}) for n, one in enumerate((browser, other)))
         answers = await asyncio.gather(*sent)
     assert sorted(answer.status_code for answer in answers) == [200, 410]
-    assert len(await superadmins(empty)) == 1
+    assert len(await superadmins(shared)) == 1
 
 
 async def test_the_link_runs_out(empty: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

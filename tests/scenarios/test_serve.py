@@ -14,6 +14,9 @@ import httpx
 import pytest
 
 import ground as g
+from portals import PASSWORD
+from tenantry.identity.principal import AdminRole
+from tenantry.identity.signin import Client, SignIn
 from tenantry.registry import journal
 from terminals import Terminal, family, free_port, gone, terminal, until
 
@@ -106,6 +109,26 @@ def test_a_server_may_be_alone(ground: g.Ground, way: str) -> None:
         shown.shows("Stop it with Ctrl-C.")
         assert shown.get("/.tenantry/health").status_code == 200
         assert family(shown.process.pid) == set()
+
+
+async def test_whoever_follows_an_operation_holds_nothing_up(ground: g.Ground) -> None:
+    """Ctrl-C ends the server at once, without a word, while a page waits for steps that nobody does."""
+    async with ground.open() as platform:
+        invited = await platform.admins.invite("root@example.org", role=AdminRole.SUPERADMIN)
+        await SignIn(platform.registry).take(invited.link, PASSWORD, Client("127.0.0.1"))
+        operation = await platform.tenants.create("acme")
+        made = await platform.tokens.create("follower", ["operations:read"], admin="root@example.org")
+    with served(ground, "--no-worker") as shown:
+        shown.shows("Stop it with Ctrl-C.")
+        address = f"http://127.0.0.1:{shown.port}/api/operations/{operation.id}/events"
+        headers = {"host": "localhost", "authorization": f"Bearer {made.token}"}
+        with httpx.stream("GET", address, headers=headers, timeout=g.PATIENCE, trust_env=False) as answer:
+            lines = answer.iter_lines()
+            assert next(lines) == "event: operation"
+            assert shown.tell(signal.SIGINT) == 0
+            assert "queued" in "".join(lines)
+        assert "Traceback" not in shown.text
+        assert "Cancel" not in shown.text
 
 
 def test_a_log_never_holds_the_link(ground: g.Ground) -> None:

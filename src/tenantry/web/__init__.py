@@ -258,6 +258,7 @@ class Own:
         self._front = front
         self._hosts = {_name(config.platform.domain), _name(urlsplit(config.url).netloc)}
         self._making: asyncio.Task[FastAPI] | None = None
+        self._hushed = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer at the platform's bare domain."""
@@ -281,10 +282,14 @@ class Own:
     async def _site(self) -> FastAPI:
         if self._making is None:
             self._making = asyncio.create_task(asyncio.to_thread(_site, self._config))
-        return await asyncio.shield(self._making)
+        site = await asyncio.shield(self._making)
+        if self._hushed:
+            site.state.house.hush()
+        return site
 
     def hush(self) -> None:
-        """Let those go who follow an operation."""
+        """Let those go who follow an operation, and those who come to as this process ends."""
+        self._hushed = True
         if self._making is not None and self._making.done() and not self._making.cancelled():
             self._making.result().state.house.hush()
 

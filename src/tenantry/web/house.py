@@ -35,6 +35,7 @@ class House:
         self._stack = contextlib.AsyncExitStack()
         self._turn = asyncio.Lock()
         self._opened: Opened | None = None
+        self._hushed = False
 
     async def opened(self) -> Opened:
         """The platform. Raises `RegistryUnavailable` and what else `Platform.open` raises."""
@@ -45,10 +46,13 @@ class House:
                     registry, config = platform.registry, self.config
                     proofs = SignIn(registry), Passkeys(registry, config), Forgotten(registry, config)
                     self._opened = Opened(platform, *proofs, Hub(platform))
+                    if self._hushed:
+                        self._opened.hub.close()
         return self._opened
 
     def hush(self) -> None:
         """Let those go who follow an operation: their streams end when it does, and nobody waits so long."""
+        self._hushed = True
         if self._opened is not None:
             self._opened.hub.close()
 

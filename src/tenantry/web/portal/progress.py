@@ -36,7 +36,9 @@ async def steps(visit: Visiting, operation_id: str) -> StreamingResponse:
         with acting_as(await visit.here.sign_in.by_session(visit.session)):
             return await visit.platform.operations.show(operation_id, 0)
 
-    found, seat = await allowed(), visit.here.hub.seat()
+    with visit.acting():
+        found = await visit.platform.operations.show(operation_id, 0)
+    seat = visit.here.hub.seat()
 
     async def stream() -> AsyncIterator[bytes]:
         async for news in visit.here.hub.listen(found.operation.id, seat, allowed):
