@@ -132,7 +132,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             assert time.monotonic() < until
             time.sleep(0.1)
         yield found
-        assert "Traceback" not in log.read_text()
+        assert "Exception in ASGI application" not in log.read_text()
     finally:
         process.terminate()
         process.wait(g.PATIENCE)
