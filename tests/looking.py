@@ -47,20 +47,23 @@ def settled(page: Page) -> None:
 
 
 def look(page: Page) -> list[str]:
-    """What is wrong with a page as it is now: wider than its window, or not accessible to everybody."""
+    """What is wrong with a page as it is now, in all ways in which people see it."""
     faults: list[str] = []
     for at, (width, scheme) in enumerate(WAYS):
         page.set_viewport_size({"width": width, "height": HEIGHT})
         page.emulate_media(color_scheme=scheme)
-        wide = page.evaluate("document.documentElement.scrollWidth")
-        if wide > width:
-            faults.append(f"{width}: it is {wide} wide")
-        if at < AXED:
-            faults += [f"{width} {scheme}: {fault}" for fault in graves(page)]
+        faults += [f"{width} {scheme}: {fault}" for fault in unfit(page, axed=at < AXED)]
     width, scheme = WAYS[0]
     page.set_viewport_size({"width": width, "height": HEIGHT})
     page.emulate_media(color_scheme=scheme)
     return faults
+
+
+def unfit(page: Page, *, axed: bool = True) -> list[str]:
+    """What is wrong with a page as it is seen now: wider than its window, or not for everybody."""
+    wide, width = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    faults = [f"it is {wide} wide"] if wide > width else []
+    return faults + (graves(page) if axed else [])
 
 
 def graves(page: Page) -> list[str]:

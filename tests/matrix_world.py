@@ -422,6 +422,8 @@ PAGES: Final[dict[str, Request]] = {
     # one's own account
     "GET /me": PLAIN,
     "POST /me/name": Request({"name": "Somebody else"}),
+    "POST /me/prove": Request({"password": PASSWORD}),
+    "POST /me/prove/passkey": Request(lambda values: {"answer": values["answer"]}, with_passkey),
     "POST /me/password": Request({"old": PASSWORD, "new": PASSWORD + "!"}),
     "POST /me/sessions/end-others": PLAIN,
     "POST /me/sessions/{session}/end": PLAIN,

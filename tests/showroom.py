@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from playwright.sync_api import Page
 
 import ground as g
+from people_world import Inbox, mailing
 from servers import free_port
 from tenantry.config import load
 from tenantry.identity import Reach, acting_as
@@ -28,7 +29,7 @@ from tenantry.web.site import site
 PASSWORD = "correct horse battery"
 ROOT, ANA = "root@example.org", "ana@example.org"
 
-TOML = g.TOML.replace('name = "Ground"', 'name = "Harbour"\nurl = "http://localhost:{port}"').replace(
+TOML = g.TOML.replace('name = "Ground"', 'name = "Harbour"').replace(
     "[plans.free]\n[plans.pro]",
     """
 [blueprints.lab]
@@ -129,9 +130,16 @@ def _hers(door: Door) -> bool:
 
 
 @contextmanager
-def showroom(root: Path, postgres: str, *, odd: bool = True, worker: bool = True) -> Iterator[Showroom]:
+def showroom(
+    root: Path, postgres: str, inbox: Inbox | None = None, *, odd: bool = True, worker: bool = True
+) -> Iterator[Showroom]:
     """The portal of such a platform, with a worker; `postgres` is an administrator's address of a server."""
-    ground = g.Ground(root / "platform", TOML.replace("{port}", str(port := free_port())))
+    ground = g.Ground(root / "platform", TOML)
+    address = f"http://localhost:{(port := free_port())}"
+    if inbox:
+        mailing(ground, inbox, url=address)
+    else:
+        ground.config.write_text(ground.config.read_text().replace("[platform]\n", f'[platform]\nurl = "{address}"\n'))
     (ground.root / "lab").mkdir()
     (ground.root / "lab" / "0001_bookings.sql").write_text(g.FIRST)
     app = site(load(ground.config))

@@ -11,6 +11,7 @@ from tenantry.model import Environment, SupportAccess, Tenant
 from tenantry.refusals import SupportReadOnly
 
 _current: ContextVar[Environment | None] = ContextVar("tenantry_current", default=None)
+_reading: ContextVar[bool] = ContextVar("tenantry_reading", default=False)
 _support: ContextVar[tuple[str, SupportAccess] | None] = ContextVar("tenantry_support", default=None)
 _actor: ContextVar[str | None] = ContextVar("tenantry_actor", default=None)
 
@@ -54,10 +55,27 @@ def support_context(environment: Environment, access: SupportAccess | None) -> I
         _support.reset(token)
 
 
-def refuse_read_only() -> None:
-    """Raise `SupportReadOnly` where this request is one of support access that may change nothing."""
+@contextmanager
+def reading() -> Iterator[None]:
+    """Change nothing of the tenant's inside this block: its databases and files refuse it."""
+    token = _reading.set(True)
+    try:
+        yield
+    finally:
+        _reading.reset(token)
+
+
+def is_reading() -> bool:
+    """Whether nothing of the tenant's may be changed here: by `reading`, or by support that looks only."""
+    if _reading.get():
+        return True
     access = support_access()
-    if access is not None and not access.writes:
+    return access is not None and not access.writes
+
+
+def refuse_read_only() -> None:
+    """Raise `SupportReadOnly` where nothing of the tenant's may be changed."""
+    if is_reading():
         raise SupportReadOnly
 
 

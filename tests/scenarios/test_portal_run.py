@@ -82,7 +82,7 @@ async def world(ground: g.Ground) -> AsyncIterator[World]:
 
 
 SHARED = ("operations", "audit", "palette")
-SUPERADMINS = ("statistics", "migrations", "servers", "verify", "settings")
+SUPERADMINS = ("migrations", "servers", "verify", "settings")
 
 
 async def test_pages_show_for_whom_they_are(ground: g.Ground) -> None:

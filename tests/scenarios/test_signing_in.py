@@ -15,8 +15,8 @@ import ground as g
 import people_world as w
 from tenantry import credentials
 from tenantry.identity import factors, throttle
-from tenantry.identity.principal import AdminRole
-from tenantry.registry import people
+from tenantry.identity.principal import PROVED, AdminRole
+from tenantry.registry import people, tables
 from tenantry.registry.database import now
 
 ROOT = "root@example.org"
@@ -227,6 +227,36 @@ async def test_no_token_and_no_stranger_changes_what_somebody_is_known_by(ground
 
         with acting_as(principal), pytest.raises(Forbidden):
             await here.platform.account.enrol()
+
+
+async def test_an_old_session_proves_once_more_who_it_is(ground: g.Ground) -> None:
+    """Before a passkey, a factor or a token is added: by the password, for ten minutes, in this session alone."""
+    async with w.portal(ground) as here:
+        browser, other = await here.signed_in(), await here.signed_in()
+        made = {"name": "deploy", "scopes": "tenants:read", "days": "30"}
+        assert "It is me" not in (await browser.get("/admin/me")).text
+        async with here.platform.registry.write() as tx:
+            old = now() - PROVED - timedelta(seconds=1)
+            await tx.execute(tables.admin_session.update().values(proved=old))
+        page = (await browser.get("/admin/me")).text
+        assert "It is me" in page
+        assert 'action="/admin/me/tokens"' not in page
+        for path, form in (("tokens", made), ("second-factor", {}), ("passkeys", {"name": "x", "answer": "{}"})):
+            refused = await w.send(browser, f"/me/{path}", form)
+            assert (refused.status_code, "prove once more" in w.told(refused)) == (403, True), path
+        for path in ("second-factor", "passkeys/options"):
+            assert (await browser.get(f"/admin/me/{path}")).status_code == 403
+        wrong = await w.send(browser, "/me/prove", {"password": "wrong one"})
+        assert "The password is wrong" in w.told(wrong)
+        assert (await w.send(browser, "/me/prove/passkey", {"answer": "{}"})).status_code == 422
+        assert (await w.send(browser, "/me/tokens", made)).status_code == 403
+        assert (await w.send(browser, "/me/prove", {"password": w.PASSWORD})).status_code == 303
+        assert (await w.send(browser, "/me/tokens", made)).status_code == 200
+        assert (await browser.get("/admin/me/second-factor")).status_code == 200
+        assert (await w.send(other, "/me/tokens", made | {"name": "other"})).status_code == 403
+        for _ in range(throttle.FREE["own"] + 1):
+            guessed = await w.send(other, "/me/prove", {"password": "wrong one"})
+        assert guessed.status_code == 429
 
 
 async def test_a_passkeys_challenge_is_ours_fresh_and_counts_once(ground: g.Ground) -> None:

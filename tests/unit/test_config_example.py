@@ -42,7 +42,7 @@ def test_it_is_a_platform(tmp_path: Path) -> None:
         assert isinstance(load(tmp_path / "tenantry.toml", CONTROL), Config)
 
 
-SHORT = {("blueprints", "*", kind, "*") for kind in ("resources", "hostnames", "values")}
+SHORT = {("blueprints", "*", kind, "*") for kind in ("resources", "hostnames", "values", "counts")}
 """Tables the example writes on one line, whose keys have no comment of their own."""
 
 

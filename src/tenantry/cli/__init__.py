@@ -39,6 +39,13 @@ COMMANDS: Final = (
     ("token", "token:app", _DAY, "Tokens by which programs call the API."),
     ("support", "support:app", _DAY, "Look into a tenant, for a while and for a reason, seen by its people."),
     ("status", "status:status", _DAY, "How the platform is: tenants, operations, workers, limits."),
+    (
+        "statistics",
+        "status:statistics",
+        _DAY,
+        "The platform in numbers: tenants, users, storage, requests, operations.",
+    ),
+    ("settings", "status:settings", _DAY, "The settings in force, and where each comes from."),
     ("why", "status:why", _DAY, "Tell which tenant an address leads to, and by which rule."),
     ("registry", "registry:app", _RUN, "The control database: its schema, and moving it to PostgreSQL."),
     ("worker", "processes:worker", _RUN, "Run operations until told to stop."),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from tenantry.cli.options import COMMON, Common
+from tenantry.cli.options import COMMON, FLAG, Common
 
 
 async def status(*, common: Common = COMMON) -> None:
@@ -15,6 +15,43 @@ async def status(*, common: Common = COMMON) -> None:
         found = await platform.status()
     shown = found | {"workers": [f"{worker['host']}/{worker['pid']}" for worker in found.get("workers", ())]}
     common.out.record(found, {name.replace("_", " "): value for name, value in shown.items()})
+
+
+async def statistics(
+    *,
+    days: Annotated[int, Parameter(help="How many days back, 1 to 366; with --json each of them is told.")] = 30,
+    common: Common = COMMON,
+) -> None:
+    """Tell the platform in numbers: tenants, users and other counted things, storage, requests, operations."""
+    async with common.platform() as platform:
+        found = await platform.statistics.show(days)
+    worked = {name: sum(getattr(one, name) for one in found.operations) for name in ("done", "failed", "cancelled")}
+    shown: dict[str, Any] = {
+        "tenants": found.tenants,
+        **{thing.name.replace("_", " "): thing.number for thing in found.things},
+    }
+    shown |= {"storage": f"{found.storage.bytes} bytes, {found.storage.rows} rows, {found.storage.files} files"}
+    shown |= {f"on {one.name or 'this machine'}": f"{one.bytes} bytes" for one in found.by_server}
+    shown |= {"operations": ", ".join(f"{number} {name}" for name, number in worked.items())}
+    if found.requests is not None:
+        shown |= {"API requests": sum(one.number or 0 for one in found.requests)}
+        shown |= {"admin users": found.admins, "active sessions": found.sessions, "tokens": found.tokens}
+        shown |= {"organizations": found.organizations}
+    common.out.record(found, shown)
+
+
+async def settings(
+    part: Annotated[str, Parameter(help="Only settings whose names hold this.")] = "",
+    /,
+    *,
+    written: Annotated[bool, FLAG, Parameter(help="Only those that are written somewhere.")] = False,
+    common: Common = COMMON,
+) -> None:
+    """List the settings in force, and the line, variable or default that each comes from. Secrets are hidden."""
+    async with common.platform() as platform:
+        rows = [row for row in await platform.settings() if part.lower() in row.key.lower()]
+    shown = [row for row in rows if not written or row.source != "default"]
+    common.out.table(("key", "value", "source"), shown, "No setting is like that.")
 
 
 async def why(

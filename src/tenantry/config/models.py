@@ -218,6 +218,9 @@ class Value(Short):
     secret: bool = False
 
 
+CountName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+
+
 class Blueprint(Frozen):
     title: str = ""
     extends: str | None = None
@@ -225,12 +228,15 @@ class Blueprint(Frozen):
     resources: dict[str, ResourceSpec] = {}
     hostnames: dict[str, HostnamePattern] = {}
     values: dict[str, Value] = {}
+    counts: dict[CountName, str] = {}  # what statistics count in each tenant's database: a SELECT of one number
     admin: str | None = "admin@{slug}.{domain}"  # the first admin's login; "" or None: no user table is used
 
     def on(self, base: Blueprint) -> Blueprint:
         """This blueprint with all it takes over from another; what both name, this one says."""
         kept = {key: getattr(base, key) for key in {"environments", "admin"} - self.model_fields_set}
-        merged = {key: {**getattr(base, key), **getattr(self, key)} for key in ("resources", "hostnames", "values")}
+        merged = {
+            key: {**getattr(base, key), **getattr(self, key)} for key in ("resources", "hostnames", "values", "counts")
+        }
         return self.model_copy(update=kept | merged)
 
 

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
 from tenantry.context import acting
+from tenantry.refusals import ProofNeeded
 
 
 class AdminRole(StrEnum):
@@ -36,6 +37,10 @@ SCOPES: Final = (
 """All that a token can be allowed."""
 
 
+PROVED: Final = timedelta(minutes=10)
+"""After how long somebody in a browser proves once more who she is, before anything that opens her account is made."""
+
+
 @dataclass(frozen=True, slots=True)
 class Principal:
     """An admin user who asks for something, in a browser or by a token."""
@@ -45,6 +50,7 @@ class Principal:
     role: AdminRole
     session: str | None = None  # its id, in a browser
     token: str | None = None  # its name
+    proved: datetime | None = None  # in a browser: when she last showed her password or a passkey
     scopes: frozenset[str] | None = None  # of the token; None: everything that the role may
     until: datetime | None = None  # when the token runs out
 
@@ -52,6 +58,11 @@ class Principal:
     def actor(self) -> str:
         """Whom the audit log names."""
         return f"token:{self.token} of {self.mail}" if self.token else f"admin:{self.mail}"
+
+    @property
+    def is_proved(self) -> bool:
+        """Whether it is a moment ago that she proved who she is, so that new ways to sign in may be made."""
+        return self.proved is not None and datetime.now(UTC) - self.proved <= PROVED
 
     @property
     def is_superadmin(self) -> bool:
@@ -65,6 +76,13 @@ _current: ContextVar[Principal | None] = ContextVar("tenantry_principal", defaul
 def current_principal() -> Principal | None:
     """Who is asking here; None where a process acts for itself, as commands on the platform's machine do."""
     return _current.get()
+
+
+def refuse_unproved() -> None:
+    """Raise `ProofNeeded` where a session asks whose owner proved long ago who she is."""
+    principal = _current.get()
+    if principal is not None and principal.session is not None and not principal.is_proved:
+        raise ProofNeeded
 
 
 def sees_only() -> str | None:

@@ -109,6 +109,7 @@ class SignIn:
                 "address": client.address[:45],
                 "agent": plain(client.agent, NAME),
                 "created": moment,
+                "proved": moment,
                 "seen": moment,
                 "expires": moment + IDLE,
             }
@@ -130,7 +131,7 @@ class SignIn:
         if moment - row.seen > SEEN:
             async with self._registry.write() as tx:
                 await people.see(tx, row, min(moment + IDLE, row.created + LONGEST))
-        return Principal(admin.id, admin.mail, AdminRole(admin.role), session=row.id)
+        return Principal(admin.id, admin.mail, AdminRole(admin.role), session=row.id, proved=row.proved)
 
     async def renew(self, principal: Principal) -> str:
         """Let the session go on by another cookie; the one before opens nothing any more."""

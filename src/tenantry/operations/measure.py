@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Final
 
 from tenantry.errors import TenantryError
-from tenantry.model import Environment, Usage
+from tenantry.model import PRODUCTION, Environment, Usage
 from tenantry.operations.toolbox import Toolbox
 from tenantry.registry import statistics
 from tenantry.registry.database import now
@@ -27,9 +27,11 @@ async def measure_some(tools: Toolbox, at_once: int = AT_ONCE) -> None:
         ids = await statistics.unmeasured(tx, now() - KEPT, at_once)
         environments = await tools.all_environments(tx, ids) if ids else []
     found = [one for environment in environments for one in await _measured(tools, environment)]
+    counted = [one for environment in environments for one in await _counted(tools, environment)]
     if found:
         async with tools.registry.write() as tx:
             await statistics.put_usage(tx, found)
+            await statistics.put_counts(tx, counted)
 
 
 async def _measured(tools: Toolbox, environment: Environment) -> list[tuple[str, str, Usage | None]]:
@@ -44,3 +46,10 @@ async def _measured(tools: Toolbox, environment: Environment) -> list[tuple[str,
                 log.warning("%s of %s was not measured: %s", place.name, environment.tenant.slug, error)
         found.append((environment.id, place.name, usage))
     return found
+
+
+async def _counted(tools: Toolbox, environment: Environment) -> list[tuple[str, str, int]]:
+    """What there is of each counted thing in a tenant (id, name, number)."""
+    if tools.count is None or environment.name != PRODUCTION or not environment.tenant.status.served:
+        return []
+    return [(environment.tenant.id, name, number) for name, number in (await tools.count(environment)).items()]

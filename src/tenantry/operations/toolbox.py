@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +45,7 @@ class Toolbox(Blueprints):
         super().__init__(config, registry.identity)
         self.registry = registry
         self.outdoors: Callable[[], Outdoors] | None = None  # given by those who know the runtime
+        self.count: Callable[[Environment], Awaitable[Mapping[str, int]]] | None = None  # likewise
 
     # --- environments -------------------------------------------------------------------------------------------
 

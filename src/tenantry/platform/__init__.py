@@ -27,6 +27,7 @@ from tenantry.operations import placement
 from tenantry.operations.blueprints import read_config
 from tenantry.operations.toolbox import Toolbox
 from tenantry.platform.account import Account
+from tenantry.platform.counting import Counter
 from tenantry.platform.drift import Drifts
 from tenantry.platform.fleet import Migrations
 from tenantry.platform.hostnames import Hostnames
@@ -74,6 +75,7 @@ class Platform:
         self.registry = self._registry = registry
         self.tools = Toolbox(config, registry)
         self.tools.outdoors = lambda: _outdoors(config, registry.vault)
+        self.tools.count = self.counter = Counter(self.tools)
         self.operations = Operations(self.tools)
         self.tenants = Tenants(self.tools)
         self.hostnames = Hostnames(self.tools)
@@ -110,7 +112,9 @@ class Platform:
             registry = await stack.enter_async_context(opened)
             if config.servers:
                 await placement.declare(registry, config)
-            yield cls(config, registry)
+            platform = cls(config, registry)
+            stack.push_async_callback(platform.counter.close)
+            yield platform
 
     async def work(self, stop: asyncio.Event, concurrency: int | None = None) -> None:
         """Be a worker until `stop` is set. Raises `SharedTablesWeak`."""

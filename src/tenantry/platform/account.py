@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 from tenantry.config import Config
 from tenantry.credentials import check_chosen
-from tenantry.errors import AccountError, SealBroken
+from tenantry.errors import AccountError, SealBroken, SignInRefused
 from tenantry.identity import Principal, Reach, current_principal, factors, throttle, verb
+from tenantry.identity.principal import refuse_unproved
 from tenantry.identity.signin import hashed
 from tenantry.model import check_name
 from tenantry.refusals import Forbidden, SignInNeeded
@@ -36,6 +37,7 @@ class AccountDetails:
     tokens: Sequence[TokenRow]
     passkeys: Sequence[PasskeyRow]
     recovery_codes: int  # how many are left
+    proved: bool  # whether it is a moment ago that one proved in this browser who one is
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ class Account:
                 await people.tokens(tx, row.id),
                 await people.passkeys(tx, row.id),
                 await people.recovery_codes(tx, row.id),
+                principal.is_proved,
             )
 
     @verb("account.edit", "people:write", Reach.OWN)
@@ -123,12 +126,49 @@ class Account:
             tx.audit("account.end_other_sessions", principal.mail, sessions=ended)
             return ended
 
+    # --- proving who one is -----------------------------------------------------------------------------------------
+
+    @verb("account.prove", "people:write", Reach.OWN)
+    async def prove(self, password: str) -> None:
+        """Prove by one's password who one is, so that for ten minutes new ways to sign in may be made.
+
+        Raises `AccountError` or `TooManyTries`.
+        """
+        principal = _in_browser("account.prove")
+        counted = _counted(principal)
+        async with self._registry.write() as tx:
+            await throttle.begin(tx, counted)
+            row = await people.find(tx, principal.admin_id)
+        if not await asyncio.to_thread(check_chosen, row.password or "", password):
+            raise AccountError("The password is wrong.", remedy="Try again, or sign out and ask for a new one.")
+        await self._prove(principal, "password", counted)
+
+    @verb("account.prove_by_passkey", "people:write", Reach.OWN)
+    async def prove_by_passkey(self, answer: str) -> None:
+        """The same by one's passkey. Raises `SignInRefused` or `TooManyTries`."""
+        principal = _in_browser("account.prove_by_passkey")
+        counted = _counted(principal)
+        async with self._registry.write() as tx:
+            await throttle.begin(tx, counted)
+        owner = await self._passkeys.owner(answer)
+        if owner.id != principal.admin_id:
+            raise SignInRefused("This passkey is somebody else's.", remedy="Use one of yours.")
+        await self._prove(principal, "passkey", counted)
+
+    async def _prove(self, principal: Principal, by: str, counted: list[tuple[str, str]]) -> None:
+        assert principal.session is not None
+        async with self._registry.write() as tx:
+            await throttle.passed(tx, counted)
+            await people.prove(tx, principal.session)
+            tx.audit("account.prove", principal.mail, by=by)
+
     # --- second factor ----------------------------------------------------------------------------------------------
 
     @verb("account.enrol", "people:write", Reach.OWN)
     async def enrol(self) -> Enrolment:
         """What an authenticator app is given. Raises `AccountError` where there is a second factor already."""
         principal = _in_browser("account.enrol")
+        refuse_unproved()
         async with self._registry.read() as tx:
             _without_factor(await people.find(tx, principal.admin_id))
         secret, uri = factors.enrolment(principal.mail, self._name)
@@ -139,6 +179,7 @@ class Account:
     async def confirm(self, sealed: str, code: str) -> Sequence[str]:
         """Turn the second factor on by a first code; its recovery codes, shown once. All other sessions end."""
         principal = _in_browser("account.confirm")
+        refuse_unproved()
         try:
             secret = self._registry.vault.open_platform(_enrolling(principal), bytes.fromhex(sealed))
         except (ValueError, SealBroken) as error:  # made up, or another session's
@@ -191,6 +232,7 @@ class Account:
     async def passkey_options(self) -> str:
         """What a browser is asked to make, as JSON (W3C WebAuthn, PublicKeyCredentialCreationOptionsJSON)."""
         principal = _in_browser("account.passkey_options")
+        refuse_unproved()
         async with self._registry.read() as tx:
             row = await people.find(tx, principal.admin_id)
             return self._passkeys.to_register(row, await people.passkeys(tx, row.id))
@@ -199,6 +241,7 @@ class Account:
     async def add_passkey(self, name: str, answer: str) -> PasskeyRow:
         """Keep a passkey that a browser made. Raises `AccountError`."""
         principal, name = _in_browser("account.add_passkey"), check_name(name)
+        refuse_unproved()
         async with self._registry.write() as tx:
             row = await people.find(tx, principal.admin_id)
             made = await self._passkeys.registered(tx, row, answer)

@@ -12,7 +12,7 @@ from tenantry.config import Config
 from tenantry.errors import AccountError
 from tenantry.identity import Reach, current_principal, verb
 from tenantry.identity.links import letter, new_link
-from tenantry.identity.principal import SCOPES, AdminRole, digest
+from tenantry.identity.principal import SCOPES, AdminRole, digest, refuse_unproved
 from tenantry.identity.signin import BEGINNING
 from tenantry.mail import Post, check_mail
 from tenantry.model import check_name, new_id
@@ -246,8 +246,10 @@ class Tokens:
         """A new token, shown once; it holds for 90 days where nothing else is said.
 
         A token makes none with scopes that it has not itself, and none that outlives it. Raises `AccountError` for
-        that, for a name that is taken and for values that keep no rule.
+        that, for a name that is taken and for values that keep no rule; `ProofNeeded` in a browser where the person
+        signed in a while ago.
         """
+        refuse_unproved()
         wanted, until = _scopes(scopes), _until(days)
         async with self._registry.write() as tx:
             owner = await _whose(tx, admin) or _own_id()

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from tenantry.identity import Reach, verb
+from tenantry.identity import Reach, sees_only, verb
 from tenantry.operations.toolbox import Toolbox
-from tenantry.registry import statistics
+from tenantry.platform.counting import USERS
+from tenantry.registry import Transaction, statistics
 from tenantry.registry.database import now
 from tenantry.registry.statistics import Share, Storage
 
@@ -37,8 +38,34 @@ class Worked:
 
 
 @dataclass(frozen=True, slots=True)
+class Day:
+    """How much there was of something on a day; None: nobody counted."""
+
+    day: str
+    number: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A tenant, and how much of something it has."""
+
+    name: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """Something that is counted in each tenant."""
+
+    name: str  # "users", and what blueprints count
+    number: int
+    days: Sequence[Day]  # over all tenants, for those who see all
+    most: Sequence[Owner]
+
+
+@dataclass(frozen=True, slots=True)
 class Counted:
-    """The platform in numbers. Storage is what workers measured last."""
+    """The platform in numbers; for an admin, her tenants. Storage and things are as workers found them last."""
 
     at: datetime
     tenants: int
@@ -46,15 +73,20 @@ class Counted:
     by_blueprint: Mapping[str, int]
     by_plan: Mapping[str, int]
     growth: Sequence[Grown]
-    admins: int
-    sessions: int  # of admin users, that hold still
-    tokens: int
-    tokens_used: int  # within a day
-    organizations: int
+    things: Sequence[Thing]
+    admins: int | None  # None, here and below: not this person's to know
+    sessions: int | None  # of admin users, that hold still
+    tokens: int | None
+    tokens_used: int | None  # within a day
+    organizations: int | None
+    requests: Sequence[Day] | None  # to the API
     storage: Storage
     by_server: Sequence[Share]
     largest: Sequence[Share]
     operations: Sequence[Worked]
+
+
+HIDDEN: Final = dict.fromkeys(("admins", "sessions", "tokens", "tokens_used", "organizations"))
 
 
 class Statistics:
@@ -63,19 +95,23 @@ class Statistics:
     def __init__(self, tools: Toolbox) -> None:
         self._registry = tools.registry
 
-    @verb("platform.statistics", "platform:read", Reach.PLATFORM)
+    @verb("platform.statistics", "platform:read", Reach.LIST)
     async def show(self, days: int = 30) -> Counted:
-        """Tenants, storage, operations and people, with their last so many days (1 to 366)."""
-        moment = now()
+        """Tenants, users, storage, operations and requests, with their last so many days (1 to 366).
+
+        An admin sees what her tenants make of it, and nothing of the platform's own.
+        """
+        moment, only = now(), sees_only()
         length = min(max(days, 1), 366)
         since = (moment - timedelta(days=length - 1)).replace(hour=0, minute=0, second=0, microsecond=0)
         dates = [f"{since + timedelta(days=at):%Y-%m-%d}" for at in range(length)]
         async with self._registry.read() as tx:
-            made = await statistics.made_by_day(tx, since)
-            worked = await statistics.operations_by_day(tx, since)
-            kinds = await statistics.tenants_by(tx)
-            storage, by_server = await statistics.storage(tx)
+            made = await statistics.made_by_day(tx, since, only)
+            worked = await statistics.operations_by_day(tx, since, only)
+            kinds = await statistics.tenants_by(tx, only)
+            storage, by_server = await statistics.storage(tx, only)
             tenants = sum(kinds["status"].values())
+            people: Mapping[str, int | None] = HIDDEN if only else await statistics.people(tx)
             return Counted(
                 at=moment,
                 tenants=tenants,
@@ -83,12 +119,28 @@ class Statistics:
                 by_blueprint=kinds["blueprint"],
                 by_plan=kinds["plan"],
                 growth=_grown(dates, tenants - sum(made.values()), made),
+                things=await _things(tx, dates, only),
+                requests=None if only else await _days(tx, statistics.API, dates, 0),
                 storage=storage,
                 by_server=by_server,
-                largest=await statistics.largest(tx, LARGEST),
+                largest=await statistics.largest(tx, LARGEST, only),
                 operations=[_worked(day, worked.get(day, {})) for day in dates],
-                **await statistics.people(tx),
+                **people,
             )
+
+
+async def _things(tx: Transaction, dates: Sequence[str], only: str | None) -> list[Thing]:
+    found = []
+    for name, number in (await statistics.counts(tx, only)).items():
+        days = [] if only else await _days(tx, statistics.COUNTED + name, dates, None)
+        most = [Owner(slug, count) for slug, count in await statistics.most(tx, name, LARGEST, only)]
+        found.append(Thing(name, number, days, most))
+    return sorted(found, key=lambda thing: (thing.name != USERS, thing.name))
+
+
+async def _days(tx: Transaction, name: str, dates: Sequence[str], missing: int | None) -> list[Day]:
+    found = await statistics.totals_by_day(tx, name, dates[0])
+    return [Day(day, found.get(day, missing)) for day in dates]
 
 
 def _grown(dates: Sequence[str], older: int, made: Mapping[str, int]) -> list[Grown]:

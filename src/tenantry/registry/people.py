@@ -43,6 +43,7 @@ class SessionRow:
     address: str
     agent: str
     created: datetime
+    proved: datetime
     seen: datetime
     expires: datetime
 
@@ -259,6 +260,12 @@ async def end_sessions(tx: Transaction, admin_id: str, *, but: str | None = None
     ended = (await tx.execute(delete(table).where(*where))).rowcount
     await tx.execute(delete(table).where(table.c.expires <= now()))
     return ended
+
+
+async def prove(tx: Transaction, session_id: str) -> None:
+    """Note that the owner of a session proved just now who she is."""
+    table = tables.admin_session
+    await tx.execute(update(table).where(table.c.id == session_id).values(proved=now()))
 
 
 async def end_session(tx: Transaction, digest: str) -> None:

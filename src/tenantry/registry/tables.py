@@ -325,6 +325,7 @@ admin_session = Table(
     Column("address", String(45), nullable=False),
     Column("agent", Name, nullable=False),
     Column("created", Moment, nullable=False),
+    Column("proved", Moment, nullable=False),  # when its owner last showed a password or a passkey
     Column("seen", Moment, nullable=False),
     Column("expires", Moment, nullable=False),
 )
@@ -411,6 +412,23 @@ support_access = Table(
     Column("expires", Moment, nullable=False, index=True),
     Column("used", Moment),
     Column("ended", Moment),
+)
+
+counted = Table(
+    "counted",
+    metadata,
+    Column("tenant_id", Id, primary_key=True),  # no foreign key: rows and tenants go at different times
+    Column("name", Name, primary_key=True),  # "users", and what the blueprint counts
+    Column("number", Count, nullable=False),
+    Column("at", Moment, nullable=False),
+)
+
+day_total = Table(
+    "day_total",
+    metadata,
+    Column("day", String(10), primary_key=True),  # 2026-11-21, in UTC
+    Column("name", Name, primary_key=True),  # "api": requests to the API; "counted:users": how many there were
+    Column("number", Count, nullable=False),
 )
 
 LIVE = text("state IN ('queued', 'running', 'pausing', 'cancelling')")

@@ -468,7 +468,7 @@ async def remove(tx: Transaction, ids: Sequence[str]) -> None:
         for table in (tables.hostname, tables.resource):
             await tx.execute(delete(table).where(table.c.environment_id.in_(inner)))
         own = (tables.environment, tables.secret, tables.data_key, tables.former_slug, tables.admin_tenant)
-        for table in (*own, tables.support_access):
+        for table in (*own, tables.support_access, tables.counted):
             await tx.execute(delete(table).where(table.c.tenant_id.in_(some)))
         await tx.execute(delete(tables.tenant).where(tables.tenant.c.id.in_(some)))
     tx.changed(*ids)

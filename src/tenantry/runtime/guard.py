@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from tenantry.context import _current, support_access
+from tenantry.context import _current, is_reading
 from tenantry.errors import ForeignTenant, NoTenant
 from tenantry.model import Environment
 from tenantry.refusals import SupportReadOnly
@@ -43,20 +43,15 @@ def guard(engine: Engine, whose: Callable[[], Environment]) -> None:
     event.listen(engine, "handle_error", _told_read_only)
 
 
-def _looks_only() -> bool:
-    access = support_access()
-    return access is not None and not access.writes
-
-
 def _begin_on_server(connection: Connection) -> None:
     """This one transaction alone (PostgreSQL; MySQL and MariaDB: the next one, which has not begun yet)."""
-    if _looks_only():
+    if is_reading():
         connection.exec_driver_sql("SET TRANSACTION READ ONLY")
 
 
 def _begin_on_sqlite(connection: Connection) -> None:
     """SQLite knows it of connections alone, which others use afterwards."""
-    only = _looks_only()
+    only = is_reading()
     if only or connection.info.get(READ_ONLY):
         connection.exec_driver_sql(f"PRAGMA query_only = {int(only)}")
         connection.info[READ_ONLY] = only
@@ -70,5 +65,5 @@ def _told_read_only(context: ExceptionContext) -> None:
         or getattr(error, "sqlite_errorcode", 0) & 0xFF == SQLITE_READONLY
         or error.args[:1] == (1792,)  # ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION (MySQL, MariaDB)
     )
-    if refused and _looks_only():
+    if refused and is_reading():
         raise SupportReadOnly from error

@@ -14,6 +14,7 @@ from tenantry.identity.passkeys import Passkeys
 from tenantry.identity.signin import SignIn
 from tenantry.platform import Platform
 from tenantry.web.hub import Hub
+from tenantry.web.tally import Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class House:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.tally = Tally()
         self._stack = contextlib.AsyncExitStack()
         self._turn = asyncio.Lock()
         self._opened: Opened | None = None
@@ -45,6 +47,7 @@ class House:
                     platform = await self._stack.enter_async_context(Platform.open(self.config, actor="web"))
                     registry, config = platform.registry, self.config
                     proofs = SignIn(registry), Passkeys(registry, config), Forgotten(registry, config)
+                    self.tally.begin(registry)
                     self._opened = Opened(platform, *proofs, Hub(platform))
                     if self._hushed:
                         self._opened.hub.close()
@@ -61,6 +64,7 @@ class House:
         self.hush()
         if self._opened is not None:
             await self._opened.forgotten.close()
+            await self.tally.close(self._opened.platform.registry)
         self._opened = None
         await self._stack.aclose()
 

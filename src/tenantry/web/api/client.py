@@ -53,6 +53,10 @@ class RemotePlatform:
         """The platform at a glance."""
         return await self._call(Platform.status, (), {})
 
+    async def settings(self) -> Any:
+        """The settings in force there."""
+        return await self._call(Platform.settings, (), {})
+
     def __getattr__(self, name: str) -> Part:
         kind = PARTS.get(name)
         if kind is None:

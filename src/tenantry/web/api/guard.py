@@ -63,6 +63,7 @@ async def _admit(request: Request) -> Principal:
     except SignInNeeded:
         count_stranger(request)
         raise
+    request.app.state.house.tally.add()
     rates: Rates = request.app.state.rates
     request.state.rate = rates.tokens.count(f"{principal.admin_id}/{principal.token}")
     return principal

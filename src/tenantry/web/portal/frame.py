@@ -57,7 +57,7 @@ TABS: Final[list[Tab]] = [
     Tab("Tenants", "/admin/"),
     Tab("Organizations", "/admin/organizations", superadmin=True),
     Tab("Admin users", "/admin/admins", superadmin=True),
-    Tab("Statistics", "/admin/statistics", superadmin=True),
+    Tab("Statistics", "/admin/statistics"),
     Tab("Operations", "/admin/operations", apart=True),
     Tab("Migrations", "/admin/migrations", superadmin=True),
     Tab("Servers", "/admin/servers", superadmin=True),

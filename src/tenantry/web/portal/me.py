@@ -18,6 +18,8 @@ from tenantry.web.portal.frame import Visit, Visiting
 
 HERE: Final = "/admin/me"
 
+PROVED: Final = "For ten minutes you may add a passkey, a second factor or a token."
+
 router = APIRouter(prefix="/me", route_class=Page)
 
 Text = Annotated[str, Form(max_length=2000)]
@@ -69,6 +71,30 @@ async def password(visit: Visiting, old: Text = "", new: Text = "") -> Response:
 
 def _others(ended: int) -> str:
     return f"Signed out elsewhere: {ended}." if ended else "You were signed in nowhere else."
+
+
+@router.post("/prove")
+@asks("account.prove")
+async def prove(visit: Visiting, password: Text = "") -> Response:
+    """Prove by the password who one is."""
+    try:
+        with visit.acting():
+            await visit.platform.account.prove(password)
+    except TenantryError as error:
+        return await _show(visit, error)
+    return visit.go(HERE, PROVED)
+
+
+@router.post("/prove/passkey")
+@asks("account.prove_by_passkey")
+async def prove_by_passkey(visit: Visiting, answer: Answer = "") -> Response:
+    """Prove by a passkey who one is."""
+    try:
+        with visit.acting():
+            await visit.platform.account.prove_by_passkey(answer)
+    except TenantryError as error:
+        return await _show(visit, error)
+    return visit.go(HERE, PROVED)
 
 
 @router.post("/sessions/end-others")

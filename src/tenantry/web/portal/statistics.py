@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query
+from markupsafe import Markup
 from starlette.responses import Response
 
-from tenantry.platform.statistics import Counted, Worked
+from tenantry.platform.statistics import Counted, Day, Thing, Worked
 from tenantry.registry.statistics import Share
 from tenantry.web.portal import charts
 from tenantry.web.portal.asking import Page, asks
@@ -34,7 +36,13 @@ async def index(visit: Visiting, days: Annotated[int, Query(ge=1, le=366)] = 30)
     growth = charts.line("Tenants", [(one.day, one.tenants) for one in found.growth])
     names = [name for name, _ in ENDS]
     worked = [(one.day, [getattr(one, name) for name in names]) for one in found.operations]
+    grown = [(one, _growth(one)) for one in found.things if one.days]
     shown: dict[str, Any] = {
+        "grown": grown,
+        "asked": sum(one.number or 0 for one in found.requests or ()),
+        "requests": charts.columns(
+            "API requests", [(one.day, [one.number or 0]) for one in found.requests or ()], ["requests"]
+        ),
         "found": found,
         "days": days,
         "unit": "day" if len(found.growth) == days else "week",
@@ -50,18 +58,38 @@ async def index(visit: Visiting, days: Annotated[int, Query(ge=1, le=366)] = 30)
     return visit.page("statistics.html", current=HERE, **shown)
 
 
+def _growth(thing: Thing) -> Markup:
+    """A line through the days on which it was counted; between them it stays as it was."""
+    last, rows = 0, []
+    for one in thing.days:
+        last = last if one.number is None else one.number
+        rows.append((one.day, last))
+    return charts.line(thing.name, rows)
+
+
+def _weeks(days: Sequence[Any]) -> list[Sequence[Any]]:
+    """Seven days each, the last of which is today."""
+    return [days[max(end - 7, 0) : end] for end in range(len(days), 0, -7)][::-1]
+
+
+def _added(days: Sequence[Day]) -> list[Day]:
+    return [Day(week[0].day, sum(day.number or 0 for day in week)) for week in _weeks(days)]
+
+
 def _short(found: Counted) -> Counted:
     """By weeks, which end today, where there are too many days to tell apart."""
     if len(found.growth) <= LONG:
         return found
-    weeks = [found.operations[max(end - 7, 0) : end] for end in range(len(found.operations), 0, -7)]
     worked = [
         Worked(
             week[0].day, *(sum(getattr(day, name) for day in week) for name in ("done", "failed", "cancelled", "open"))
         )
-        for week in reversed(weeks)
+        for week in _weeks(found.operations)
     ]
-    return replace(found, growth=found.growth[::-1][::7][::-1], operations=worked)
+    things = [replace(one, days=one.days[::-1][::7][::-1]) for one in found.things]
+    requests = None if found.requests is None else _added(found.requests)
+    growth = found.growth[::-1][::7][::-1]
+    return replace(found, growth=growth, operations=worked, things=things, requests=requests)
 
 
 def _drawn(shares: list[Share] | Any) -> list[tuple[Share, Any]]:

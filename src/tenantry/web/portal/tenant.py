@@ -48,12 +48,10 @@ async def show(visit: Visiting, slug: str) -> Response:
 async def _page(visit: Visit, slug: str, problem: TenantryError | None = None, **more: Any) -> Response:
     platform = visit.platform
     with visit.acting():
-        found = await platform.tenants.show(slug)
+        found, under_way = await _now(visit, slug)
         caveats = await platform.tenants.caveats(slug)
         entries = await platform.audit.list(AUDITED, slug)
         accesses = await platform.support.list(slug, ACCESSES)
-    newest = found.operations[0] if found.operations else None
-    under_way = await progress(visit, newest.id) if newest and _matters(newest) else {"details": None, "workers": 0}
     shown: dict[str, Any] = {
         "tenant": found,
         "row": found.row,
@@ -71,6 +69,19 @@ async def _page(visit: Visit, slug: str, problem: TenantryError | None = None, *
     }
     status = problem.status if problem else 200
     return visit.page("tenant.html", status=status, current="/admin/", problem=problem, **(shown | more))
+
+
+async def _now(visit: Visit, slug: str) -> tuple[TenantDetails, Mapping[str, Any]]:
+    """The tenant, and the operation whose steps are shown; both of one moment, or the page stood there, out of date."""
+    found = await visit.platform.tenants.show(slug)
+    newest = found.operations[0] if found.operations else None
+    shown: Mapping[str, Any] = {"details": None, "workers": 0}
+    if newest and _matters(newest):
+        steps = await progress(visit, newest.id)
+        if newest.ended is None and not steps["details"].operation.state.live:  # it ended in between
+            found = await visit.platform.tenants.show(slug)
+        shown = steps if _matters(found.operations[0]) else shown
+    return found, shown
 
 
 def _matters(operation: Operation) -> bool:

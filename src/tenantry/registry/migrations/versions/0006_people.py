@@ -27,6 +27,7 @@ def upgrade() -> None:
     _passkey()
     _recovery_code()
     _support_access()
+    _counted()
     _admin_tenant()
     op.execute(  # SQLite takes no constraint after its column
         "ALTER TABLE tenant ADD COLUMN organization_id VARCHAR(36) "
@@ -126,6 +127,7 @@ def _admin_session() -> None:
         sa.Column("address", sa.String(length=45), nullable=False),
         sa.Column("agent", sa.String(length=200), nullable=False),
         sa.Column("created", tables.Moment(), nullable=False),
+        sa.Column("proved", tables.Moment(), nullable=False),
         sa.Column("seen", tables.Moment(), nullable=False),
         sa.Column("expires", tables.Moment(), nullable=False),
         sa.ForeignKeyConstraint(["admin_id"], ["admin_user.id"], name=op.f("fk_admin_session_admin_id")),
@@ -202,6 +204,24 @@ def _support_access() -> None:
     for column in ("admin_id", "tenant_id", "expires"):
         op.create_index(op.f(f"ix_support_access_{column}"), "support_access", [column], unique=False)
     op.add_column("tenant", sa.Column("support_until", tables.Moment(), nullable=True))
+
+
+def _counted() -> None:
+    op.create_table(
+        "counted",
+        sa.Column("tenant_id", sa.String(length=36), nullable=False),
+        sa.Column("name", sa.String(length=200), nullable=False),
+        sa.Column("number", COUNT, nullable=False),
+        sa.Column("at", tables.Moment(), nullable=False),
+        sa.PrimaryKeyConstraint("tenant_id", "name", name=op.f("pk_counted")),
+    )
+    op.create_table(
+        "day_total",
+        sa.Column("day", sa.String(length=10), nullable=False),
+        sa.Column("name", sa.String(length=200), nullable=False),
+        sa.Column("number", COUNT, nullable=False),
+        sa.PrimaryKeyConstraint("day", "name", name=op.f("pk_day_total")),
+    )
 
 
 def _admin_tenant() -> None:

@@ -1,0 +1,109 @@
+"""What is counted: things in tenants' databases, requests to the API by day; each admin sees her tenants' alone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+
+import pytest
+
+import ground as g
+from people_world import portal
+from portals import desk
+from tenantry.identity.principal import AdminRole
+from tenantry.operations.measure import measure_some
+from tenantry.platform import Platform, counting
+from tenantry.registry.statistics import API
+
+COUNTS = (
+    "\n[blueprints.site.counts]\npages = \"SELECT count(*) FROM page WHERE title <> ':none'\"\n"
+    'spoilt = "DELETE FROM page RETURNING 1"\nendless = "WITH RECURSIVE n(x) AS '
+    '(SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"\nnothing = "SELECT nothing FROM nowhere"\n'
+)
+
+
+async def counted(ground: g.Ground, platform: Platform) -> None:
+    """Two tenants, with two pages at one and none at the other."""
+    for slug in ("acme", "umbrella"):
+        await platform.operations.finish((await platform.tenants.create(slug)).id)
+    ground.sql("acme", "INSERT INTO page (title) VALUES ('one'), ('two')")
+    await measure_some(platform.tools)
+
+
+async def test_users_and_declared_things_are_counted(ground: g.Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each by its statement, read only and within its time; one that fails is left out, and spoils nothing."""
+    monkeypatch.setattr(counting, "SECONDS", 0.5)
+    toml = ground.config.read_text()
+    ground.config.write_text(toml.replace("\n[plans.free]", f"{COUNTS}\n[plans.free]"))
+    async with ground.open() as platform:
+        await counted(ground, platform)
+        found = await platform.statistics.show(7)
+        assert [(one.name, one.number) for one in found.things] == [("users", 2), ("pages", 2)]
+        users, pages = found.things
+        assert (users.days[-1].number, users.days[0].number) == (2, None)
+        assert [(one.name, one.number) for one in pages.most] == [("acme", 2), ("umbrella", 0)]
+        assert ground.sql("acme", "SELECT count(*) FROM page")[0][0] == 2
+        ground.sql("acme", "INSERT INTO page (title) VALUES ('three')")
+        ground.control("UPDATE resource SET measured = NULL")
+        await measure_some(platform.tools)
+        assert (await platform.statistics.show()).things[1].days[-1].number == 3
+        await platform.operations.finish((await platform.tenants.destroy("acme")).id)
+        assert [(one.name, one.number) for one in (await platform.statistics.show()).things] == [
+            ("users", 1),
+            ("pages", 0),
+        ]
+    told = subprocess.run(
+        [str(g.TENANTRY), "statistics", "--json", "--config", str(ground.config)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert {one["name"]: one["number"] for one in json.loads(told.stdout)["things"]} == {"users": 1, "pages": 0}
+
+
+async def test_an_admin_sees_her_tenants_figures(ground: g.Ground) -> None:
+    """Counts, storage and operations of hers; nothing of the platform's own, on the page and by the verb."""
+    async with desk(ground) as here:
+        await counted(ground, here.platform)
+        ana = await here.person("ana", AdminRole.ADMIN)
+        page = (await ana.get("/statistics")).text
+        assert "API requests" not in page
+        assert "umbrella" not in page
+        await here.platform.admins.assign("ana@example.org", ["umbrella"])
+        page = (await ana.get("/statistics")).text
+        assert "umbrella" in page
+        assert "acme" not in page
+        root = await here.person("root")
+        page = (await root.get("/statistics")).text
+        assert "API requests by day" in page
+        assert "Users by day" in page
+
+
+async def test_requests_to_the_api_are_counted_by_all_processes(ground: g.Ground) -> None:
+    """Each process writes down what it counted, and at its end the rest; strangers do not count."""
+    async with portal(ground) as here:
+        token = (await here.platform.tokens.create("count", ["tenants:read"], admin="root@example.org")).token
+        tally, registry = here.app.state.house.tally, here.platform.registry
+        browser = await here.browser(Authorization=f"Bearer {token}")
+        for _ in range(3):
+            assert (await browser.get("/api/tenants")).status_code == 200
+        assert (await (await here.browser()).get("/api/tenants")).status_code == 401
+        await asyncio.gather(*(tally.write(registry) for _ in range(3)))
+        requests = (await here.platform.statistics.show(7)).requests
+        assert requests is not None
+        assert requests[-1].number == 3
+        await browser.get("/api/tenants")
+    async with ground.open() as platform:
+        requests = (await platform.statistics.show(7)).requests
+        assert requests is not None
+        assert [one.number for one in requests] == [0, 0, 0, 0, 0, 0, 4]
+    assert ground.control("SELECT count(*) FROM day_total WHERE name = ?".replace("?", f"'{API}'"))[0][0] == 1
+
+
+def test_settings_are_listed_by_command(ground: g.Ground) -> None:
+    """As the portal shows them: in force, with their source."""
+    with_name = [str(g.TENANTRY), "settings", "platform.n", "--json", "--config", str(ground.config)]
+    rows = json.loads(subprocess.run(with_name, capture_output=True, text=True, check=True).stdout)
+    assert [(row["key"], row["value"]) for row in rows] == [("platform.name", '"Ground"')]
+    assert "tenantry.toml" in rows[0]["source"]
