@@ -12,7 +12,7 @@ import pytest
 import uvicorn
 from websockets.asyncio.client import connect
 
-from tenantry.web import patience
+from tenantry.web.patience import Patient
 
 SHORT = 0.15
 """Seconds, in place of those of the server."""
@@ -36,14 +36,13 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
 
 
 @pytest.fixture
-async def port(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
+async def port() -> AsyncIterator[int]:
     """A server of little patience."""
-    monkeypatch.setattr(patience, "HEAD_SECONDS", SHORT)
-    monkeypatch.setattr(patience, "BODY_SECONDS", SHORT)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
-        options = {"http": patience.Patient, "log_level": "critical", "lifespan": "off", "ws": "websockets-sansio"}
+        options = {"http": Patient, "log_level": "critical", "lifespan": "off", "ws": "websockets-sansio"}
+        options |= {"timeout_keep_alive": SHORT}
         server = uvicorn.Server(uvicorn.Config(application, **options))  # type: ignore[arg-type]
         serving = asyncio.create_task(server.serve([listener]))
         yield listener.getsockname()[1]

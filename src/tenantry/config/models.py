@@ -252,6 +252,7 @@ class Serve(Frozen):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     trusted_proxies: tuple[str, ...] = ("127.0.0.1", "::1")
+    patience: Seconds = 10.0  # how long a client may let the server wait
     worker: bool = True  # whether a worker runs beside it
 
 

@@ -47,6 +47,7 @@ class Right:
     scope: str  # that a token needs
     reach: Reach
     call: Callable[..., Any]  # the method, guarded
+    check: Callable[..., Awaitable[None]]  # the guard alone, for the same arguments
 
 
 RIGHTS: Final[dict[str, Right]] = {}
@@ -97,7 +98,7 @@ def verb(name: str, scope: str, reach: Reach) -> Callable[[Callable[P, T]], Call
                         note("tenantry.operation", result.id)
                     return result
 
-        right = RIGHTS[name] = Right(name, scope, reach, called)
+        right = RIGHTS[name] = Right(name, scope, reach, called, check)
         return called  # type: ignore[return-value]
 
     return guard

@@ -133,6 +133,13 @@ class SignIn:
                 await people.see(tx, row, min(moment + IDLE, row.created + LONGEST))
         return Principal(admin.id, admin.mail, AdminRole(admin.role), session=row.id, proved=row.proved)
 
+    async def renew(self, principal: Principal) -> str:
+        """Let the session go on by another cookie; the one before opens nothing any more."""
+        session = secrets.token_urlsafe(32)
+        async with self._registry.write(principal.actor) as tx:
+            await people.renew_session(tx, str(principal.session), digest(session))
+        return session
+
     async def sign_out(self, principal: Principal) -> None:
         """End the session."""
         async with self._registry.write(principal.actor) as tx:

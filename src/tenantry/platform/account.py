@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from tenantry.config import Config
 from tenantry.credentials import check_chosen
-from tenantry.errors import AccountError, SignInRefused
+from tenantry.errors import AccountError, SealBroken, SignInRefused
 from tenantry.identity import Principal, Reach, current_principal, factors, throttle, verb
 from tenantry.identity.principal import refuse_unproved
 from tenantry.identity.signin import hashed
@@ -182,7 +182,7 @@ class Account:
         refuse_unproved()
         try:
             secret = self._registry.vault.open_platform(_enrolling(principal), bytes.fromhex(sealed))
-        except ValueError as error:
+        except (ValueError, SealBroken) as error:  # made up, or another session's
             raise AccountError("This is no enrolment.", remedy="Begin anew.") from error
         step = factors.step_of(secret, code, 0)
         if step is None:

@@ -99,7 +99,7 @@ def item(row: Row, used: Mapping[str, str], describe: Callable[[Row], dict[str, 
     return journal.NewItem(0, row.slug, {**arguments, "line": row.line})
 
 
-FORMULA: Final = "=+-@\t\r"
+FORMULA: Final = "=+-@\t\r\n＝＋－＠"
 """What spreadsheets take for the beginning of a formula."""
 
 

@@ -361,6 +361,7 @@ def _sqlite_engine(url: URL, create: bool) -> AsyncEngine:
         connect_args={"timeout": BUSY_SECONDS, "isolation_level": None},
         pool_size=5,
         max_overflow=15,
+        hide_parameters=True,  # errors are logged, and no secret is
     )
     event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_sqlite)
@@ -374,6 +375,7 @@ def _server_engine(url: URL, arguments: Mapping[str, Any]) -> AsyncEngine:
         pool_size=KEPT,
         max_overflow=CONNECTIONS - KEPT,
         pool_pre_ping=True,
+        hide_parameters=True,
         connect_args={"application_name": "tenantry", **arguments},
     )
 

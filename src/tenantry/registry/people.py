@@ -243,6 +243,12 @@ async def see(tx: Transaction, row: SessionRow, expires: datetime) -> None:
     await change(tx, row.admin_id, seen=moment)
 
 
+async def renew_session(tx: Transaction, session_id: str, digest: str) -> None:
+    """Let a session be of another cookie."""
+    table = tables.admin_session
+    await tx.execute(update(table).where(table.c.id == session_id).values(digest=digest))
+
+
 async def end_sessions(tx: Transaction, admin_id: str, *, but: str | None = None, only: str | None = None) -> int:
     """End an admin user's sessions: all, all but one, or one; how many there were. Those run out go too."""
     table = tables.admin_session

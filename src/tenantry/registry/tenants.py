@@ -7,7 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import Column, ColumnElement, Select, Table, Text, and_, cast, delete, func, insert, or_, select, update
@@ -21,6 +21,7 @@ from tenantry.registry.database import IN_LIMIT, Transaction, chunks, now, plain
 
 FIELD: Final = "\x1f"
 RECORD: Final = "\x1e"
+TAKEN: Final = "taken"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +155,8 @@ def _beyond(key: Column[Any], place: str, falling: bool) -> ColumnElement[bool]:
     value: Any = text
     if key is tables.tenant.c.created:
         try:
-            value = datetime.fromisoformat(text)
-        except ValueError:
+            value = datetime.fromisoformat(text).astimezone(UTC)
+        except (ValueError, OverflowError):
             raise InvalidRequest(where="after", reason=f"'{place[:60]}' is no place in this order") from None
     own = tables.tenant.c.slug
     further = own < slug if falling else own > slug
@@ -180,7 +181,7 @@ async def taken(tx: Transaction, slugs: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for some in chunks(slugs, IN_LIMIT):
         for (slug,) in await tx.all(select(tables.tenant.c.slug).where(tables.tenant.c.slug.in_(some))):
-            found[slug] = "taken"
+            found[slug] = TAKEN
         query = (
             select(tables.former_slug.c.slug, tables.tenant.c.slug, tables.former_slug.c.until)
             .join(tables.tenant)

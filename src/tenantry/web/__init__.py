@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import socket
 import sys
@@ -15,20 +16,24 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 import uvicorn
+from starlette.datastructures import Headers
+from starlette.responses import Response
 from uvicorn.supervisors import Multiprocess
 
 from tenantry.application import connect
 from tenantry.config import Config
 from tenantry.config.models import Serve
-from tenantry.errors import ConfigError, RegistryMissing, RegistryUnavailable
+from tenantry.errors import ConfigError, InvalidHost, RegistryMissing, RegistryUnavailable, UnknownHost
+from tenantry.model import normalise_host
 from tenantry.operations.blueprints import read_config
 from tenantry.platform import Platform
 from tenantry.process import end_with_parent
 from tenantry.refusals import AddressTaken
 from tenantry.resources import kinds
-from tenantry.runtime import TenantMiddleware
+from tenantry.runtime import TenantMiddleware, pages
 from tenantry.web.beside import beside
 from tenantry.web.patience import Patient
 from tenantry.web.ready import PATH as READY
@@ -52,6 +57,9 @@ COUNTED: Final = "PROMETHEUS_MULTIPROC_DIR"
 
 GRACE: Final = 10
 """Seconds in which requests under way are answered when it is told to stop."""
+
+CONNECTIONS: Final = 65_536
+"""Files and connections that a process has open at most."""
 
 BACKLOG: Final = 2048
 """How many connections wait to be taken."""
@@ -114,13 +122,15 @@ def _counting_together(workers: int) -> Iterator[None]:
 
 
 def _run(config: Config, app: Asgi | str, workers: int, listener: socket.socket) -> None:
+    _open_many()
     settings = uvicorn.Config(
         app,
         factory=workers > 1,
         workers=workers,
-        http=Patient,
         proxy_headers=True,
         forwarded_allow_ips=",".join(config.serve.trusted_proxies),
+        http=Patient,
+        timeout_keep_alive=config.serve.patience,  # type: ignore[arg-type]  # a loop takes parts of a second, too
         server_header=False,
         access_log=False,
         log_level="warning",
@@ -133,6 +143,14 @@ def _run(config: Config, app: Asgi | str, workers: int, listener: socket.socket)
             uvicorn.Server(settings).run(sockets=[listener])
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _open_many() -> None:
+    """As many connections as the system allows: a shell allows a thousand where nobody asks for more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = CONNECTIONS if hard == resource.RLIM_INFINITY else min(hard, CONNECTIONS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _begun(config: Config) -> str | None:
@@ -238,6 +256,7 @@ class Own:
     def __init__(self, config: Config, front: Asgi) -> None:
         self._config = config
         self._front = front
+        self._hosts = {_name(config.platform.domain), _name(urlsplit(config.url).netloc)}
         self._making: asyncio.Task[FastAPI] | None = None
         self._hushed = False
 
@@ -246,6 +265,11 @@ class Own:
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         if not f"{path}/".startswith(OWN):
             await self._front(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        if _name(headers.get("host", "")) not in self._hosts:  # where tenants go by path alone, any host leads here
+            answer = pages.refusal(UnknownHost(host=headers.get("host", "")[:200]), headers.get("accept", ""))
+            await Response(answer.body, answer.status, dict(answer.headers))(scope, receive, send)
             return
         site = await self._site()
         await site(scope, receive, send)
@@ -273,6 +297,14 @@ class Own:
         """Let go of the platform, if it was opened."""
         if self._making is not None:
             await (await self._making).state.house.close()
+
+
+def _name(host: str) -> str:
+    """A host's one spelling; none for what is no host."""
+    try:
+        return normalise_host(host)
+    except InvalidHost:
+        return ""
 
 
 def _site(config: Config) -> FastAPI:

@@ -33,7 +33,7 @@ STALE: Final = 5.0
 FOLLOWERS: Final = 1000
 """Followers of one process; each keeps a connection open."""
 
-TRUSTED: Final = 60.0
+TRUSTED: Final = ALIVE
 """Seconds after which a follower's right is asked for again: her session may be over, her tenant another's."""
 
 log = logging.getLogger(__name__)

@@ -15,6 +15,7 @@ from tenantry.config import Config
 from tenantry.web import api, metrics, portal
 from tenantry.web.api.guard import count_stranger
 from tenantry.web.api.problems import Problem
+from tenantry.web.armour import Armour
 from tenantry.web.bounds import Bounded
 from tenantry.web.doors import doors
 from tenantry.web.house import House
@@ -44,6 +45,7 @@ def site(config: Config) -> FastAPI:
     app.add_middleware(Watched, requests=requests)
     portal.install(app)
     app.add_route("/api/openapi.json", _description(app))
+    app.add_middleware(Armour)
     doors(app)  # each says its right, or nothing is served
     return app
 

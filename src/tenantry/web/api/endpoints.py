@@ -10,8 +10,10 @@ from typing import Annotated, Any, Final
 from fastapi import Body, Depends, FastAPI, Path, Query, Request
 from pydantic import Field
 
+from tenantry.errors import TenantNotFound
 from tenantry.identity import Principal, acting_as
 from tenantry.platform import Platform
+from tenantry.registry import tenants
 from tenantry.web.api import wire
 from tenantry.web.api.access import bearer
 from tenantry.web.api.guard import Guarded
@@ -78,11 +80,20 @@ def _endpoint(route: Route) -> Callable[..., Awaitable[Any]]:
     async def endpoint(request: Request, principal: Principal, body: Any = None, **arguments: Any) -> Any:
         values = arguments if body is None else {**arguments, **{n: getattr(body, n) for n in body.model_fields_set}}
         with acting_as(principal):
+            doer = _doer((await opened(request)).platform, call)
 
             async def work() -> Any:
-                return await call(_doer((await opened(request)).platform, call), **values)
+                return await call(doer, **values)
 
-            return await once(request, route, principal, work)
+            async def check() -> None:
+                try:
+                    await route.right.check(doer, **values)
+                except TenantNotFound:  # what it did may be just that
+                    async with doer._registry.read() as tx:
+                        if (await tenants.taken(tx, [values["slug"]])).get(values["slug"]) == tenants.TAKEN:
+                            raise
+
+            return await once(request, route, principal, work, check)
 
     parameters = [_parameter("request", Request), _parameter("principal", Annotated[Principal, Depends(bearer)])]
     parameters += [_parameter(name, _in_path(verb, name)) for name in sorted(inner)]

@@ -20,8 +20,14 @@ LONGEST: Final = 255
 JSON: Final = "application/json"
 
 
-async def once(request: Request, route: Route, principal: Principal, work: Callable[[], Awaitable[Any]]) -> Any:
-    """What `work` gives; or, where this request was answered before, that answer.
+async def once(
+    request: Request,
+    route: Route,
+    principal: Principal,
+    work: Callable[[], Awaitable[Any]],
+    check: Callable[[], Awaitable[None]],
+) -> Any:
+    """What `work` gives; or, where this request was answered before, that answer, for whom `check` lets have it still.
 
     Raises `KeyReused` where the key came with another request, `KeyInUse` while the first is being answered.
     """
@@ -35,6 +41,7 @@ async def once(request: Request, route: Route, principal: Principal, work: Calla
     async with registry.write() as tx:
         before = await repeats.begin(tx, key, asked)
     if before is not None:
+        await check()
         return _again(registry, before, asked, given, key)
     try:
         result = await work()

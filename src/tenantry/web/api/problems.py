@@ -29,6 +29,12 @@ from tenantry.web.portal.frame import refused
 
 MEDIA: Final = "application/problem+json"
 
+FAULTS: Final = 20
+"""Wrong values that one answer names."""
+
+SHOWN: Final = 200
+"""Characters of a name that somebody made up."""
+
 RETRY_SECONDS: Final = 2
 """When a client may ask again that was refused because something is out of reach."""
 
@@ -130,7 +136,8 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    faults = [{"where": [str(part) for part in one["loc"]], "reason": one["msg"]} for one in error.errors()]
+    some = error.errors()[:FAULTS]
+    faults = [{"where": [str(part)[:SHOWN] for part in one["loc"]], "reason": one["msg"]} for one in some]
     first = InvalidRequest(where=".".join(faults[0]["where"][1:]), reason=faults[0]["reason"])
     if _is_page(request):
         return await refused(request, first)
@@ -172,6 +179,7 @@ async def _gone(request: Request, error: Exception) -> Response:
 
 async def broken(request: Request, error: Exception) -> Response:
     """The answer to a fault of ours."""
-    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    route = getattr(request.scope.get("route"), "path", "?")  # what stands in its place may be somebody's link
+    log.error("%s %s failed", request.method, route, exc_info=error)
     unknown = TenantryError("Something went wrong here; the log tells what.", remedy="Tell whoever runs the platform.")
     return await told(request, unknown)

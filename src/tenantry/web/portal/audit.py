@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict
@@ -14,6 +12,7 @@ from fastapi import APIRouter, Depends, Query
 from starlette.responses import Response, StreamingResponse
 
 from tenantry.errors import AuditBroken
+from tenantry.platform import csvfile
 from tenantry.registry import Entry
 from tenantry.web.portal.asking import Page, asks
 from tenantry.web.portal.frame import Visit, Visiting
@@ -25,9 +24,6 @@ EXPORTED: Final = 1000
 """Entries that an export reads at a time."""
 
 COLUMNS: Final = ("seq", "at", "actor", "action", "subject", "detail", "hash")
-
-FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
-"""How a text begins that a spreadsheet takes for a formula (OWASP, CSV injection)."""
 
 router = APIRouter(prefix="/audit", route_class=Page)
 
@@ -91,11 +87,11 @@ async def export(
     async def lines() -> AsyncIterator[str]:
         before = None
         if kind == "csv":
-            yield _csv([COLUMNS])
+            yield csvfile.written([COLUMNS])
         while some := await _entries(visit, wanted, EXPORTED, before):
             rows = [asdict(entry) for entry in some]
             if kind == "csv":
-                yield _csv([[_harmless(str(row[name])) for name in COLUMNS] for row in rows])
+                yield csvfile.written([[str(row[name]) for name in COLUMNS] for row in rows])
             else:
                 yield "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
             before = some[-1].seq
@@ -103,13 +99,3 @@ async def export(
     media = "text/csv" if kind == "csv" else "application/jsonl"
     headers = {"Content-Disposition": f'attachment; filename="audit.{kind}"'}
     return StreamingResponse(lines(), media_type=f"{media}; charset=utf-8", headers=headers)
-
-
-def _csv(rows: Sequence[Sequence[str]]) -> str:
-    out = io.StringIO()
-    csv.writer(out).writerows(rows)
-    return out.getvalue()
-
-
-def _harmless(text: str) -> str:
-    return f"'{text}" if text.startswith(FORMULA) else text

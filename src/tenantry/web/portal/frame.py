@@ -7,16 +7,18 @@ import hmac
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
 from typing import Annotated, Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from fastapi import Depends, Request
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from tenantry.config import Config
 from tenantry.errors import TenantryError
 from tenantry.identity import Principal, acting_as
 from tenantry.identity.signin import Client
@@ -84,12 +86,16 @@ class Visit:
         """Do what is inside the block in the person's name."""
         return acting_as(self.principal)
 
+    async def renewed(self) -> Visit:
+        """The same visit by another cookie, once somebody is known by something else than before."""
+        return replace(self, session=await self.here.sign_in.renew(self.principal))
+
     def page(self, template: str, /, *, status: int = 200, **values: Any) -> Response:
         """A page within the frame."""
         tabs = [tab for tab in TABS if self.principal.is_superadmin or not tab.superadmin]
         given = {"principal": self.principal, "tabs": tabs, "csrf": csrf(self.here, self.session), "current": None}
         told = self._told()
-        response = render(self.here, template, status=status, **(given | {"told": told} | values))
+        response = self._keep(render(self.here, template, status=status, **(given | {"told": told} | values)))
         if told is not None and not self.request.headers.get("hx-request"):
             secure = self.request.url.scheme == "https"  # else a browser refuses to forget one of __Host-
             response.delete_cookie(cookie(TOLD, self.request), path="/", secure=secure)
@@ -97,10 +103,15 @@ class Visit:
 
     def go(self, path: str, told: str = "", mood: str = "good") -> Response:
         """On to another page, which tells what was done; the mood is good, warn or bad."""
-        response = RedirectResponse(path, 303)
+        response = self._keep(RedirectResponse(path, 303))
         if told:
             text = base64.urlsafe_b64encode(json.dumps([mood, told[:TOLD_LENGTH]]).encode()).decode()
             keep(response, self.request, TOLD, f"{text}.{self._sign(text)}", 60)
+        return response
+
+    def _keep(self, response: Response) -> Response:
+        if self.session != self.request.cookies.get(cookie(SESSION, self.request)):
+            keep(response, self.request, SESSION, self.session)
         return response
 
     def _told(self) -> Mapping[str, str] | None:
@@ -221,13 +232,16 @@ def _size(octets: float) -> str:
 
 def render(here: Opened, template: str, /, *, status: int = 200, **values: Any) -> Response:
     """A page, also for somebody who is not signed in."""
-    given: Mapping[str, Any] = {
-        "platform": here.platform.config.platform,
-        "csrf": "",
-        "told": None,
-        "problem": None,
-        **values,
-    }
+    return _framed(here.platform.config, template, status, **values)
+
+
+def anonymous(config: Config, error: TenantryError) -> Response:
+    """A page that tells an error, and knows nobody."""
+    return _framed(config, "refused.html", error.status, problem=error, principal=None, tabs=(), current=None)
+
+
+def _framed(config: Config, template: str, status: int, **values: Any) -> Response:
+    given: Mapping[str, Any] = {"platform": config.platform, "csrf": "", "told": None, "problem": None, **values}
     return HTMLResponse(rendered(template, **given), status)
 
 
@@ -238,8 +252,9 @@ def rendered(template: str, /, **values: Any) -> str:
 
 def target(path: str) -> str:
     """A path of the portal to go to, and nothing that leads out of it."""
-    inner = path.startswith("/admin/") and "\\" not in path and not urlsplit(path).netloc and path.isprintable()
-    return path if inner else "/admin/"
+    bare = unquote(path.partition("?")[0])  # browsers go up by %2e%2e, too
+    inner = bare.startswith("/admin/") and not {".", ".."} & set(bare.split("/")) and "\\" not in bare
+    return path if inner and path.startswith("/admin/") and path.isprintable() else "/admin/"
 
 
 Page = Callable[..., Awaitable[Response]]
@@ -256,7 +271,6 @@ async def refused(request: Request, error: TenantryError) -> Response:
     here = await opened(request)
     try:
         found = await visit(request)
-    except TenantryError:
-        anonymous = {"principal": None, "tabs": (), "current": None}
-        return render(here, "refused.html", status=error.status, problem=error, **anonymous)
+    except (TenantryError, HTTPException):  # the latter where a form is too large to be read
+        return anonymous(here.platform.config, error)
     return found.page("problem.html", status=error.status, problem=error)

@@ -66,7 +66,7 @@ async def password(visit: Visiting, old: Text = "", new: Text = "") -> Response:
             ended = await visit.platform.account.password(old, new)
     except TenantryError as error:
         return await _show(visit, error)
-    return visit.go(HERE, f"The password is changed. {_others(ended)}")
+    return (await visit.renewed()).go(HERE, f"The password is changed. {_others(ended)}")
 
 
 def _others(ended: int) -> str:
@@ -172,7 +172,7 @@ async def confirm(visit: Visiting, sealed: Text = "", code: Text = "") -> Respon
             codes = await visit.platform.account.confirm(sealed, code)
     except TenantryError as error:
         return await _show(visit, error)
-    return visit.page("codes_once.html", current=HERE, codes=codes, back=HERE)
+    return (await visit.renewed()).page("codes_once.html", current=HERE, codes=codes, back=HERE)
 
 
 @router.post("/second-factor/codes")
@@ -196,7 +196,7 @@ async def turn_off(visit: Visiting, code: Text = "") -> Response:
             await visit.platform.account.drop_factor(code)
     except TenantryError as error:
         return await _show(visit, error)
-    return visit.go(HERE, "The second factor is off; its recovery codes open nothing.")
+    return (await visit.renewed()).go(HERE, "The second factor is off; its recovery codes open nothing.")
 
 
 # --- passkeys -----------------------------------------------------------------------------------------------------
