@@ -301,7 +301,7 @@ async def test_behind_a_pooler_of_transactions_changes_are_looked_for(
 ) -> None:
     """There a notification may reach somebody else: the pooler is noticed, and changes are seen all the same."""
     monkeypatch.setattr(listener, "LOOK", NEVER)
-    with tempfile.TemporaryDirectory(dir="/tmp") as home, pooled(postgres_url, Path(home)) as url:
+    with tempfile.TemporaryDirectory() as home, pooled(postgres_url, Path(home)) as url:
 
         def answers() -> bool:
             with contextlib.suppress(psycopg.OperationalError), psycopg.connect(url):
