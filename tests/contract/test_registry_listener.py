@@ -35,7 +35,7 @@ NEVER = 3600.0
 HEARING = 2 * NEVER
 """The pause of a listener that hears, in tests where nobody looks."""
 
-PATIENCE = 60.0
+PATIENCE = 180.0
 
 
 @pytest.fixture
