@@ -86,6 +86,8 @@ async def test_create(ground: Ground, killed: Killed) -> None:
         assert await g.faults(ground, platform) == []
         for case in cases:
             assert await platform.tenants.credentials(str(case.operation.tenant_slug)) is not None
+        made = [entry.subject for entry in await platform.audit.list(limit=1000) if entry.action == "tenant.create"]
+        assert sorted(made) == sorted(str(case.operation.tenant_slug) for case in cases)
 
 
 async def test_create_undone(ground: Ground, killed: Killed) -> None:
