@@ -179,6 +179,12 @@ def bare_on_server(urls: list[str], script: str) -> float:
     return time.perf_counter() - start
 
 
+def rest(server: servers.Postgres) -> None:
+    """Have everything on disk that was written, so that nobody pays for what another one did."""
+    server.run("CHECKPOINT")
+    os.sync()
+
+
 def peak(pid: int) -> float:
     """The most memory a process has had, in MiB."""
     text = Path(f"/proc/{pid}/status").read_text()
@@ -203,10 +209,13 @@ def databases(report: Report, server: servers.Postgres) -> tuple[float, float, f
             for _ in range(ROUNDS):
                 turn += 1
                 (place.root / f"schema/{turn + 1:04}_extra.sql").write_text(script_of(turn, "extra"))
+                rest(server)
                 least = bare_on_server(urls, script_of(turn, "bare")) if turn % 2 else 0.0
                 with place.process("worker") as worker:
+                    rest(server)
                     ours = asyncio.run(migrated(place, count))
                     memory = peak(worker.pid)
+                rest(server)
                 least = least or bare_on_server(urls, script_of(turn, "bare"))
                 pairs.append((least, ours.whole))
                 steady.append(least / count / (ours.wave / ours.waved))

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from pathlib import Path
 from typing import Any
 
+from programs import Program
 from tenantry.platform import Platform
 from tenantry.platform.operations import OperationDetails
 from tenantry.registry import journal, tables
@@ -55,7 +56,7 @@ TEMPLATE = (
 FIRST = "CREATE TABLE page (id INTEGER PRIMARY KEY, title TEXT NOT NULL);\n-- down\nDROP TABLE page;\n"
 SECOND = "ALTER TABLE page ADD COLUMN body TEXT NOT NULL DEFAULT '';\n-- down\nALTER TABLE page DROP COLUMN body;\n"
 
-PATIENCE = 60.0
+PATIENCE = 180.0
 """Seconds until a test gives up on something that never comes; nothing is measured by it."""
 
 
@@ -104,7 +105,7 @@ class Ground:
 
     def command(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
         """Start a command of this platform."""
-        return subprocess.Popen(
+        return Program(
             [str(TENANTRY), *arguments, "--config", str(self.config)],
             env=self.environment(),
             stdout=subprocess.PIPE,
@@ -121,7 +122,7 @@ class Ground:
     def worker(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         """A `tenantry worker`, ended at the end."""
         log = (self.root / f"worker-{secrets.token_hex(3)}.log").open("w")
-        process = subprocess.Popen(
+        process = Program(
             [str(TENANTRY), "worker", *arguments, "--config", str(self.config)],
             env=self.environment(),
             stdout=log,

@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any, Protocol
 
 import ground as g
 from ground import Ground
+from programs import Program
 from tenantry.platform import Platform
 from tenantry.registry.journal import Operation
 
@@ -62,29 +62,32 @@ async def populate(ground: Ground, platform: Platform, names: Iterable[str] | Ma
 # --- killing ------------------------------------------------------------------------------------------------------
 
 
-@contextlib.asynccontextmanager
-async def halted(ground: Ground, cases: list[Case]) -> AsyncIterator[list[int]]:
-    """Workers that have come to their moments: their process ids."""
-    killer = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(KILLER),
-        str(ground.config),
+def halting(ground: Ground, *plans: dict[str, Any]) -> Program:
+    """Start workers that come to a halt where these plans say, in a session of their own."""
+    killer = Program(
+        [KILLER, ground.config],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=ground.environment(),
+        text=True,
         start_new_session=True,
     )
-    assert killer.stdin is not None
-    assert killer.stdout is not None
-    for case in cases:
-        killer.stdin.write(json.dumps({**case.plan, "operation": case.operation.id}).encode() + b"\n")
-    killer.stdin.close()
+    with killer.stdin as told:
+        told.writelines(json.dumps(plan) + "\n" for plan in plans)
+    return killer
+
+
+@contextlib.asynccontextmanager
+async def halted(ground: Ground, cases: list[Case]) -> AsyncIterator[list[int]]:
+    """Workers that have come to their moments: their process ids."""
+    plans = [{**case.plan, "operation": case.operation.id} for case in cases]
+    killer = halting(ground, *plans)
     missing = {case.operation.id: f"{case.step} {case.moment}" for case in cases}
     found = []
     try:
         while missing:
             async with asyncio.timeout(g.PATIENCE):
-                line = await killer.stdout.readline()
+                line = await asyncio.to_thread(killer.stdout.readline)
                 assert line, f"never came to: {', '.join(missing.values())}"
                 told = json.loads(line)
                 del missing[told["operation"]]
@@ -93,7 +96,8 @@ async def halted(ground: Ground, cases: list[Case]) -> AsyncIterator[list[int]]:
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(killer.pid, signal.SIGKILL)
-        await killer.wait()
+        killer.wait()
+        killer.stdout.close()
 
 
 async def taken_up(platform: Platform, cases: list[Case], killed: float) -> None:

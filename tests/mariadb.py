@@ -112,7 +112,7 @@ def programs() -> tuple[str, str]:
 
 
 @contextlib.contextmanager
-def running(tls: bool = True, place: Path = Path("/tmp"), **settings: str) -> Iterator[MariaDB]:
+def running(tls: bool = True, place: Path | None = None, **settings: str) -> Iterator[MariaDB]:
     """A MariaDB server on a free port, with its files in a temporary directory at a place. Raises `NoServer`."""
     server, installer = programs()
     user = _unprivileged()

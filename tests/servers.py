@@ -31,6 +31,8 @@ SETTINGS = {
     "full_page_writes": "off",
     "autovacuum": "off",
     "shared_buffers": "16MB",
+    "min_wal_size": "32MB",  # the files may be in memory
+    "max_wal_size": "128MB",
     "max_connections": "200",
     "log_min_messages": "fatal",
     "logging_collector": "off",
@@ -150,7 +152,7 @@ def postgres(programs: Path | None = None, **settings: str) -> Iterator[Postgres
     """
     programs, user = programs or postgres_programs(), _unprivileged()
     _sweep()
-    home = Path(tempfile.mkdtemp(prefix=f"tenantry-postgres-{os.getpid()}-", dir="/tmp"))
+    home = Path(tempfile.mkdtemp(prefix=f"tenantry-postgres-{os.getpid()}-"))
     try:
         if user:
             os.chown(home, user.pw_uid, user.pw_gid)
@@ -167,7 +169,7 @@ def postgres(programs: Path | None = None, **settings: str) -> Iterator[Postgres
 
 def _sweep() -> None:
     """Remove what tests that were killed left: folders named after a process that is gone, as is their server."""
-    for home in Path("/tmp").glob("tenantry-postgres-*-*"):
+    for home in Path(tempfile.gettempdir()).glob("tenantry-postgres-*-*"):
         with contextlib.suppress(OSError, ValueError, IndexError):
             owner = int(home.name.split("-")[2])
             lock = home / "data" / "postmaster.pid"  # gone once the server has ended well
@@ -243,7 +245,7 @@ def pgbouncer(server: Postgres, connections: int = 20) -> Iterator[str]:
     if not Path(program).exists():
         raise NoServer("pgbouncer is not installed")
     port = free_port()
-    home = Path(tempfile.mkdtemp(prefix=f"tenantry-pgbouncer-{os.getpid()}-", dir="/tmp"))
+    home = Path(tempfile.mkdtemp(prefix=f"tenantry-pgbouncer-{os.getpid()}-"))
     lines = {
         "listen_addr": "127.0.0.1",
         "listen_port": port,

@@ -11,6 +11,7 @@ import pytest
 from psycopg import sql
 
 import servers
+from ground import PATIENCE
 from shelves import RowsShelves, Shelves
 from tenantry.errors import ResourceError, ServerUnavailable
 from tenantry.model import ExportForm
@@ -130,11 +131,11 @@ async def test_the_command(tmp_path: Path, postgres: servers.Postgres, made: typ
             for form in ("csv", "json"):
                 into = str(tmp_path / form)
                 with shelves.command("tenant", "export", "acme", "--into", into, "--format", form) as process:
-                    text = process.communicate(timeout=60)[0]
+                    text = process.communicate(timeout=PATIENCE)[0]
                 assert process.returncode == 0, text
                 assert (tmp_path / form / "production" / "db" / f"page.{form}").is_file()
                 with shelves.command("tenant", "export", "acme", "--into", into) as process:
-                    assert "there already" in " ".join(process.communicate(timeout=60)[0].split())
+                    assert "there already" in " ".join(process.communicate(timeout=PATIENCE)[0].split())
                 assert process.returncode == 2
             with pytest.raises(NothingToExport):
                 await platform.tenants.export("acme", tmp_path / "none", environment="nowhere")

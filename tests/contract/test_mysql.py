@@ -884,7 +884,7 @@ async def test_a_server_without_tls_and_with_few_connections(mysql_world: MysqlW
 @pytest.fixture
 def small_disk() -> Iterator[Path]:
     """A place with room for a server and little more."""
-    place = Path(tempfile.mkdtemp(prefix="tenantry-disk-", dir="/tmp"))
+    place = Path(tempfile.mkdtemp(prefix="tenantry-disk-"))
     place.chmod(0o755)
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160m,mode=755", "tmpfs", str(place)])
     try:

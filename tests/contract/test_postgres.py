@@ -897,7 +897,7 @@ async def test_one_server_that_is_down_holds_up_no_other(world: PostgresWorld) -
 @pytest.fixture
 def small_disk() -> Iterator[Path]:
     """A disk of 60 MB, where one can be mounted."""
-    place = Path(tempfile.mkdtemp(prefix="tenantry-disk-", dir="/tmp"))
+    place = Path(tempfile.mkdtemp(prefix="tenantry-disk-"))
     made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60m,mode=777", "tmpfs", place], capture_output=True)
     if made.returncode:
         place.rmdir()

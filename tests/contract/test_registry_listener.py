@@ -35,7 +35,7 @@ NEVER = 3600.0
 HEARING = 2 * NEVER
 """The pause of a listener that hears, in tests where nobody looks."""
 
-PATIENCE = 60.0
+PATIENCE = 180.0
 
 
 @pytest.fixture
@@ -301,7 +301,7 @@ async def test_behind_a_pooler_of_transactions_changes_are_looked_for(
 ) -> None:
     """There a notification may reach somebody else: the pooler is noticed, and changes are seen all the same."""
     monkeypatch.setattr(listener, "LOOK", NEVER)
-    with tempfile.TemporaryDirectory(dir="/tmp") as home, pooled(postgres_url, Path(home)) as url:
+    with tempfile.TemporaryDirectory() as home, pooled(postgres_url, Path(home)) as url:
 
         def answers() -> bool:
             with contextlib.suppress(psycopg.OperationalError), psycopg.connect(url):

@@ -16,6 +16,7 @@ from tenantry.errors import ResourceError, TenantryError
 from tenantry.model import Environment, Held, Rehearsed
 from tenantry.resources import Resource
 from tenantry.resources.scratch import NoRoom, clear, folder, need
+from tenantry.resources.sqlite import BESIDE
 from worlds import BROKEN, PostgresWorld, World
 
 MADE = {"schema": "schema", "seed": "seed.sql"}
@@ -47,7 +48,8 @@ def left(world: World) -> set[str]:
                 "UNION SELECT rolname FROM pg_roles WHERE rolname LIKE 'tenantry\\_x\\_%'"
             )
             copies |= {str(row[0]) for row in rows}
-    return world.files() | copies
+    # SQLite's own files beside one: whether they stay hangs on which connection closes last
+    return {name for name in world.files() | copies if not name.endswith(BESIDE)}
 
 
 async def test_a_rehearsal_tells_each_migration_and_leaves_nothing(world: World) -> None:

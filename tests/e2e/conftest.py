@@ -20,6 +20,8 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
+import programs
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "storyfront"
 TENANTRY = str(Path(sys.executable).with_name("tenantry"))
 CHROMIUM = Path("/usr/bin/chromium")
@@ -41,7 +43,7 @@ class Storyfront:
     def tenantry(self, *arguments: str) -> str:
         """What a `tenantry` command prints."""
         command = [TENANTRY, *arguments]
-        done = subprocess.run(command, cwd=EXAMPLE, env=self.environment, capture_output=True, text=True, timeout=60)
+        done = programs.run(command, cwd=EXAMPLE, env=self.environment, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -177,7 +177,14 @@ async def work(config: str) -> None:
         await Worker(platform.tools, 1).run(asyncio.Event())
 
 
+async def warm(config: str) -> None:
+    """Load what a platform needs, once for all workers."""
+    async with Platform.open(config) as platform:
+        await platform.operations.list()
+
+
 def main() -> None:
+    asyncio.run(warm(sys.argv[1]))
     children = []
     for line in sys.stdin:
         plan = json.loads(line)

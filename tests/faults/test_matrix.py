@@ -8,7 +8,7 @@ import pytest
 
 import ground as g
 from ground import Ground
-from kills import CLAIMED, END, Killed, create, create_undone, destroy, populate, steps
+from kills import CLAIMED, END, Case, Killed, create, create_undone, destroy, populate, steps
 from tenantry.errors import TenantNotFound
 from tenantry.platform import Platform
 from tenantry.registry.journal import Operation
@@ -79,6 +79,12 @@ async def import_(ground: Ground, platform: Platform, names: list[str]) -> list[
 # --- what has to be so afterwards ---------------------------------------------------------------------------------
 
 
+async def once(platform: Platform, action: str, cases: list[Case], before: str = "") -> None:
+    """Each tenant's change is in the audit once, however often its step was begun."""
+    found = [entry.subject for entry in await platform.audit.list(limit=1000) if entry.action == action]
+    assert sorted(found) == sorted(f"{before}{case.operation.tenant_slug}" for case in cases)
+
+
 async def test_create(ground: Ground, killed: Killed) -> None:
     """A create whose worker is killed anywhere is ended by another, once."""
     async with ground.open() as platform:
@@ -86,6 +92,7 @@ async def test_create(ground: Ground, killed: Killed) -> None:
         assert await g.faults(ground, platform) == []
         for case in cases:
             assert await platform.tenants.credentials(str(case.operation.tenant_slug)) is not None
+        await once(platform, "tenant.create", cases)
 
 
 async def test_create_undone(ground: Ground, killed: Killed) -> None:
@@ -109,6 +116,7 @@ async def test_rename(ground: Ground, killed: Killed) -> None:
             told = json.loads(ground.rendered(f"new-{slug}").read_text())
             assert told["host"] == f"new-{slug}.localhost"
             assert (await platform.tenants.show(f"new-{slug}")).tenant.former == (slug,)
+        await once(platform, "tenant.rename", cases, "new-")
 
 
 async def test_edit(ground: Ground, killed: Killed) -> None:
@@ -119,6 +127,7 @@ async def test_edit(ground: Ground, killed: Killed) -> None:
         for case in cases:
             told = json.loads(ground.rendered(str(case.operation.tenant_slug)).read_text())
             assert (told["name"], told["share"], told["smtp"]) == ("New", 20, "s")
+        await once(platform, "tenant.edit", cases)
 
 
 async def test_edit_undone(ground: Ground, killed: Killed) -> None:
@@ -129,6 +138,7 @@ async def test_edit_undone(ground: Ground, killed: Killed) -> None:
         for case in cases:
             told = json.loads(ground.rendered(str(case.operation.tenant_slug)).read_text())
             assert (told["share"], told["smtp"]) == (100, "")
+        await once(platform, "tenant.edit_undone", cases)
 
 
 async def test_destroy(ground: Ground, killed: Killed) -> None:
@@ -138,6 +148,8 @@ async def test_destroy(ground: Ground, killed: Killed) -> None:
         assert await g.faults(ground, platform) == []
         assert await platform.tenants.list() == []
         assert list(ground.data.glob("tenants/*")) == []
+        for action in ("tenant.withdraw", "tenant.destroy"):
+            await once(platform, action, cases)
         async with g.working(platform):
             for case in cases:
                 slug = str(case.operation.tenant_slug)

@@ -9,7 +9,6 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -19,9 +18,8 @@ import pytest
 
 import ground as g
 from ground import Ground
+from kills import halting
 from tenantry.platform import Platform
-
-KILLER = Path(__file__).with_name("killer.py")
 
 
 @pytest.fixture
@@ -239,19 +237,8 @@ async def test_killed_while_the_golden_template_is_made(ground: Ground, platform
     ground.migration("0001_pages.sql", g.FIRST)
     operation = await platform.tenants.create("acme")
     plan = {"operation": operation.id, "where": "half a template"}
-    killer = subprocess.Popen(
-        [sys.executable, str(KILLER), str(ground.config)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=ground.environment(),
-        text=True,
-        start_new_session=True,
-    )
+    killer = halting(ground, plan)
     try:
-        assert killer.stdin is not None
-        assert killer.stdout is not None
-        killer.stdin.write(json.dumps(plan) + "\n")
-        killer.stdin.close()
         assert json.loads(await asyncio.to_thread(killer.stdout.readline))["operation"] == operation.id
         assert list(ground.data.glob("templates/.tenantry-*"))
         with ground.worker() as fresh:
@@ -267,5 +254,5 @@ async def test_killed_while_the_golden_template_is_made(ground: Ground, platform
         with contextlib.suppress(ProcessLookupError):
             os.killpg(killer.pid, signal.SIGKILL)
         killer.wait()
-        killer.stdout.close()  # type: ignore[union-attr]
+        killer.stdout.close()
     assert await g.faults(ground, platform) == []

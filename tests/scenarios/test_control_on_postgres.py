@@ -64,7 +64,7 @@ async def worker(platform: Platform) -> AsyncIterator[None]:
 
 async def done(platform: Platform, operation: Operation) -> dict[str, Any]:
     """Wait until an operation is done; its steps with their details."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         details = await platform.operations.finish(operation.id)
     assert details.operation.state is State.DONE, details
     return {step.name: step.detail for step in details.steps}

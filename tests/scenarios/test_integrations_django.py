@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import make_url
 
+import programs
 from application import TOML, Application
 from mariadb import MariaDB
 from prefix_world import maria_database
@@ -236,8 +237,7 @@ def project(root: Path, engine: str) -> Application:
 
 def manage(made: Application, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `manage.py`."""
-    command = [sys.executable, "manage.py", *arguments]
-    return subprocess.run(command, cwd=made.root, capture_output=True, text=True, check=False)
+    return programs.run([made.root / "manage.py", *arguments], cwd=made.root, capture_output=True, text=True)
 
 
 def schema(made: Application, *options: str) -> None:

@@ -20,6 +20,7 @@ import psycopg
 import pytest
 
 import outages
+import programs
 import servers
 from tenantry.operations import engine
 from tenantry.registry import database
@@ -49,7 +50,7 @@ class Site:
 
     def run(self, *arguments: str) -> str:
         """A command, to its end."""
-        done = subprocess.run(
+        done = programs.run(
             [TENANTRY, *arguments], cwd=self.root, env=self.environment, capture_output=True, text=True, timeout=LIMIT
         )
         assert done.returncode == 0, done.stderr
@@ -59,7 +60,7 @@ class Site:
     def process(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
         """A process that stays while the block runs, and ends well when asked to."""
         with (self.root / f"{arguments[0]}-{secrets.token_hex(3)}.log").open("wb") as log:
-            process = subprocess.Popen(
+            process = programs.Program(
                 [TENANTRY, *arguments], cwd=self.root, env=self.environment, stdout=log, stderr=log
             )
         try:

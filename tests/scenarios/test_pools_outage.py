@@ -78,7 +78,7 @@ async def database(environment: Environment) -> str:
 
 async def until(holds: Callable[[], object]) -> None:
     """Wait until something holds; a test that waits in vain is ended by the limit."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         while not holds():
             await asyncio.sleep(0.005)
 

@@ -33,6 +33,7 @@ class Site:
         self.told: list[str] = []
         self.environ = {k: v for k, v in os.environ.items() if not k.startswith(("TENANTRY_", "PYTHON", "PYTEST_"))}
         self.environ |= {"PATH": f"{root / '.venv' / 'bin'}:{os.environ['PATH']}", "VIRTUAL_ENV": str(root / ".venv")}
+        self.environ["PIP_NO_COMPILE"] = "1"  # most of what is installed is never loaded
 
     def sh(self, script: str) -> str:
         """Run commands as they stand on the page."""

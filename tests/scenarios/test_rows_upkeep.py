@@ -65,7 +65,7 @@ async def test_no_process_starts_on_weak_tables(shelves: RowsShelves, weaken: st
         shelves.query("pg1", weaken.format(shelves.database), shelves.database)
         for command in (("worker",), ("serve", "--app", "app:app", "--port", "0")):
             with shelves.command(*command) as process:
-                text = " ".join(process.communicate(timeout=60)[0].split())
+                text = " ".join(process.communicate(timeout=g.PATIENCE)[0].split())
             assert process.returncode == 3, text
             assert re.search(told, text), text
             assert shelves.database in text
@@ -195,11 +195,11 @@ async def test_a_shared_database_that_nobody_needs(shelves: RowsShelves) -> None
         assert not unused.ok
         assert "no blueprint names it" in unused.what
     with shelves.command("server", "drop-shared", "pg1", shelves.database, "--json") as process:
-        process.communicate(timeout=60)
+        process.communicate(timeout=g.PATIENCE)
     assert process.returncode == 3
     for _ in range(2):  # and nothing is there to be dropped again
         with shelves.command("server", "drop-shared", "pg1", shelves.database, "--yes") as process:
-            text = process.communicate(timeout=60)[0]
+            text = process.communicate(timeout=g.PATIENCE)[0]
         assert process.returncode in (0, 3), text
     assert shelves.query("pg1", f"SELECT 1 FROM pg_database WHERE datname = '{shelves.database}'") == []
     assert shelves.query("pg1", f"SELECT 1 FROM pg_roles WHERE rolname ~ '^{shelves.database}'") == []

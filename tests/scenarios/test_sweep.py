@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -25,7 +26,7 @@ with servers.postgres() as server:
 
 def folders(pid: int) -> list[Path]:
     """The folders of servers that this process started."""
-    return list(Path("/tmp").glob(f"tenantry-postgres-{pid}-*"))
+    return list(Path(tempfile.gettempdir()).glob(f"tenantry-postgres-{pid}-*"))
 
 
 @pytest.mark.usefixtures("postgres")

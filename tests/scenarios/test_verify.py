@@ -403,7 +403,7 @@ async def test_a_schedule_begins_one_run_for_each_moment(ground: g.Ground) -> No
 async def test_a_worker_verifies_on_its_schedule(ground: g.Ground) -> None:
     """A worker enters what the schedule asks for, in the name of the schedule, and runs it."""
     with ground.config.open("a") as file:
-        file.write('\n[verify]\nschedule = "* * * * *"\nsample = "1"\n')
+        file.write('\n[verify]\nschedule = "* * * * * *"\nsample = "1"\n')
     async with ground.open() as platform:
         await populated(platform, "acme", "umbrella")
         with ground.worker():

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import programs
 from tenantry.cli import build
 from tenantry.cli.output import cell, plain, safe
 
@@ -23,9 +24,7 @@ COMMAND = str(Path(sys.executable).with_name("tenantry"))
 def run(at: Path, *arguments: str, typed: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
     """Run the command in a directory, without the settings of this process's own environment."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("TENANTRY_")}
-    return subprocess.run(
-        [COMMAND, *arguments], cwd=at, env=clean | environ, input=typed, capture_output=True, text=True, check=False
-    )
+    return programs.run([COMMAND, *arguments], cwd=at, env=clean | environ, input=typed, capture_output=True, text=True)
 
 
 def data(at: Path, *arguments: str) -> Any:

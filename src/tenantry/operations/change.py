@@ -11,7 +11,7 @@ from tenantry.errors import TenantNotFound
 from tenantry.model import Environment, Status, check_move
 from tenantry.operations.toolbox import VALUE, Toolbox
 from tenantry.operations.verb import Verb, Work, resource_steps
-from tenantry.registry import journal, tenants
+from tenantry.registry import Transaction, journal, tenants
 from tenantry.resources import Resource
 
 RECORD = "record"
@@ -96,13 +96,30 @@ class Edit(Verb):
         operation = work.operation
         assert operation.tenant_id is not None
         columns = operation.arguments[which]
+        secrets = {
+            field: packed and base64.b64decode(packed)
+            for field, packed in operation.arguments.get(f"secrets_{which}", {}).items()
+        }
         async with work.write() as tx:
+            if await _is_so(tx, operation.tenant_id, columns, secrets):  # a worker came to here and no further
+                return
             await tenants.alter(tx, [operation.tenant_id], **columns)
-            for field, packed in operation.arguments.get(f"secrets_{which}", {}).items():
+            for field, sealed in secrets.items():
                 await tenants.drop_secret(tx, operation.tenant_id, field)
-                if packed is not None:
-                    await tenants.put_secrets(tx, [(operation.tenant_id, field, base64.b64decode(packed))])
+                if sealed is not None:
+                    await tenants.put_secrets(tx, [(operation.tenant_id, field, sealed)])
             tx.audit(action, str(operation.tenant_slug), id=operation.tenant_id, **columns)
+
+
+async def _is_so(
+    tx: Transaction, tenant_id: str, columns: Mapping[str, Any], secrets: Mapping[str, bytes | None]
+) -> bool:
+    """Whether the registry has these values already."""
+    tenant = (await tenants.environments(tx, [tenant_id]))[0].tenant
+    sealed = await tenants.secrets(tx, tenant_id)
+    return all(getattr(tenant, name) == value for name, value in columns.items()) and all(
+        sealed.get(field) == value for field, value in secrets.items()
+    )
 
 
 class Rename(Verb):

@@ -140,9 +140,10 @@ class Create(Verb):
                 behind = self._behind(work, environments)
                 if not behind:
                     tenant = environments[0].tenant
-                    facts = {"id": tenant.id, "blueprint": tenant.blueprint, "plan": tenant.plan}
-                    await tenants.set_status(tx, [tenant.id], Status.ACTIVE)
-                    tx.audit(f"tenant.{self.name}", tenant.slug, **facts)
+                    if tenant.status is not Status.ACTIVE:  # else a worker came to here and no further
+                        facts = {"id": tenant.id, "blueprint": tenant.blueprint, "plan": tenant.plan}
+                        await tenants.set_status(tx, [tenant.id], Status.ACTIVE)
+                        tx.audit(f"tenant.{self.name}", tenant.slug, **facts)
                     return " ".join(name for environment in environments for name in environment.hostnames)
             for resource, environment in behind:
                 await self._settle(work, resource, environment)

@@ -69,8 +69,10 @@ class Destroy(Verb):
         operation = work.operation
         assert operation.tenant_id is not None
         async with work.write() as tx:
-            await tenants.set_status(tx, [operation.tenant_id], Status.DESTROYING)
-            tx.audit("tenant.withdraw", str(operation.tenant_slug), id=operation.tenant_id)
+            there = await tenants.environments(tx, [operation.tenant_id])
+            if there and there[0].tenant.status is not Status.DESTROYING:  # else a worker came to here and no further
+                await tenants.set_status(tx, [operation.tenant_id], Status.DESTROYING)
+                tx.audit("tenant.withdraw", str(operation.tenant_slug), id=operation.tenant_id)
         return "no longer served"
 
     async def _drop(self, work: Work, step: journal.Step) -> str:
@@ -100,6 +102,7 @@ class Destroy(Verb):
         operation = work.operation
         assert operation.tenant_id is not None
         async with work.write() as tx:
+            there = await tenants.environments(tx, [operation.tenant_id])
             await tenants.remove(tx, [operation.tenant_id])
             left = await leftovers(tx, work.tools, operation.tenant_id, operation.arguments["homes"])
             if left:
@@ -109,7 +112,8 @@ class Destroy(Verb):
                     tenant=operation.tenant_slug,
                     reason="left: " + "; ".join(left),
                 )
-            tx.audit("tenant.destroy", str(operation.tenant_slug), id=operation.tenant_id)
+            if there:
+                tx.audit("tenant.destroy", str(operation.tenant_slug), id=operation.tenant_id)
         await work.tools.registry.scrub()  # a copy of the disk must not hold the key either
         return "data key, secrets and hostnames too"
 

@@ -158,7 +158,7 @@ def until() -> Any:
     """Waits until something holds; a test that waits in vain is ended by the limit."""
 
     async def wait(holds: Any) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             while not holds():
                 await asyncio.sleep(0.002)
 

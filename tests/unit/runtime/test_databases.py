@@ -245,7 +245,7 @@ async def test_tasks_at_the_same_time(world: Any, started: Any) -> None:
         with tenant_context(environment):
             return await read() == environment.tenant.slug
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         assert all(await asyncio.gather(*(one(number) for number in range(96))))
     assert runtime.databases.files._count <= 3
 
