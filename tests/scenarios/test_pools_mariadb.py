@@ -14,6 +14,7 @@ from functools import partial
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, inspect, text
 
+import servers
 from fleets import Fleet
 from mariadb import MariaDB
 from tenantry.context import tenant_context
@@ -190,7 +191,7 @@ async def test_a_server_that_never_answers(fleet: Fleet, started: Start, mariadb
 
     waiting = asyncio.create_task(asyncio.to_thread(in_thread))
     await until(ready.is_set)
-    os.kill(mariadb_server.process.pid, signal.SIGSTOP)
+    servers.freeze(mariadb_server.process.pid)
     stopped.set()
     try:
         with pytest.raises(ServerUnavailable):
