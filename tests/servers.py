@@ -86,6 +86,15 @@ def _unprivileged() -> pwd.struct_passwd | None:
     raise NoServer("PostgreSQL does not run as root, and there is no user postgres or nobody")
 
 
+def freeze(*pids: int) -> None:
+    """Stop processes, all their threads, so that they take what comes and answer nothing; SIGCONT wakes them."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    threads = [thread / "stat" for pid in pids for thread in Path(f"/proc/{pid}/task").iterdir()]
+    while not all(stat.read_text().rpartition(")")[2].split()[0] == "T" for stat in threads):
+        time.sleep(0.001)
+
+
 @dataclass(frozen=True)
 class Postgres:
     """A running PostgreSQL server."""

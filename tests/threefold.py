@@ -152,8 +152,7 @@ async def back(environment: Environment, limit: float = 60.0) -> float:
 def frozen(server: servers.Postgres) -> Iterator[None]:
     """A server that accepts connections and never answers: all its processes are stopped."""
     stopped = [server.process.pid, *_children(server.process.pid)]
-    for pid in stopped:
-        os.kill(pid, signal.SIGSTOP)
+    servers.freeze(*stopped)
     try:
         yield
     finally:

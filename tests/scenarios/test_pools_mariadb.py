@@ -14,7 +14,12 @@ from functools import partial
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, inspect, text
 
+<<<<<<< HEAD
 from fleets import Fleet, looks_only
+=======
+import servers
+from fleets import Fleet
+>>>>>>> main
 from mariadb import MariaDB
 from tenantry.context import tenant_context
 from tenantry.errors import ForeignTenant, ResourceError, ServerUnavailable
@@ -200,7 +205,7 @@ async def test_a_server_that_never_answers(fleet: Fleet, started: Start, mariadb
 
     waiting = asyncio.create_task(asyncio.to_thread(in_thread))
     await until(ready.is_set)
-    os.kill(mariadb_server.process.pid, signal.SIGSTOP)
+    servers.freeze(mariadb_server.process.pid)
     stopped.set()
     try:
         with pytest.raises(ServerUnavailable):

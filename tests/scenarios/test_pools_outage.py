@@ -180,8 +180,7 @@ async def test_a_server_accepts_and_never_answers(trio: tuple[Trio, Runtime]) ->
     waiting = asyncio.create_task(asyncio.to_thread(in_thread))
     await until(ready.is_set)
     pids = family(fleet.running[0].process.pid)
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
+    servers.freeze(*pids)
     stopped.set()
     try:
         seen = dict(fleet.served)

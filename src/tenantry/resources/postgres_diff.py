@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -116,9 +115,9 @@ class Catalog:
     """
 
     def __init__(self, connection: Connection, beginning: str = "", named: str = "") -> None:
-        told = partial(_told, beginning, beginnings(beginning, named)) if beginning else dict
+        told = partial(_told, beginnings(beginning, named)) if beginning else dict
         with qualified(connection):
-            self._kinds = {kind: told(_read(connection, *query)) for kind, query in _QUERIES.items()}
+            self._kinds = {kind: told(_read(connection, beginning, *query)) for kind, query in _QUERIES.items()}
         self.shape = shape(connection, beginning, named)
         self._owners = {table["oid"]: key for key, table in self.tables.items()}
 
@@ -130,19 +129,21 @@ class Catalog:
         return self._owners.get(row[field])
 
 
-def _read(connection: Connection, text: str, column: str, oid: str, catalog: str) -> dict[str, Row]:
-    query = text.format(
-        name=NAME.format(column), ident=_IDENT.format(column), ours=OURS.format(oid=oid, catalog=catalog)
+def _read(connection: Connection, beginning: str, text: str, column: str, oid: str, catalog: str) -> dict[str, Row]:
+    """What one query finds; nothing else is so much as described, for others may be dropping it at this moment."""
+    query: sql.SQL | sql.Composed = sql.SQL(
+        text.format(name=NAME.format(column), ident=_IDENT.format(column), ours=OURS.format(oid=oid, catalog=catalog))
     )
+    if beginning:
+        query = sql.SQL("SELECT * FROM ({}) AS found WHERE key ~ {}").format(query, sql.Literal(f'[ ."]{beginning}'))
     with connection.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(sql.SQL(query)).fetchall()
+        rows = cursor.execute(query).fetchall()
     return {row["key"].replace("public.", ""): row for row in rows}
 
 
-def _told(beginning: str, renamed: Callable[[str], str], rows: Mapping[str, Row]) -> dict[str, Row]:
-    """Those of them whose names begin so, by other names."""
-    own = re.compile(rf'[ ."]{re.escape(beginning)}')
-    return {renamed(key): _renamed(row, renamed) for key, row in rows.items() if own.search(key)}
+def _told(renamed: Callable[[str], str], rows: Mapping[str, Row]) -> dict[str, Row]:
+    """The same by other names."""
+    return {renamed(key): _renamed(row, renamed) for key, row in rows.items()}
 
 
 def _renamed(value: Any, renamed: Callable[[str], str]) -> Any:
