@@ -14,12 +14,8 @@ from functools import partial
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, inspect, text
 
-<<<<<<< HEAD
-from fleets import Fleet, looks_only
-=======
 import servers
-from fleets import Fleet
->>>>>>> main
+from fleets import Fleet, looks_only
 from mariadb import MariaDB
 from tenantry.context import tenant_context
 from tenantry.errors import ForeignTenant, ResourceError, ServerUnavailable
