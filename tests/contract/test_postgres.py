@@ -272,7 +272,9 @@ async def test_a_template_grows_out_of_the_one_before(world: PostgresWorld, chan
         file.write_text(f"-- as it was meant\n{file.read_text()}")
     world.migration("0003_last.sql", "ALTER TABLE page ADD COLUMN last integer;")
     resource = world.resource(**own)
+    assert await resource.tidy() == []  # a worker that begins with new files leaves what their template grows out of
     assert await resource.prepare() == "0003_last"
+    assert len(await resource.tidy()) == (change != "none")
     await resource.create(late)
     assert faults(await resource.check(late)) == []
     grown = world.query(resource, late, applied) == world.query(resource, early, applied)

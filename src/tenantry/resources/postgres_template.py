@@ -196,11 +196,17 @@ class Golden:
                 self._known.pop((server.name, template), None)
 
     def tidy(self, connection: Admin) -> list[str]:
-        """Remove templates and spares of older blueprints, and halves whose maker is gone; the names removed."""
+        """Remove templates and spares of older blueprints, and halves whose maker is gone; the names removed.
+
+        The older templates stay for as long as there is no new one, which grows out of one of them.
+        """
         name, removed = self.name, []
-        for found in admin.databases(connection, self._prefix):
+        there = admin.databases(connection, self._prefix)
+        grown = any(found.name == name for found in there)
+        for found in there:
             spare = found.name.startswith(f"{name}_s") and found.mark
-            if found.name == name or spare:
+            past = not grown and found.mark.get("tenantry") == "template"
+            if found.name == name or spare or past:
                 continue
             with admin.tried(connection, found.name[: len(name)]) as free:
                 if free:
