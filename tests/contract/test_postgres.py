@@ -272,11 +272,49 @@ async def test_a_template_grows_out_of_the_one_before(world: PostgresWorld, chan
         file.write_text(f"-- as it was meant\n{file.read_text()}")
     world.migration("0003_last.sql", "ALTER TABLE page ADD COLUMN last integer;")
     resource = world.resource(**own)
+    assert await resource.tidy() == []  # a worker that begins with new files leaves what their template grows out of
     assert await resource.prepare() == "0003_last"
+    assert len(await resource.tidy()) == (change != "none")
     await resource.create(late)
     assert faults(await resource.check(late)) == []
     grown = world.query(resource, late, applied) == world.query(resource, early, applied)
     assert grown is (change == "none")
+    await world.resource(**own).create(world.environment("later"))
+
+
+async def test_a_template_that_does_not_fit_stays(world: PostgresWorld) -> None:
+    """Files whose past it is not take no template from those it belongs to; nor do files that go back behind it."""
+    own = {**world.options, "seed": None}
+    await world.resource(**own).prepare()
+    there = world.databases()
+    first = world.root / "schema" / "0001_pages.sql"
+    text = first.read_text()
+    first.write_text(f"-- as it was meant\n{text}")
+    await world.resource(**own).prepare()
+    assert len(world.databases()) == len(there) + 1
+    assert there < world.databases()
+    first.write_text(text)
+    (world.root / "schema" / "0002_bodies.sql").unlink()
+    await world.resource(**own).prepare()
+    assert there < world.databases()
+    assert len(world.databases()) == len(there) + 2
+
+
+async def test_a_template_that_a_migration_breaks(world: PostgresWorld) -> None:
+    """A migration that fails leaves no half of a template, and tenants are made as before with the files before it."""
+    own = {**world.options, "seed": None}
+    older = world.resource(**own)
+    await older.prepare()
+    world.migration("0003_more.sql", "CREATE TABLE more (id integer PRIMARY KEY);\n")
+    world.migration("0004_broken.sql", "SELECT 1 / 0;\n")
+    with pytest.raises(MigrationError, match="0004_broken"):
+        await world.resource(**own).prepare()
+    assert world.databases() == set()
+    (world.root / "schema" / "0004_broken.sql").unlink()
+    resource, env = world.resource(**own), world.environment()
+    await resource.create(env)
+    assert faults(await resource.check(env)) == []
+    assert await resource.version(env) == "0003_more"
 
 
 async def test_a_template_that_is_gone_is_made_again(world: PostgresWorld) -> None:

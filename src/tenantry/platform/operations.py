@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -115,17 +116,22 @@ class Operations:
 
     async def finish(self, operation_id: str) -> OperationDetails:
         """Wait until the operation is over or paused. Runs it in this process when no worker lives."""
+        await self.show(operation_id)  # asks for the right before anything is waited for
+        looked = -LOOK
         async with Feed.signal(self._registry.database) as signal:
             while True:
-                details = await self.show(operation_id)
-                if not details.operation.state.live:
-                    return details
-                if not await self.workers():
-                    await self._run_here(details.operation.id)
-                else:
-                    with contextlib.suppress(TimeoutError):  # a worker that is killed changes nothing: look again
-                        async with asyncio.timeout(LOOK):
-                            await signal.wait()
+                async with self._registry.read() as tx:
+                    operation = await journal.get(tx, operation_id)
+                if not operation.state.live:
+                    return await self.show(operation.id)
+                if time.monotonic() - looked >= LOOK:  # a worker that is killed changes nothing
+                    if not await self.workers():
+                        await self._run_here(operation.id)
+                        continue
+                    looked = time.monotonic()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK):
+                        await signal.wait()
 
     async def _run_here(self, operation_id: str) -> None:
         from tenantry.operations.worker import Worker  # the engine takes a second to import

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import quote
 
@@ -133,7 +133,7 @@ class _SqliteSignal(Signal):
     async def __aenter__(self) -> Self:
         try:
             self._connection = sqlite3.connect(f"file:{quote(self._path)}?mode=ro", uri=True, check_same_thread=False)
-            self._file = Path(self._path).stat().st_ino
+            self._file = os.stat(self._path).st_ino  # noqa: PTH116
         except (sqlite3.Error, OSError) as error:
             raise RegistryUnavailable(reason=str(error)) from error
         return self
@@ -148,7 +148,7 @@ class _SqliteSignal(Signal):
             await asyncio.sleep(SQLITE_POLL)
             try:
                 # A file that was removed or replaced would go on being read, without anyone's changes.
-                if Path(self._path).stat().st_ino != self._file:
+                if os.stat(self._path).st_ino != self._file:  # noqa: PTH116 - a hundred times a second
                     raise RegistryUnavailable(reason=f"'{self._path}' was replaced")
                 (version,) = self._connection.execute("PRAGMA data_version").fetchone()
             except (sqlite3.Error, OSError) as error:

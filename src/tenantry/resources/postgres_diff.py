@@ -11,7 +11,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from tenantry.resources.postgres_dialect import Connection
-from tenantry.resources.postgres_shape import NAME, OURS, beginnings, qualified, shape
+from tenantry.resources.postgres_shape import NAME, OURS, beginnings, begun, qualified, shape
 
 Row = Mapping[str, Any]
 _IDENT: Final = "format('%I.%I', n.nspname, {})"
@@ -135,7 +135,7 @@ def _read(connection: Connection, beginning: str, text: str, column: str, oid: s
         text.format(name=NAME.format(column), ident=_IDENT.format(column), ours=OURS.format(oid=oid, catalog=catalog))
     )
     if beginning:
-        query = sql.SQL("SELECT * FROM ({}) AS found WHERE key ~ {}").format(query, sql.Literal(f'[ ."]{beginning}'))
+        query = sql.SQL("SELECT * FROM ({}) AS found WHERE key ~ {}").format(query, begun(beginning))
     with connection.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(query).fetchall()
     return {row["key"].replace("public.", ""): row for row in rows}

@@ -117,11 +117,16 @@ def beginnings(old: str, new: str) -> Callable[[str], str]:
     return partial(re.compile(rf"(?<![\w$]){re.escape(old)}").sub, new)
 
 
+def begun(beginning: str) -> sql.Literal:
+    """The pattern of what a shape calls something whose name begins so."""
+    return sql.Literal(f'[ ."]{beginning}')
+
+
 def definitions(connection: Connection, beginning: str = "") -> list[tuple[str, str]]:
     """The whole of it: each name and definition, in which all is qualified in full; of things whose names begin so."""
     query = sql.SQL("SELECT name, text FROM ({}) AS found (name, text) WHERE name ~ {}")
     with qualified(connection):
-        rows = connection.execute(query.format(sql.SQL(_QUERY), sql.Literal(f'[ ."]{beginning}'))).fetchall()
+        rows = connection.execute(query.format(sql.SQL(_QUERY), begun(beginning))).fetchall()
     return [(str(name), str(text or "")) for name, text in rows]
 
 

@@ -29,7 +29,7 @@ BUSY_SECONDS: Final = 10.0
 
 Fill = Callable[[Connection], object]
 Grow = Callable[[Connection], bool]
-"""Brings a copy of an older template up to what a new one is; False where it cannot be that one's past."""
+"""Brings an older template up to what a new one is; False, and as it was, where it cannot be that one's past."""
 
 
 def digest(*parts: str) -> str:
@@ -107,18 +107,33 @@ class Golden:
         return made
 
     def _grown(self, connection: Admin, server: Server, name: str) -> Mapping[str, str] | None:
-        """Build on an older template, which is quicker than from nothing; None where there is none that fits."""
+        """Bring up an older template, which is quicker than from nothing; None where there is none that fits.
+
+        A copy of it takes most of the time that a template takes. Whoever still wants the older one makes it anew.
+        """
         kin = self._kin()
         for older in admin.databases(connection, self._prefix) if kin else ():
             if older.mark.get("tenantry") != "template" or older.mark.get("kin") != kin:
                 continue
             with suppress(psycopg.errors.InvalidCatalogName, psycopg.errors.ObjectInUse):  # tidied away meanwhile
-                create_empty(connection, name, self._options, base=older.name)
+                self._take_over(connection, older.name, name)
                 with self._entered(server, name) as inner:
                     if self._grow(inner):
                         return shape(inner)
+                with suppress(psycopg.errors.DuplicateDatabase):
+                    self._publish(connection, name, older.name, older.mark["shape"])
                 remove(connection, name)
         return None
+
+    def _take_over(self, connection: Admin, template: str, name: str) -> None:
+        """Let a template be an unfinished one under this name, which nobody clones."""
+        old, new = sql.Identifier(template), sql.Identifier(name)
+        steps = [
+            sql.SQL("ALTER DATABASE {} RENAME TO {}").format(old, new),
+            sql.SQL("COMMENT ON DATABASE {} IS NULL").format(new),
+            sql.SQL("ALTER DATABASE {} IS_TEMPLATE false ALLOW_CONNECTIONS true").format(new),
+        ]
+        patiently(lambda: admin.run(connection, steps))
 
     def _build(self, connection: Admin, server: Server, name: str, fill: Fill) -> Mapping[str, str]:
         with self._filled(connection, server, name, fill) as inner:
@@ -181,11 +196,17 @@ class Golden:
                 self._known.pop((server.name, template), None)
 
     def tidy(self, connection: Admin) -> list[str]:
-        """Remove templates and spares of older blueprints, and halves whose maker is gone; the names removed."""
+        """Remove templates and spares of older blueprints, and halves whose maker is gone; the names removed.
+
+        The older templates stay for as long as there is no new one, which grows out of one of them.
+        """
         name, removed = self.name, []
-        for found in admin.databases(connection, self._prefix):
+        there = admin.databases(connection, self._prefix)
+        grown = any(found.name == name for found in there)
+        for found in there:
             spare = found.name.startswith(f"{name}_s") and found.mark
-            if found.name == name or spare:
+            past = not grown and found.mark.get("tenantry") == "template"
+            if found.name == name or spare or past:
                 continue
             with admin.tried(connection, found.name[: len(name)]) as free:
                 if free:
@@ -234,10 +255,10 @@ class Golden:
         return str(row[0]) if row else None
 
 
-def create_empty(connection: Admin, name: str, options: Any, owner: str | None = None, base: str | None = None) -> None:
+def create_empty(connection: Admin, name: str, options: Any, owner: str | None = None) -> None:
     """A database without tables, closed to everybody but its owner, with the blueprint's encoding.
 
-    Without an owner named, it belongs to the administrator; with another base, it has what lies there.
+    Without an owner named, it belongs to the administrator.
     """
     database = sql.Identifier(name)
     words = (("ENCODING", options.encoding), ("LOCALE", options.locale), ("ICU_LOCALE", options.icu_locale))
@@ -247,7 +268,7 @@ def create_empty(connection: Admin, name: str, options: Any, owner: str | None =
     if owner is not None:
         given.append(sql.SQL("OWNER {}").format(sql.Identifier(owner)))
     template = sql.SQL("CREATE DATABASE {} TEMPLATE {} ALLOW_CONNECTIONS false {}")
-    statement = template.format(database, sql.Identifier(base or options.base), sql.SQL(" ").join(given))
+    statement = template.format(database, sql.Identifier(options.base), sql.SQL(" ").join(given))
     patiently(lambda: connection.execute(statement))
     admin.run(
         connection,

@@ -103,7 +103,7 @@ class ServerDatabase(servers.OnServer, Programmed):
             self.dialect.script(connection, statements, self._seed.name)
 
     def _grow(self, connection: Any) -> bool:
-        """Bring a copy of an older template to what a new one is; False where it is not these files' past."""
+        """Bring an older template to what a new one is; False, and as it was, where it is not these files' past."""
         order = self.versions()
         try:
             before = server_migrator.version(self.dialect, connection, self.schema())
