@@ -19,6 +19,7 @@ from tenantry.credentials import derive_key
 from tenantry.errors import RegistryUnavailable, ResourceError, RuntimeMissing, TenantNotFound, TenantryError
 from tenantry.model import Environment, Login, Place, Server, facts_of, resolve_values
 from tenantry.runtime.accounts import Accounts
+from tenantry.runtime.asked import OWN, Handler
 from tenantry.runtime.cache import TenantCache
 from tenantry.runtime.databases import Databases, Origin
 from tenantry.runtime.follower import Follower
@@ -86,6 +87,8 @@ class Runtime:
             lambda environment: self.resolver.table.current(environment),
             lambda: self._follower.status == "ok",
         )
+        self.pages: dict[str, Handler] = {"support": self.support.answer}
+        """The middleware's own pages at each tenant, by the first part of their path below `/.tenantry/`."""
         self._forget_process()
         _children.add(self)
 
@@ -180,6 +183,10 @@ class Runtime:
             work.close()
             raise RuntimeMissing("This runtime follows in an event loop.", remedy="Use `await` there.")
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def page(self, path: str) -> Handler | None:
+        """What answers a path within a tenant, where it is one of the middleware's own."""
+        return self.pages.get(path[len(OWN) :].partition("/")[0]) if path.startswith(OWN) else None
 
     def health(self) -> dict[str, Any]:
         """Whether tenants are known, and how current that is; see `Follower.health`."""
