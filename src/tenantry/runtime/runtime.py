@@ -29,6 +29,7 @@ from tenantry.runtime.settings import Logins, Settings, Source, SupportDesk
 from tenantry.runtime.storage import Storage, open_storage
 from tenantry.runtime.support import Support
 from tenantry.runtime.usage import RequestUsage
+from tenantry.runtime.userbase import UserBase
 
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
@@ -77,7 +78,7 @@ class Runtime:
         self._keys: _Remembered[bytes] = _Remembered(keys)
         self._values: _Remembered[Mapping[str, Any]] = _Remembered(self._resolve_values)
         self.sessions = Sessions(settings, self._keys.get)
-        self.accounts = Accounts(settings, self.databases, self._keys.get)
+        self.accounts = Accounts(settings, UserBase(settings, self.databases), self.sessions, self._keys.get)
         self.support = Support(
             settings,
             self._keys.get,
