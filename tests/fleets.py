@@ -17,9 +17,9 @@ from sqlalchemy import make_url, text
 
 import servers
 from mariadb import MariaDB
+from tenantry import users
 from tenantry.config import ResourceSpec
 from tenantry.context import support_context, tenant_context
-from tenantry.credentials import USER_TABLE
 from tenantry.model import (
     Changes,
     Environment,
@@ -39,7 +39,7 @@ from tenantry.resources.rows import Rows
 from tenantry.runtime import Runtime, Settings, tenant_session
 from tenantry.runtime.settings import PoolLimits, SharedTables
 
-TABLES = f"{USER_TABLE['postgresql']}; CREATE TABLE note (text text NOT NULL)"
+TABLES = f"{users.made_of('postgresql')}; CREATE TABLE note (text text NOT NULL)"
 
 
 LIMITS = PoolLimits()
@@ -153,7 +153,8 @@ class Fleet:
                 cursor.execute("CREATE USER %s@'%%' IDENTIFIED BY %s", (login.user, login.password))
                 cursor.execute(f"GRANT ALL ON `{login.user}`.* TO %s@'%%'", (login.user,))
                 cursor.execute(f"USE `{login.user}`")
-                cursor.execute(USER_TABLE["mysql"])
+                for statement in users.statements("mysql").values():
+                    cursor.execute(statement)
                 self.on_maria.append((server, login.user))
                 made.append(self.place(slug, name, login.user, login, "mysql"))
         return made

@@ -70,7 +70,7 @@ async def sign_in(request: Request) -> Response:
     sent = await fields(request, "login", "password")
     runtime = connected()
     user = await runtime.accounts.authenticate(sent["login"], sent["password"])
-    cookie = runtime.sessions.set_cookie(runtime.sessions.issue(user.id, user.epoch))
+    cookie = runtime.sessions.set_cookie(await runtime.accounts.begin(user))
     return Response(status_code=204, headers={"set-cookie": cookie})
 
 

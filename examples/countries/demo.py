@@ -103,7 +103,7 @@ async def session_for(runtime: Runtime, country: Country) -> None:
     """Give the first editor of a country a session, in another process than those that serve."""
     with tenantry.tenant_context(runtime.environment(country.slug)):
         (editor,) = await runtime.accounts.list()
-        country.cookie = f"{runtime.sessions.name()}={runtime.sessions.issue(editor.id, editor.epoch)}"
+        country.cookie = f"{runtime.sessions.name()}={await runtime.accounts.begin(editor)}"
 
 
 # --- the story ----------------------------------------------------------------------------------------------------

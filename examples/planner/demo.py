@@ -192,7 +192,7 @@ class Story:
             async def session(lab: Lab) -> None:
                 with tenantry.tenant_context(runtime.environment(lab.slug)):
                     (admin,) = await runtime.accounts.list()
-                    lab.cookie = f"{runtime.sessions.name()}={runtime.sessions.issue(admin.id, admin.epoch)}"
+                    lab.cookie = f"{runtime.sessions.name()}={await runtime.accounts.begin(admin)}"
 
             try:
                 await for_each(others, session)

@@ -1,4 +1,4 @@
-"""The users' table that every tenant database carries, and the passwords Tenantry makes itself.
+"""Roles and passwords of a tenant's users, and the passwords Tenantry makes itself.
 
 A password made here holds 128 random bits, so nobody can guess it and a keyed fast hash protects it as well as a slow
 one would (NIST SP 800-63B section 5.1.1.2 asks for slow hashes because people choose guessable passwords). The first
@@ -10,10 +10,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Mapping
 from enum import StrEnum
 from functools import cache
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -35,52 +33,6 @@ class Role(StrEnum):
     ADMIN = "admin"
     SUPERUSER = "superuser"
     USER = "user"
-
-
-USER_TABLE: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "sqlite": """
-CREATE TABLE IF NOT EXISTS tenantry_user (
-  id TEXT NOT NULL PRIMARY KEY,
-  login TEXT NOT NULL COLLATE NOCASE UNIQUE,
-  name TEXT NOT NULL DEFAULT '',
-  role TEXT NOT NULL DEFAULT 'user' CHECK (role IN ('admin', 'superuser', 'user')),
-  password TEXT NOT NULL,
-  active INTEGER NOT NULL DEFAULT 1 CHECK (active IN (0, 1)),
-  epoch INTEGER NOT NULL DEFAULT 0,
-  created TEXT NOT NULL
-) STRICT
-""",
-        "postgresql": """
-CREATE TABLE IF NOT EXISTS tenantry_user (
-  id VARCHAR(36) NOT NULL PRIMARY KEY,
-  login VARCHAR(254) NOT NULL UNIQUE,
-  name VARCHAR(200) NOT NULL DEFAULT '',
-  role VARCHAR(10) NOT NULL DEFAULT 'user' CHECK (role IN ('admin', 'superuser', 'user')),
-  password VARCHAR(200) NOT NULL,
-  active SMALLINT NOT NULL DEFAULT 1 CHECK (active IN (0, 1)),
-  epoch INTEGER NOT NULL DEFAULT 0,
-  created VARCHAR(40) NOT NULL
-)
-""",
-        "mysql": """
-CREATE TABLE IF NOT EXISTS tenantry_user (
-  id VARCHAR(36) NOT NULL PRIMARY KEY,
-  login VARCHAR(254) COLLATE utf8mb4_bin NOT NULL UNIQUE,
-  name VARCHAR(200) NOT NULL DEFAULT '',
-  role VARCHAR(10) NOT NULL DEFAULT 'user' CHECK (role IN ('admin', 'superuser', 'user')),
-  password VARCHAR(200) NOT NULL,
-  active SMALLINT NOT NULL DEFAULT 1 CHECK (active IN (0, 1)),
-  epoch INTEGER NOT NULL DEFAULT 0,
-  created VARCHAR(40) NOT NULL
-) ENGINE = InnoDB DEFAULT CHARACTER SET = utf8mb4
-""",
-    }
-)
-"""The users' table by SQL dialect; where capitals count, logins stand there in small letters.
-
-`epoch` is counted up to end every session of a user at once.
-"""
 
 
 def new_password() -> str:

@@ -202,10 +202,11 @@ runtime.sessions = Sessions(runtime.settings, lambda environment: b"one key for 
 app = inner
 """
 COOKIE_OF_ANYBODY = """
-from tenantry.runtime.sessions import SignedIn, Sessions
+from tenantry.runtime.sessions import SignedIn, Sessions, digest
 class Trusting(Sessions):
     def read(self, value):
-        return SignedIn(self._serializer(None).loads_unsafe(value)[1][2], 0, 0.0)
+        user, secret = self._serializer(None).loads_unsafe(value)[1][2:]
+        return SignedIn(user, digest(secret))
     def _serializer(self, environment):
         return super()._serializer(environment or next(iter(runtime.resolver.table.environments())))
 runtime.sessions = Trusting(runtime.settings, runtime._keys.get)
@@ -226,7 +227,7 @@ class Central(Accounts):  # one sign-in for the users of all tenants
                 except InvalidToken:
                     pass
         raise InvalidToken(reason="nobody knows it")
-runtime.accounts = Central(runtime.settings, runtime.databases, runtime._keys.get)
+runtime.accounts = Central(runtime.settings, runtime.accounts._base, runtime.sessions, runtime._keys.get)
 """
 )
 ONE_CACHE_KEY = """

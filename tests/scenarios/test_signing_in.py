@@ -14,7 +14,8 @@ import pytest
 import ground as g
 import people_world as w
 from tenantry import credentials
-from tenantry.identity import factors, throttle
+from tenantry.codes import CODES, STEP
+from tenantry.identity import throttle
 from tenantry.identity.principal import PROVED, AdminRole
 from tenantry.registry import people, tables
 from tenantry.registry.database import now
@@ -40,7 +41,7 @@ async def enrol(browser: httpx.AsyncClient) -> tuple[str, list[str]]:
     sent = {"sealed": sealed[1], "code": pyotp.TOTP(secret).now()}
     answer = await w.send(browser, "/me/second-factor", sent)
     codes = re.findall(r"<li><code>([\w-]+)</code>", answer.text)
-    assert len(codes) == factors.CODES, w.told(answer)
+    assert len(codes) == CODES, w.told(answer)
     return secret, codes
 
 
@@ -131,7 +132,7 @@ async def test_a_code_opens_once(ground: g.Ground) -> None:
         asked = await w.sign_in(await here.browser(), ROOT)
         assert (asked.status_code, "second factor" in asked.text) == (401, True)
         assert (await w.sign_in(await here.browser(), ROOT, code=code)).status_code == 401
-        for once in (pyotp.TOTP(secret).at(int(now().timestamp()) + factors.STEP), recovery[0], recovery[1].upper()):
+        for once in (pyotp.TOTP(secret).at(int(now().timestamp()) + STEP), recovery[0], recovery[1].upper()):
             async with here.platform.registry.write() as tx:
                 await people.forget_failures(tx, now() + timedelta(days=1))
             tries = [w.sign_in(await here.browser(), ROOT, code=once) for _ in range(3)]
@@ -266,14 +267,14 @@ async def test_a_passkeys_challenge_is_ours_fresh_and_counts_once(ground: g.Grou
         for answer in ("", "{}", "[]", "null", '{"id": "x"}', "{" * 500, '{"id":"AA","rawId":"AA","response":{}}'):
             refused = await browser.post("/admin/passkey", data={"answer": answer})
             assert refused.status_code in (401, 422), answer
-        passkeys = here.here.passkeys
-        challenge = passkeys._challenge("sign-in")
-        assert passkeys._is_ours(challenge, "sign-in")
-        assert not passkeys._is_ours(challenge, "register\0somebody")
-        assert not passkeys._is_ours(challenge[:-1], "sign-in")
+        passkeys = here.here.passkeys._site
+        challenge = passkeys.challenge("sign-in")
+        assert passkeys.is_ours(challenge, "sign-in")
+        assert not passkeys.is_ours(challenge, "register\0somebody")
+        assert not passkeys.is_ours(challenge[:-1], "sign-in")
         aged = (int.from_bytes(challenge[16:24], "big") - 301).to_bytes(8, "big")
         old = challenge[:16] + aged
-        assert not passkeys._is_ours(old + passkeys._sign("sign-in", old), "sign-in")
+        assert not passkeys.is_ours(old + passkeys._seal("sign-in", old), "sign-in")
         async with here.platform.registry.write() as tx:
             assert await people.spend(tx, "once", now() + timedelta(minutes=1))
             assert not await people.spend(tx, "once", now() + timedelta(minutes=1))

@@ -174,7 +174,7 @@ async def test_somebody_looks_in_and_is_seen(ground: g.Ground) -> None:
         runtime = here.runtimes[0]
         with tenantry.tenant_context(runtime.environment("acme")):
             user = (await runtime.accounts.list())[0]
-            stranger.cookies.set("tenantry_session", runtime.sessions.issue(user.id, user.epoch))
+            stranger.cookies.set("tenantry_session", await runtime.accounts.begin(user))
             await here.known("acme", lambda found: bool(found and found[0].used))
             assert [one.reason for one in runtime.support.running()] == ["ticket <7>"]
             assert [one.who for one in await runtime.support.history()] == ["test"]
@@ -284,7 +284,7 @@ async def test_it_acts_as_none_of_the_tenants_users(ground: g.Ground) -> None:
         browser, runtime = await here.inside(), here.runtimes[0]
         with tenantry.tenant_context(runtime.environment("acme")):
             user = (await runtime.accounts.list())[0]
-            browser.cookies.set("tenantry_session", runtime.sessions.issue(user.id, user.epoch))
+            browser.cookies.set("tenantry_session", await runtime.accounts.begin(user))
         assert (await browser.get("/whoami")).json() == {"who": "test", "user": None}
         await browser.post("/.tenantry/support/end")
         assert (await browser.get("/whoami")).json() == {"who": None, "user": user.id}

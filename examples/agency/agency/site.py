@@ -331,7 +331,7 @@ async def sign_in(request: Request) -> Response:
     except SignInRefused as error:
         return render(request, "sign-in.html", 401, login=field(form, "login"), wrong=error.message)
     answer = go(request, "/")
-    session = runtime.sessions.issue(user.id, user.epoch)
+    session = await runtime.accounts.begin(user)
     answer.headers.append("set-cookie", runtime.sessions.set_cookie(session, root_of(request)))
     return answer
 

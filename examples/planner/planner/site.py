@@ -164,7 +164,7 @@ async def sign_in(request: Request) -> Response:
     except SignInRefused as error:
         return render(request, "sign-in.html", 401, login=form.get("login", ""), wrong=error.message)
     answer = go(request, "/")
-    cookie = runtime.sessions.set_cookie(runtime.sessions.issue(user.id, user.epoch), root_of(request))
+    cookie = runtime.sessions.set_cookie(await runtime.accounts.begin(user), root_of(request))
     answer.headers.append("set-cookie", cookie)
     return answer
 

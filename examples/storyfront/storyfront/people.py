@@ -61,4 +61,4 @@ async def cookie_of(person: Person, root: str) -> str:
     """A Set-Cookie header that signs a person in, at this site and nowhere else."""
     runtime = connected()
     user = await runtime.accounts.get(person.id)
-    return runtime.sessions.set_cookie(runtime.sessions.issue(user.id, user.epoch), root)
+    return runtime.sessions.set_cookie(await runtime.accounts.begin(user), root)

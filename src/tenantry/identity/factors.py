@@ -1,52 +1,14 @@
-"""The second factor: codes by time (TOTP, RFC 6238) and recovery codes for whoever lost the device."""
+"""The second factor of admin users: which codes are theirs, each of which counts once."""
 
 from __future__ import annotations
 
-import hashlib
-import secrets
-import time
 from collections.abc import Sequence
-from typing import Final
 
-import pyotp
-
-from tenantry.credentials import ALPHABET
+from tenantry.codes import digest, step_of
 from tenantry.errors import SignInRefused
 from tenantry.identity import throttle
 from tenantry.refusals import SecondFactorNeeded
 from tenantry.registry import Registry, Transaction, people
-
-STEP: Final = 30
-"""Seconds for which a code holds; the one before and the one after are taken too, for clocks that go wrong."""
-
-CODES: Final = 10
-"""Recovery codes that are given out at once."""
-
-
-def enrolment(mail: str, platform: str) -> tuple[str, str]:
-    """A new secret (base32) and its address (otpauth://) for an authenticator app."""
-    secret = pyotp.random_base32()
-    return secret, pyotp.TOTP(secret).provisioning_uri(name=mail, issuer_name=platform)
-
-
-def step_of(secret: str, code: str, last: int) -> int | None:
-    """The time step a code belongs to, if it is a code of this secret that was not used before."""
-    totp, current = pyotp.TOTP(secret), int(time.time()) // STEP
-    given = code.replace(" ", "")
-    for step in (current, current - 1, current + 1):
-        if step > last and secrets.compare_digest(totp.at(step * STEP).encode(), given.encode(errors="replace")):
-            return step
-    return None
-
-
-def new_codes() -> list[str]:
-    """Recovery codes of 57 bits each, in two groups of letters."""
-    return ["-".join("".join(secrets.choice(ALPHABET) for _ in range(5)) for _ in range(2)) for _ in range(CODES)]
-
-
-def digest(code: str) -> str:
-    """How a recovery code is kept; hyphens and spaces do not count."""
-    return hashlib.sha256(code.replace("-", "").replace(" ", "").encode(errors="replace")).hexdigest()
 
 
 def counted(row: people.AdminRow, device: str | None) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
+from tenantry import codes
 from tenantry.config import Config
 from tenantry.credentials import check_chosen
 from tenantry.errors import AccountError, SealBroken, SignInRefused
@@ -171,7 +172,7 @@ class Account:
         refuse_unproved()
         async with self._registry.read() as tx:
             _without_factor(await people.find(tx, principal.admin_id))
-        secret, uri = factors.enrolment(principal.mail, self._name)
+        secret, uri = codes.enrolment(principal.mail, self._name)
         sealed = self._registry.vault.seal_platform(_enrolling(principal), secret)
         return Enrolment(secret, uri, sealed.hex())
 
@@ -184,30 +185,30 @@ class Account:
             secret = self._registry.vault.open_platform(_enrolling(principal), bytes.fromhex(sealed))
         except (ValueError, SealBroken) as error:  # made up, or another session's
             raise AccountError("This is no enrolment.", remedy="Begin anew.") from error
-        step = factors.step_of(secret, code, 0)
+        step = codes.step_of(secret, code, 0)
         if step is None:
             remedy = "Type the one that the app shows now; its clock must be right."
             raise AccountError("The code is wrong.", remedy=remedy)
-        codes = factors.new_codes()
+        given = codes.new_codes()
         async with self._registry.write() as tx:
             row = await people.find(tx, principal.admin_id)
             _without_factor(row)
             totp = self._registry.vault.seal_platform(f"totp:{row.id}", secret)
             await people.change(tx, row.id, totp=totp, totp_used=step)
-            await people.put_recovery_codes(tx, row.id, [factors.digest(one) for one in codes])
+            await people.put_recovery_codes(tx, row.id, [codes.digest(one) for one in given])
             await people.end_sessions(tx, row.id, but=principal.session)
             tx.audit("account.second_factor", row.mail, on=True)
-        return codes
+        return given
 
     @verb("account.new_codes", "people:write", Reach.OWN)
     async def new_codes(self, code: str) -> Sequence[str]:
         """New recovery codes in place of all earlier ones, for a code of the second factor."""
         principal = await self._proved("account.new_codes", code)
-        codes = factors.new_codes()
+        given = codes.new_codes()
         async with self._registry.write() as tx:
-            await people.put_recovery_codes(tx, principal.admin_id, [factors.digest(one) for one in codes])
+            await people.put_recovery_codes(tx, principal.admin_id, [codes.digest(one) for one in given])
             tx.audit("account.new_codes", principal.mail)
-        return codes
+        return given
 
     @verb("account.drop_factor", "people:write", Reach.OWN)
     async def drop_factor(self, code: str) -> None:

@@ -241,14 +241,14 @@ class Visitor:
         user = secrets.token_hex(8)
         sessions = self.runtime.sessions
         with tenant_context(other):
-            issued = sessions.issue(user, 0)
-            forged = sessions._serializer(other).dumps([env.tenant.id, env.name, user, 0])
+            issued = sessions.issue(user, secrets.token_urlsafe())
+            forged = sessions._serializer(other).dumps([env.tenant.id, env.name, user, secrets.token_urlsafe()])
         cookies = {"another tenant's cookie": issued, "cookie signed with another tenant's key": forged}
         for what, value in cookies.items():
             with tenant_context(env):
                 yield _kept(SESSIONS, what, partial(sessions.read, str(value)))
         with tenant_context(env):
-            own = sessions.issue(user, 0)
+            own = sessions.issue(user, secrets.token_urlsafe())
         with without_tenant():
             yield _kept(SESSIONS, "cookie without a tenant", lambda: sessions.read(own))
 
@@ -264,17 +264,20 @@ class Visitor:
                 user = await self.runtime.accounts.first()
                 if user is None:
                     return
-                cookie = self.runtime.sessions.issue(user.id, user.epoch)
+                cookie = await self.runtime.accounts.begin(user, via="verify")
         except TenantryError as error:
             yield Untried(SESSIONS, what, str(error))
             return
-        with tenant_context(env):
-            try:
+        try:
+            with tenant_context(env):
                 found = await self.runtime.accounts.signed_in(self.runtime.sessions.read(cookie))
-            except TenantryError as error:
-                yield Attempt(SESSIONS, what, error.code)
-            else:
-                yield Breach(SESSIONS, what, f"'{found.login}' of {other.tenant.slug} is signed in")
+        except TenantryError as error:
+            yield Attempt(SESSIONS, what, error.code)
+        else:
+            yield Breach(SESSIONS, what, f"'{found.login}' of {other.tenant.slug} is signed in")
+        finally:
+            with tenant_context(other):
+                await self.runtime.accounts.end_session(user.id, self.runtime.sessions.read(cookie).id)
 
     async def _sessions(self, env: Environment, other: Environment) -> AsyncIterator[Attempt]:
         """Database sessions: without a tenant, carried to another one, the engine behind one, and used in turn."""

@@ -1,8 +1,6 @@
 """Sealed secrets: the platform key seals each tenant's data key, which seals its secrets (AES-256-GCM, RFC 5116).
 
-A sealed value is one version octet, the first 4 octets of the sealing key's SHA-256, a nonce of 12 octets, and the
-ciphertext with its tag. The tenant and the field are its associated data, so that a value copied to another tenant or
-field does not open.
+How a sealed value looks, `tenantry.seals` tells.
 """
 
 from __future__ import annotations
@@ -12,36 +10,14 @@ import hmac
 import os
 from typing import Final
 
-from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from tenantry.errors import SealBroken, SecretKeyError
+from tenantry.seals import key_id, seal, unseal
 
-VERSION: Final = b"\x01"
-NONCE: Final = 12
 PLATFORM: Final = "platform"
 CHECK: Final = b"tenantry"
-
-
-def _key_id(key: bytes) -> bytes:
-    return hashlib.sha256(b"tenantry/key-id" + key).digest()[:4]
-
-
-def _seal(key: bytes, context: str, plain: bytes) -> bytes:
-    nonce = os.urandom(NONCE)
-    return VERSION + _key_id(key) + nonce + AESGCM(key).encrypt(nonce, plain, context.encode())
-
-
-def _open(keys: tuple[bytes, ...], context: str, sealed: bytes) -> bytes:
-    for key in keys:
-        if sealed[:1] == VERSION and sealed[1:5] == _key_id(key):
-            try:
-                return AESGCM(key).decrypt(sealed[5 : 5 + NONCE], sealed[5 + NONCE :], context.encode())
-            except (InvalidTag, ValueError):  # a nonce cut short is no tag's matter
-                break
-    tenant, _, field = context.partition("/")
-    raise SealBroken(tenant=tenant, field=field)
 
 
 class Vault:
@@ -55,12 +31,12 @@ class Vault:
 
     def new_check(self) -> bytes:
         """A sealed constant that the registry keeps, to tell at every start whether the key is the right one."""
-        return _seal(self._keys[0], PLATFORM, CHECK)
+        return seal(self._keys[0], PLATFORM, CHECK)
 
     def check(self, sealed: bytes) -> None:
         """Raise `SecretKeyError` unless this platform's registry was begun with one of these keys."""
         try:
-            _open(self._keys, PLATFORM, sealed)
+            unseal(self._keys, PLATFORM, sealed)
         except SealBroken as error:
             raise SecretKeyError(
                 reason="is not the key this platform was set up with",
@@ -74,31 +50,31 @@ class Vault:
 
     def seal_data_key(self, tenant_id: str, data_key: bytes) -> bytes:
         """The data key under the current platform key."""
-        return _seal(self._keys[0], f"{tenant_id}/data-key", data_key)
+        return seal(self._keys[0], f"{tenant_id}/data-key", data_key)
 
     def open_data_key(self, tenant_id: str, sealed: bytes) -> bytes:
         """A tenant's data key. Raises `SealBroken`."""
-        return _open(self._keys, f"{tenant_id}/data-key", sealed)
+        return unseal(self._keys, f"{tenant_id}/data-key", sealed)
 
     def is_current(self, sealed: bytes) -> bool:
         """Whether this was sealed by the current platform key."""
-        return sealed[1:5] == _key_id(self._keys[0])
+        return sealed[1:5] == key_id(self._keys[0])
 
     def seal(self, tenant_id: str, sealed_key: bytes, field: str, plain: str) -> bytes:
         """A tenant's secret under its data key."""
-        return _seal(self.open_data_key(tenant_id, sealed_key), f"{tenant_id}/{field}", plain.encode())
+        return seal(self.open_data_key(tenant_id, sealed_key), f"{tenant_id}/{field}", plain.encode())
 
     def open(self, tenant_id: str, sealed_key: bytes, field: str, sealed: bytes) -> str:
         """A tenant's secret. Raises `SealBroken`."""
-        return _open((self.open_data_key(tenant_id, sealed_key),), f"{tenant_id}/{field}", sealed).decode()
+        return unseal((self.open_data_key(tenant_id, sealed_key),), f"{tenant_id}/{field}", sealed).decode()
 
     def seal_platform(self, field: str, plain: str) -> bytes:
         """A secret of the platform itself under the current platform key."""
-        return _seal(self._keys[0], f"{PLATFORM}/{field}", plain.encode())
+        return seal(self._keys[0], f"{PLATFORM}/{field}", plain.encode())
 
     def open_platform(self, field: str, sealed: bytes) -> str:
         """A secret of the platform itself. Raises `SealBroken`."""
-        return _open(self._keys, f"{PLATFORM}/{field}", sealed).decode()
+        return unseal(self._keys, f"{PLATFORM}/{field}", sealed).decode()
 
     def public_keys(self) -> tuple[str, ...]:
         """The public keys, in hex, by which reports of this platform are known; the current one first."""

@@ -75,7 +75,7 @@ class Setting:
     domain: str = "localhost"  # platform.domain
     values: Mapping[str, Any] = field(default_factory=dict)  # declared values: name -> default, secret ones too
     secret_values: frozenset[str] = frozenset()  # names of the secret ones
-    users: bool = False  # whether this resource carries the users' table (credentials.USER_TABLE)
+    users: bool = False  # whether this resource carries the users' tables (tenantry.users)
     servers: Servers = field(default_factory=Servers)  # those this process knows, kept current by whoever knows them
     server_kinds: Mapping[str, str] = field(default_factory=dict)  # of the servers that tenantry.toml declares
     limits: Limits = DEFAULT  # of migrations

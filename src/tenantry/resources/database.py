@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Final
 
 from pydantic import BaseModel, Field
 
+from tenantry import users as users_tables
 from tenantry.config import Frozen
-from tenantry.credentials import USER_TABLE
 from tenantry.model import Environment, Finding, Migrated, new_id
 from tenantry.resources import Setting, command, history, limits, migrator, sqlite_diff
 from tenantry.resources.canary import TABLE, plant, seek, uproot
@@ -82,7 +82,7 @@ class Database(Programmed):
     def fingerprint(self) -> str:
         """What the golden template is made of, in 16 hex digits: schema files, seed and users' table."""
         seed = checksum(self._seed.read_text("utf-8")) if self._seed else ""
-        users = USER_TABLE["sqlite"] if self.setting.users else ""
+        users = users_tables.made_of("sqlite") if self.setting.users else ""
         return fingerprint((FORMAT, self.schema().fingerprint, str(self.golden), seed, users))
 
     def _fill(self, connection: Connection) -> None:
@@ -95,7 +95,8 @@ class Database(Programmed):
 
     def _add_users(self, connection: Connection) -> None:
         if self.setting.users:
-            connection.execute(USER_TABLE["sqlite"])
+            for statement in users_tables.statements("sqlite").values():
+                connection.execute(statement)
 
     def _renew(self, env: Environment) -> None:
         """Bring a database that was there already to what a new one would be, its data kept."""
@@ -218,7 +219,7 @@ class Database(Programmed):
         migrator.confirm(connection, self.schema(), version, self.name)
         with self._made_at(version) as made:
             declared = shape(made)
-        found = {name: text for name, text in declared.items() if "tenantry_user" in name} | shape(connection)
+        found = {name: text for name, text in declared.items() if users_tables.is_of_users(name)} | shape(connection)
         remedy = "Put it right before, or take it as it is and write the difference as a migration."
         told = [
             Finding(self.name, False, f"the schema differs: {what}", remedy) for what in differences(declared, found)

@@ -18,6 +18,7 @@ from typing import Annotated, Any, ClassVar, Final
 from pydantic import AfterValidator, BaseModel
 
 from tenantry import paths
+from tenantry import users as users_tables
 from tenantry.errors import ConfigError, LoginRefused, NameTaken, ServerUnavailable, TenantryError
 from tenantry.model import Attempt, Environment, Finding, Login, Migrated, Place, Server, ServerState, Usage, new_id
 from tenantry.resources import (
@@ -413,7 +414,7 @@ class Mysql(server_database.ServerDatabase):
             self._confirm(inner, version)
             found = mysql_script.shape(mysql_script.items(inner, self.locate(env)))
             declared = self._golden(admin).shape if version == self.golden else self._shape_at(admin, version)
-        users = {name: text for name, text in declared.items() if "tenantry_user" in name}
+        users = {name: text for name, text in declared.items() if users_tables.is_of_users(name)}
         told = differences(declared, users | found)
         remedy = "Put it right before, or take it as it is and write the difference as a migration."
         if not told:
@@ -440,7 +441,7 @@ class Mysql(server_database.ServerDatabase):
         """Those of Tenantry's own tables that a database does not have yet."""
         query = "SELECT table_name FROM information_schema.tables WHERE table_schema = %s"
         there = {table for (table,) in admin.ask(query, name)}
-        return " ".join(sorted({*history.BOOKKEEPING, "tenantry_user"} - there))
+        return " ".join(sorted({*history.BOOKKEEPING, *users_tables.TABLES} - there))
 
     def _release(self, env: Environment) -> None:
         with self._part(env) as (admin, part):

@@ -16,6 +16,7 @@ import psycopg
 from psycopg import sql
 from pydantic import BaseModel, Field
 
+from tenantry import users as users_tables
 from tenantry.errors import LoginRefused, NameTaken
 from tenantry.model import Attempt, Environment, Exported, ExportForm, Finding, Login, Place, Server, Usage, new_id
 from tenantry.resources import (
@@ -330,7 +331,7 @@ class Postgres(PostgresKind):
             else:
                 fill = partial(self._fill_to, version=version)
                 declared = self._golden.shape_of(connection, server, fill, f"at {version}")
-        users = {name: text for name, text in declared.items() if "tenantry_user" in name}
+        users = {name: text for name, text in declared.items() if users_tables.is_of_users(name)}
         remedy = "Put it right before, or take it as it is and write the difference as a migration."
         told = differences(declared, users | found)
         if not told:

@@ -8,11 +8,12 @@ from typing import Any, Final
 
 from psycopg import sql
 
+from tenantry import users as users_tables
 from tenantry.resources import postgres_admin as admin
 from tenantry.resources.postgres_admin import Admin
 from tenantry.resources.postgres_dialect import Connection
 
-TABLES: Final = ("tenantry_schema", "tenantry_user", "alembic_version")
+TABLES: Final = ("tenantry_schema", *users_tables.TABLES, "alembic_version")
 """What adopting may add."""
 
 Grant = tuple[str, Sequence[str]]

@@ -14,15 +14,13 @@ from typing import IO, Final
 import psycopg
 from psycopg import sql
 
+from tenantry import users as users_tables
 from tenantry.model import Exported, ExportForm
 from tenantry.resources.history import BOOKKEEPING
 from tenantry.resources.postgres_dialect import Connection
 
 BLOCK: Final = 1 << 18
 """Bytes that are written at a time."""
-
-SECRETS: Final = {"tenantry_user": ("password",)}
-"""Columns of Tenantry's own tables that no export holds."""
 
 _UNSAFE: Final = re.compile(r'[\x00-\x1f\x7f"%*./:<>?\\|]')
 
@@ -47,9 +45,14 @@ class Content:
     source: sql.Composable  # what follows FROM
 
     @property
+    def is_private(self) -> bool:
+        """Whether no export holds it."""
+        return self.schema == "public" and self.name in users_tables.PRIVATE
+
+    @property
     def query(self) -> sql.Composed:
         """The rows, each with its columns in their order."""
-        hidden = SECRETS.get(self.name, ()) if self.schema == "public" else ()
+        hidden = users_tables.SECRETS.get(self.name, ()) if self.schema == "public" else ()
         shown = sql.SQL(", ").join(sql.Identifier(name) for name in self.columns if name not in hidden)
         return sql.SQL("SELECT {} FROM {}").format(shown, self.source)
 
@@ -87,7 +90,7 @@ def export(connection: Connection, found: Sequence[Content], form: ExportForm, t
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".tenantry-") as folder:
         made = Path(folder) / "export"
         made.mkdir(mode=0o700)
-        written = [_written(connection, one, form, made) for one in found]
+        written = [_written(connection, one, form, made) for one in found if not one.is_private]
         made.rename(target)
     return written
 

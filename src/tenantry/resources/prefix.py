@@ -18,8 +18,8 @@ from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, Field
 from sqlalchemy.engine import make_url
 
+from tenantry import users as users_tables
 from tenantry.config import Frozen, ResourceSpec
-from tenantry.credentials import USER_TABLE
 from tenantry.errors import ConfigError, NameTaken, ServerUnavailable, ServerUnfit
 from tenantry.model import Attempt, Environment, Finding, Login, Migrated, Rehearsed, Server, Usage, facts_of
 from tenantry.resources import (
@@ -165,8 +165,8 @@ class Prefix(server_database.ServerDatabase):
 
     def _add_users(self, connection: Any) -> None:
         if self.setting.users:
-            table = USER_TABLE[self.dialect.name].replace("tenantry_user", f"{PLACEHOLDER}tenantry_user")
-            self.dialect.script(connection, (table,), "tenantry_user")
+            tables = users_tables.statements(self.dialect.name, PLACEHOLDER)
+            self.dialect.script(connection, tuple(tables.values()), "tenantry_user")
 
     @contextmanager
     def _open(self, env: Environment) -> Iterator[Any]:

@@ -17,8 +17,8 @@ from pydantic import AfterValidator, BaseModel, Field
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from tenantry import users as users_tables
 from tenantry.config import Frozen
-from tenantry.credentials import USER_TABLE
 from tenantry.errors import NameTaken
 from tenantry.model import (
     Attempt,
@@ -273,7 +273,7 @@ class Rows(PostgresKind):
         """The tables that Tenantry itself needs, where they are missing."""
         wanted = {rows_tables.MARKER: rows_tables.MARKER_TABLE, rows_tables.TRACE: rows_tables.TRACE_TABLE}
         if self.setting.users:
-            wanted["tenantry_user"] = USER_TABLE[self.dialect.name]
+            wanted |= users_tables.statements(self.dialect.name)
         query = "SELECT relname FROM pg_class WHERE oid = to_regclass('public.' || quote_ident(relname))"
         there = {name for (name,) in inner.execute(f"{query} AND relname = ANY (%s)", (list(wanted),))}
         missing = [text for name, text in wanted.items() if name not in there]

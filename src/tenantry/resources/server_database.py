@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, Field
 
+from tenantry import users as users_tables
 from tenantry.config import Frozen, Seconds
-from tenantry.credentials import USER_TABLE
 from tenantry.errors import MigrationInvalid, ResourceError
 from tenantry.model import Environment, Finding, Login, Migrated
 from tenantry.resources import Setting, command, history, limits, server_migrator, servers
@@ -83,7 +83,7 @@ class ServerDatabase(servers.OnServer, Programmed):
 
     def _frame(self) -> tuple[str, ...]:
         """What a new database is made of besides migrations and seed."""
-        users = USER_TABLE[self.dialect.name] if self.setting.users else ""
+        users = users_tables.made_of(self.dialect.name) if self.setting.users else ""
         return (self.making, users, *self._made_of())
 
     def _kin(self) -> str | None:
@@ -121,7 +121,7 @@ class ServerDatabase(servers.OnServer, Programmed):
 
     def _add_users(self, connection: Any) -> None:
         if self.setting.users:
-            self.dialect.script(connection, (USER_TABLE[self.dialect.name],), "tenantry_user")
+            self.dialect.script(connection, tuple(users_tables.statements(self.dialect.name).values()), "tenantry_user")
 
     def _renew(self, env: Environment) -> None:
         """Bring a database that was there already to what a new one would be, its data kept."""

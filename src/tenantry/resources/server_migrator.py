@@ -29,7 +29,7 @@ class Dialect(ABC):
     a migration which was cut off is found so, and never taken for done.
     """
 
-    name: ClassVar[str]  # as sqlglot and SQLAlchemy call it, and `credentials.USER_TABLE`
+    name: ClassVar[str]  # as sqlglot and SQLAlchemy call it, and `tenantry.users`
     parser: ClassVar[str]  # as sqlglot calls it
 
     def split(self, sql: str, name: str) -> tuple[str, ...]:

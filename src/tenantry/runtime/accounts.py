@@ -1,16 +1,18 @@
-"""The users of the current tenant, in its own database."""
+"""The users of the current tenant, in its own database, and their sessions."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import secrets
+import time
 import unicodedata
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from tenantry.context import current_environment
+from tenantry.context import current_environment, is_reading
 from tenantry.credentials import (
     GENERATED,
     PASSWORD_LENGTH,
@@ -22,18 +24,52 @@ from tenantry.credentials import (
     outdated,
     usable,
 )
-from tenantry.errors import AccountError, InvalidToken, SignInRefused
+from tenantry.errors import AccountError, ForeignSession, InvalidToken, SignInRefused
 from tenantry.model import Environment, new_id
-from tenantry.runtime.databases import Databases
-from tenantry.runtime.sessions import SignedIn
+from tenantry.runtime.sessions import NOBODY, Client, Session, Sessions, SignedIn, digest
 from tenantry.runtime.settings import Settings
+from tenantry.runtime.userbase import UserBase
 
 if TYPE_CHECKING:
-    from sqlalchemy import Row, TextClause
-    from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy import Row
 
 LOGIN_LENGTH: Final = 254
 """The longest login in characters: a mail address (RFC 5321 section 4.5.3.1.3)."""
+
+SEEN: Final = 300
+"""How exact the moments are at which sessions were last used, in seconds: a write for each request is not worth it."""
+
+LISTED: Final = 100
+"""Sessions of a user that are listed, the latest first."""
+
+_COLUMNS: Final = "id, login, name, role, password, active, epoch, created, totp, issuer, subject"
+
+_USERS: Final = f"SELECT {_COLUMNS} FROM {{prefix}}tenantry_user"  # noqa: S608 -- constants
+
+_SIGNED_IN: Final = f"""
+SELECT {", ".join(f"u.{name}" for name in _COLUMNS.split(", "))}, s.seen
+FROM {{prefix}}tenantry_session s JOIN {{prefix}}tenantry_user u ON u.id = s.user_id
+WHERE s.id = :session AND s.user_id = :user AND s.epoch = u.epoch AND s.expires > :now AND u.active = 1
+"""  # noqa: S608 -- constants
+
+_BEGIN: Final = """
+INSERT INTO {prefix}tenantry_session
+  (id, user_id, epoch, via, created, proved, seen, expires, address, agent, outside)
+SELECT :id, id, epoch, :via, :now, :now, :now, :expires, :address, :agent, :outside
+FROM {prefix}tenantry_user WHERE id = :user AND epoch = :epoch AND active = 1
+"""
+
+_LISTED: Final = """
+SELECT s.id, s.via, s.created, s.proved, s.seen, s.expires, s.address, s.agent
+FROM {prefix}tenantry_session s JOIN {prefix}tenantry_user u ON u.id = s.user_id
+WHERE s.user_id = :user AND s.epoch = u.epoch AND s.expires > :now AND u.active = 1
+ORDER BY s.seen DESC, s.id LIMIT :limit
+"""
+
+_ENTER: Final = """
+INSERT INTO {prefix}tenantry_user (id, login, name, role, password, created, issuer, subject)
+VALUES (:id, :login, :name, :role, :password, :created, :issuer, :subject)
+"""
 
 _ADMINS: Final = "SELECT id FROM {prefix}tenantry_user WHERE role = 'admin' AND active = 1 ORDER BY id"
 
@@ -56,58 +92,46 @@ class User:
     active: bool
     epoch: int  # sessions of an earlier epoch are over
     created: datetime
+    second_factor: bool = False
+    issuer: str | None = None  # of a provider's user, with `subject`: who asserts this person, and as whom
+    subject: str | None = None
 
 
 class Accounts:
     """Users of the current tenant. There is always at least one active admin, once there was one."""
 
-    def __init__(self, settings: Settings, databases: Databases, keys: Callable[[Environment], bytes]) -> None:
+    def __init__(
+        self, settings: Settings, base: UserBase, sessions: Sessions, keys: Callable[[Environment], bytes]
+    ) -> None:
         self._settings = settings
-        self._databases = databases
+        self._base = base
+        self._sessions = sessions
         self._keys = keys
 
     async def list(self) -> list[User]:
         """All users, by login."""
-        async with self._session() as session:
-            return [_user(row) for row in await self._rows(session, "ORDER BY login")]
+        return [_user(row) for row in await self._rows("ORDER BY login")]
 
     async def first(self) -> User | None:
         """The user whose login comes first; None where the tenant has none."""
-        async with self._session() as session:
-            rows = await self._rows(session, "ORDER BY login LIMIT 1")
+        rows = await self._rows("ORDER BY login LIMIT 1")
         return _user(rows[0]) if rows else None
 
     async def get(self, user: str) -> User:
         """The user of an id. Raises `AccountError`."""
-        async with self._session() as session:
-            return _one(await self._rows(session, "WHERE id = :id", id=user))
+        return _one(await self._rows("WHERE id = :id", id=user))
 
     async def create(self, login: str, password: str, *, name: str = "", role: Role = Role.USER) -> User:
         """Add a user. Raises `AccountError` for a login that is taken and for values that keep no rule."""
-        from sqlalchemy.exc import IntegrityError
-
-        login = _login(login)
-        hashed = await _hash(password)
-        created = datetime.now(UTC)
-        user = User(new_id(), login, name.strip(), Role(role), True, 0, created)
-        values = {"id": user.id, "login": login, "name": user.name, "role": user.role.value, "password": hashed}
-        statement = (
-            "INSERT INTO {prefix}tenantry_user (id, login, name, role, password, created) "
-            "VALUES (:id, :login, :name, :role, :password, :created)"
-        )
-        async with self._session() as session:
-            try:
-                await session.execute(self._text(statement), values | {"created": created.isoformat()})
-                await session.commit()
-            except IntegrityError as error:
-                raise AccountError(f"The login '{login}' is taken.", remedy="Choose another one.") from error
-        return user
+        made = User(new_id(), _login(login), _name(name), Role(role), True, 0, datetime.now(UTC))
+        if not await self._enter(made, await _hash(password)):
+            raise AccountError(f"The login '{made.login}' is taken.", remedy="Choose another one.")
+        return made
 
     async def authenticate(self, login: str, password: str) -> User:
         """The active user of a login and password. Raises `SignInRefused`, after the same time in every case."""
         key = derive_key(self._keys(current_environment()), "password")
-        async with self._session() as session:
-            rows = await self._rows(session, "WHERE login = :login", login=_sought(login))
+        rows = await self._rows("WHERE login = :login", login=_sought(login))
         stored = rows[0].password if rows else ""
         password = usable(password)
         right = await asyncio.to_thread(_verify, stored, password, key)
@@ -116,14 +140,6 @@ class Accounts:
         if not stored.startswith(GENERATED) and outdated(stored):
             new = await asyncio.to_thread(hash_chosen, password)
             await self._changed(rows[0].id, "password = :new", "password = :old", {"new": new, "old": stored})
-        return _user(rows[0])
-
-    async def signed_in(self, session: SignedIn) -> User:
-        """The user of a session cookie. Raises `InvalidToken` where the user is gone, disabled or signed out."""
-        async with self._session() as database:
-            rows = await self._rows(database, "WHERE id = :id", id=session.user)
-        if not rows or not rows[0].active or rows[0].epoch != session.epoch:
-            raise InvalidToken(reason="the session is over", remedy="Sign in again.")
         return _user(rows[0])
 
     async def set_password(self, user: str, password: str) -> None:
@@ -143,34 +159,171 @@ class Accounts:
         """Let a user in again."""
         await self._update(user, "active = 1")
 
+    async def rename(self, user: str, login: str) -> None:
+        """Give a user another login. Raises `AccountError` for one that is taken."""
+        from sqlalchemy.exc import IntegrityError
+
+        login = _login(login)
+        try:
+            await self._update(user, "login = :login", login=login)
+        except IntegrityError as error:
+            raise AccountError(f"The login '{login}' is taken.", remedy="Choose another one.") from error
+
+    # --- sessions -------------------------------------------------------------------------------------------------
+
+    async def begin(
+        self, user: User, client: Client = NOBODY, via: str = "password", outside: str | None = None
+    ) -> str:
+        """Sign a user in: a new session of the current tenant, listed and revocable; returns the cookie's value.
+
+        `Sessions.set_cookie` makes the header. The session that came with the client ends. `via` tells how the person
+        proved who she is, `outside` what a provider calls the session. Raises `SignInRefused` where the user has been
+        disabled, or signed out everywhere, since it was read.
+        """
+        moment, secret = int(time.time()), secrets.token_urlsafe(32)
+        before = self._before(client)
+        async with self._base.open() as work:
+            added = await work.run(
+                _BEGIN,
+                id=digest(secret),
+                user=user.id,
+                epoch=user.epoch,
+                via=via[:20],
+                now=moment,
+                expires=moment + self._settings.session_seconds,
+                address=client.address[:64],
+                agent=_printable(client.agent)[:300],
+                outside=outside,
+            )
+            if not added:
+                raise SignInRefused
+            over = "user_id = :user AND (epoch <> :epoch OR expires <= :now) OR id = :before"
+            await work.run(
+                f"DELETE FROM {{prefix}}tenantry_session WHERE {over}",  # noqa: S608 -- constants
+                user=user.id,
+                epoch=user.epoch,
+                now=moment,
+                before=before,
+            )
+            await work.commit()
+        return self._sessions.issue(user.id, secret)
+
+    async def signed_in(self, session: SignedIn) -> User:
+        """The user of a session cookie.
+
+        Raises `InvalidToken` where the session was ended or has run out, or where the user is gone or disabled.
+        """
+        moment = int(time.time())
+        async with self._base.open() as work:
+            row = await work.first(_SIGNED_IN, session=session.id, user=session.user, now=moment)
+            if row is not None and moment - row.seen >= SEEN and not is_reading():
+                statement = "UPDATE {prefix}tenantry_session SET seen = :now WHERE id = :session AND seen = :seen"
+                await work.run(statement, now=moment, session=session.id, seen=row.seen)
+                await work.commit()
+        if row is None:
+            raise InvalidToken(reason="the session is over", remedy="Sign in again.")
+        return _user(row)
+
+    async def sessions(self, user: str) -> Sequence[Session]:
+        """The sessions of a user that are not over, the last used first."""
+        async with self._base.open() as work:
+            rows = await work.all(_LISTED, user=user, now=int(time.time()), limit=LISTED)
+        return [_session(row) for row in rows]
+
+    async def end_session(self, user: str, session: str) -> bool:
+        """End one session of a user, by its id; whether there was one."""
+        async with self._base.open() as work:
+            statement = "DELETE FROM {prefix}tenantry_session WHERE user_id = :user AND id = :session"
+            ended = await work.run(statement, user=user, session=session)
+            await work.commit()
+        return bool(ended)
+
+    async def end_outside(self, outside: str) -> int:
+        """End the sessions that a provider calls so; how many there were."""
+        async with self._base.open() as work:
+            ended = await work.run("DELETE FROM {prefix}tenantry_session WHERE outside = :outside", outside=outside)
+            await work.commit()
+        return ended
+
     async def end_sessions(self, user: str) -> None:
         """End every session of a user at once."""
         await self._update(user, "epoch = epoch + 1")
 
+    async def prove(self, session: SignedIn) -> None:
+        """Note that the person of a session has just proved once more who she is."""
+        async with self._base.open() as work:
+            statement = "UPDATE {prefix}tenantry_session SET proved = :now WHERE id = :session AND user_id = :user"
+            await work.run(statement, now=int(time.time()), session=session.id, user=session.user)
+            await work.commit()
+
+    def _before(self, client: Client) -> str:
+        """The id of the session that a client came with; "" for none that is ours."""
+        with contextlib.suppress(InvalidToken, ForeignSession):
+            return self._sessions.read(client.session).id if client.session else ""
+        return ""
+
+    # --- a provider's users ---------------------------------------------------------------------------------------
+
+    async def provision(self, issuer: str, subject: str, login: str, name: str = "", role: Role | None = None) -> User:
+        """The user whom a provider asserts as `subject`: made, or brought up to date.
+
+        `role` None leaves it as it is (a new one is a `user`); the last active admin stays one in any case. A local
+        user of the same login is never taken over. Raises `AccountError`, or `SignInRefused` for a disabled one.
+        """
+        login, name = _login(login), _name(name)
+        if not issuer or not subject or len(issuer) > 300 or len(subject) > 255 or "\0" in issuer + subject:
+            raise AccountError("The provider names nobody.", remedy="It must assert `iss` and `sub`.")
+        found = await self._provided(issuer, subject)
+        if found is None:
+            made = User(
+                new_id(), login, name, Role(role or Role.USER), True, 0, datetime.now(UTC), False, issuer, subject
+            )
+            if await self._enter(made, ""):
+                return made
+            found = await self._provided(issuer, subject)  # of two at once, one finds it made
+            if found is None:
+                raise _taken(login)
+        if not found.active:
+            raise SignInRefused("This account is disabled.", remedy="Ask an admin of this tenant.")
+        return await self._brought(found, login, name or found.name, role)
+
+    async def _provided(self, issuer: str, subject: str) -> User | None:
+        rows = await self._rows("WHERE issuer = :issuer AND subject = :subject", issuer=issuer, subject=subject)
+        return _user(rows[0]) if rows else None
+
+    async def _brought(self, found: User, login: str, name: str, role: Role | None) -> User:
+        """A provider's user as it says that it is now."""
+        from sqlalchemy.exc import IntegrityError
+
+        if (login, name) != (found.login, found.name):
+            try:
+                await self._update(found.id, "login = :login, name = :name", login=login, name=name)
+            except IntegrityError as error:
+                raise _taken(login) from error
+        if role is not None and Role(role) is not found.role:
+            with contextlib.suppress(AccountError):  # the last admin stays one
+                await self.set_role(found.id, Role(role))
+        return await self.get(found.id)
+
     # --- inside ---------------------------------------------------------------------------------------------------
 
-    @asynccontextmanager
-    async def _session(self) -> AsyncIterator[AsyncSession]:
-        environment = current_environment()
-        resource = self._settings.users.get(environment.tenant.blueprint)
-        if resource is None:
-            reason = f"Tenants of the blueprint '{environment.tenant.blueprint}' have no users' table."
-            raise AccountError(reason, remedy="Give the blueprint an `admin` in tenantry.toml.")
-        async with self._databases.session(resource) as session:
-            yield session
+    async def _rows(self, rest: str, **values: Any) -> Sequence[Row[Any]]:
+        async with self._base.open() as work:
+            return await work.all(f"{_USERS} {rest}", **values)
 
-    def _text(self, statement: str) -> TextClause:
-        """A statement on the users' table of the current tenant, whose name may have a prefix."""
-        from sqlalchemy import text
+    async def _enter(self, user: User, password: str) -> bool:
+        """Add a user; whether its login, and whom a provider calls so, were free."""
+        from sqlalchemy.exc import IntegrityError
 
-        environment = current_environment()
-        place = environment.place(self._settings.users.get(environment.tenant.blueprint) or "")
-        return text(statement.replace("{prefix}", place.prefix if place else ""))
-
-    async def _rows(self, session: AsyncSession, rest: str, **values: Any) -> Sequence[Row[Any]]:
-        columns = "id, login, name, role, password, active, epoch, created"
-        statement = self._text(f"SELECT {columns} FROM {{prefix}}tenantry_user {rest}")  # noqa: S608 -- constants
-        return (await session.execute(statement, values)).all()
+        values = {"id": user.id, "login": user.login, "name": user.name, "role": user.role.value}
+        provided = {"issuer": user.issuer, "subject": user.subject}
+        async with self._base.open() as work:
+            try:
+                await work.run(_ENTER, **values, **provided, password=password, created=user.created.isoformat())
+                await work.commit()
+            except IntegrityError:
+                return False
+        return True
 
     async def _update(self, user: str, change: str, **values: Any) -> None:
         if not await self._changed(user, change, _ALWAYS, values):
@@ -186,18 +339,26 @@ class Accounts:
     async def _changed(
         self, user: str, change: str, condition: str, values: dict[str, Any], lock: bool = False
     ) -> bool:
-        statement = self._text(f"UPDATE {{prefix}}tenantry_user SET {change} WHERE id = :user AND {condition}")  # noqa: S608 -- constants
-        async with self._session() as session:
-            if lock and session.get_bind().dialect.name != "sqlite":  # which lets one at a time write in any case
-                await session.execute(self._text(f"{_ADMINS} FOR UPDATE"))
-            changed: Any = await session.execute(statement, values | {"user": user})
-            await session.commit()
-        return bool(changed.rowcount)
+        statement = f"UPDATE {{prefix}}tenantry_user SET {change} WHERE id = :user AND {condition}"  # noqa: S608 -- constants
+        async with self._base.open() as work:
+            if lock:
+                await work.lock(_ADMINS)
+            changed = await work.run(statement, **values, user=user)
+            await work.commit()
+        return bool(changed)
 
 
 def _user(row: Row[Any]) -> User:
     created = datetime.fromisoformat(row.created)
-    return User(row.id, row.login, row.name, Role(row.role), bool(row.active), row.epoch, created)
+    known = row.id, row.login, row.name, Role(row.role), bool(row.active), row.epoch, created
+    return User(*known, row.totp is not None, row.issuer, row.subject)
+
+
+def _session(row: Row[Any]) -> Session:
+    created, proved, seen, expires = (
+        datetime.fromtimestamp(moment, UTC) for moment in (row.created, row.proved, row.seen, row.expires)
+    )
+    return Session(row.id, row.via, created, proved, seen, expires, row.address, row.agent)
 
 
 def _one(rows: Sequence[Row[Any]]) -> User:
@@ -223,6 +384,23 @@ def _sought(login: str) -> str:
     """The login to look for; "" for one that nobody can have, as PostgreSQL takes no NUL even to compare with."""
     login = _fold(login)[:LOGIN_LENGTH]
     return login if login.isprintable() else ""
+
+
+def _name(name: str) -> str:
+    return _printable(name).strip()[:200]
+
+
+def _printable(text: str) -> str:
+    """A text that every database takes: without control characters and halves of characters."""
+    return "".join(one for one in text.encode("utf-8", "replace").decode() if one.isprintable())
+
+
+def _taken(login: str) -> AccountError:
+    """A provider asserts somebody whose login another user has, who was not made by it."""
+    return AccountError(
+        f"'{login}' is another user's login here, who signs in otherwise.",
+        remedy="Ask an admin of this tenant to give that user another login first.",
+    )
 
 
 async def _hash(password: str) -> str:

@@ -10,9 +10,10 @@ from tenantry.errors import TenantryError, UnknownHost
 from tenantry.model import Environment
 from tenantry.refusals import SupportReadOnly
 from tenantry.runtime import pages
-from tenantry.runtime.banner import CONDITIONS, HERE, Page, headers_of_page, is_page
+from tenantry.runtime.asked import BODY, OWN, SAFE, Asked, Handler, client
+from tenantry.runtime.banner import CONDITIONS, Page, bannered, headers_of_page, is_page
 from tenantry.runtime.resolver import Request, Resolution, location
-from tenantry.runtime.support import SAFE, Asked
+from tenantry.runtime.visit import Visit, _visit
 
 if TYPE_CHECKING:
     from tenantry.runtime.runtime import Runtime
@@ -41,22 +42,27 @@ class TenantMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901
         # Every tenth of a microsecond here shows in the throughput of a quick application: so this is written out.
         environment = None
+        known = True  # whether it may say whose it is
         if scope["type"] == "http" and self.runtime.started and scope["path"] != self._health:
             host = None
+            known = False
             for name, value in scope["headers"]:
                 if name == b"host":
                     if host is not None:  # two of them: the long way round refuses it
                         host = None
                         break
                     host = value
+                elif name == b"cookie" or name == b"authorization":
+                    known = True
             environment = self._quick(host)
         if environment is None:
             routed = await self._route(scope, receive, send)
             if routed is None:
                 return
             environment, scope = routed
-        if environment.tenant.support or HERE in scope["path"]:
-            await self._with_support(environment, scope, receive, send)
+            known = True
+        if environment.tenant.support or OWN in scope["path"]:
+            await self._apart(environment, scope, receive, send)
             return
 
         sent = 0
@@ -68,14 +74,18 @@ class TenantMiddleware:
             sent += len(message.get("body", b""))
             return send(message)
 
-        token = _current.set(environment)
+        visit = Visit(self.runtime, environment, self._asked, scope)
+        token, whose = _current.set(environment), _visit.set(visit)
         try:
+            if known:
+                await visit.look()
             await self.app(scope, receive, counted)
         except TenantryError as error:
             if began:
                 raise
             await _answer(scope, receive, counted, pages.refusal(error, _accept(scope), self.runtime.settings.data))
         finally:
+            _visit.reset(whose)
             _current.reset(token)
             self.runtime.usage.add(environment.tenant.id, sent)
 
@@ -90,35 +100,65 @@ class TenantMiddleware:
             sent += len(message.get("body") or message.get("bytes") or (message.get("text") or "").encode())
             return send(message)
 
-        token = _current.set(environment)
+        visit = Visit(self.runtime, environment, self._asked, scope)
+        token, whose = _current.set(environment), _visit.set(visit)
         try:
+            await visit.look()
             await self.app(scope, receive, counted)
         except TenantryError as error:
             if began:
                 raise
             await _answer(scope, receive, counted, pages.refusal(error, _accept(scope), self.runtime.settings.data))
         finally:
+            _visit.reset(whose)
             _current.reset(token)
             self.runtime.usage.add(environment.tenant.id, sent)
 
-    # --- support access -------------------------------------------------------------------------------------------
+    # --- own pages, and support access ------------------------------------------------------------------------------
 
-    async def _with_support(self, environment: Environment, scope: Scope, receive: Receive, send: Send) -> None:
-        """A request while support may look in, or to the pages of support access."""
-        support, asked = self.runtime.support, _asked(scope)
+    async def _apart(self, environment: Environment, scope: Scope, receive: Receive, send: Send) -> None:
+        """A request while support may look in, or to one of the middleware's own pages."""
+        support, asked = self.runtime.support, self._asked(scope)
+        page = self.runtime.page(asked.path) if scope["type"] == "http" else None
         with tenant_context(environment):
-            if asked.path.startswith(f"{HERE}/"):
-                await _answer(scope, receive, send, await support.answer(environment, asked))
-                return
-            access = support.of(environment, asked)
+            access = None if page == support.answer else support.of(environment, asked)
             shown = support.banner(environment, access, asked) if scope["type"] == "http" else None
         if access is not None and not access.writes and asked.method not in SAFE:
             await _answer(scope, receive, send, pages.refusal(SupportReadOnly(), _accept(scope)))
             return
-        if shown is not None:
-            scope, send = _plain(scope), _Bannered(scope, send, shown)
         with support_context(environment, access):
+            if page is not None:
+                await _answer(scope, receive, send, bannered(await self._own(environment, asked, page, receive), shown))
+                return
+            if shown is not None:
+                scope, send = _plain(scope), _Bannered(scope, send, shown)
             await self._talk(environment, scope, receive, send)
+
+    async def _own(self, environment: Environment, asked: Asked, page: Handler, receive: Receive) -> pages.Answer:
+        """One of the middleware's own pages."""
+        with tenant_context(environment):
+            try:
+                return await page(environment, asked.with_body(await _body(receive)))
+            except TenantryError as error:
+                return pages.refusal(error, asked.headers.get("accept", ""), self.runtime.settings.data)
+
+    def _asked(self, scope: Scope) -> Asked:
+        """What a page of our own has to know; a WebSocket may ask for any change."""
+        root: str = scope.get("root_path", "")
+        headers: dict[str, str] = {}
+        for raw, value in scope["headers"]:
+            name, text = raw.decode("latin-1"), value.decode("latin-1")
+            headers[name] = f"{headers[name]}{'; ' if name == 'cookie' else ', '}{text}" if name in headers else text
+        peer = (scope.get("client") or ("",))[0]
+        return Asked(
+            scope.get("method", "CONNECT"),
+            scope["path"].removeprefix(root),
+            root,
+            headers,
+            scope.get("query_string", b"").decode("latin-1"),
+            self._scheme(scope),
+            client(peer, headers.get("x-forwarded-for", ""), self.runtime.settings.trusted_proxies),
+        )
 
     # --- what is no tenant's --------------------------------------------------------------------------------------
 
@@ -137,7 +177,7 @@ class TenantMiddleware:
             scope = {**scope, "root_path": scope.get("root_path", "") + resolution.prefix}
         if scope["type"] == "websocket":
             supported = bool(resolution.environment.tenant.support)
-            await (self._with_support if supported else self._talk)(resolution.environment, scope, receive, send)
+            await (self._apart if supported else self._talk)(resolution.environment, scope, receive, send)
             return None
         return resolution.environment, scope
 
@@ -231,12 +271,16 @@ def _values(scope: Scope, wanted: bytes) -> Iterator[Any]:
     return (value for name, value in scope["headers"] if name == wanted)
 
 
-def _asked(scope: Scope) -> Asked:
-    """What support access has to know; a WebSocket may ask for any change."""
-    root: str = scope.get("root_path", "")
-    cookies = b"; ".join(_values(scope, b"cookie")).decode("latin-1")
-    site = next(_values(scope, b"sec-fetch-site"), b"").decode("latin-1")
-    return Asked(scope.get("method", "CONNECT"), scope["path"].removeprefix(root), root, cookies, site)
+async def _body(receive: Receive) -> bytes:
+    """The body of a request, and nothing of what is beyond the longest."""
+    parts, size, more = [], 0, True
+    while more and size <= BODY:
+        message = await receive()
+        part = message.get("body", b"")
+        parts.append(part)
+        size += len(part)
+        more = message.get("more_body", False)
+    return b"".join(parts)
 
 
 def _plain(scope: Scope) -> Scope:

@@ -11,6 +11,7 @@ from html import escape
 from typing import Final
 
 from tenantry.model import SupportAccess
+from tenantry.runtime.pages import Answer
 
 HERE: Final = "/.tenantry/support"
 """Below it lie the middleware's own pages of support access, at every tenant."""
@@ -65,6 +66,14 @@ def headers_of_page(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]
     """The headers of a page with a banner: it is longer, and nobody keeps it for later."""
     gone = {"content-length", "etag", "last-modified", "cache-control", "expires", "accept-ranges"}
     return [*(pair for pair in headers if pair[0].lower() not in gone), ("cache-control", "no-store")]
+
+
+def bannered(answer: Answer, shown: bytes | None) -> Answer:
+    """A page of our own with a banner, where one is shown."""
+    if shown is None or not is_page(answer.headers, answer.status, "GET"):
+        return answer
+    body = answer.body + shown
+    return Answer(answer.status, [*headers_of_page(answer.headers), ("content-length", str(len(body)))], body)
 
 
 class Page:

@@ -19,6 +19,7 @@ from tenantry.credentials import derive_key
 from tenantry.errors import RegistryUnavailable, ResourceError, RuntimeMissing, TenantNotFound, TenantryError
 from tenantry.model import Environment, Login, Place, Server, facts_of, resolve_values
 from tenantry.runtime.accounts import Accounts
+from tenantry.runtime.asked import OWN, Handler
 from tenantry.runtime.cache import TenantCache
 from tenantry.runtime.databases import Databases, Origin
 from tenantry.runtime.follower import Follower
@@ -28,6 +29,8 @@ from tenantry.runtime.settings import Logins, Settings, Source, SupportDesk
 from tenantry.runtime.storage import Storage, open_storage
 from tenantry.runtime.support import Support
 from tenantry.runtime.usage import RequestUsage
+from tenantry.runtime.userbase import UserBase
+from tenantry.runtime.visit import SIGN_IN
 
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
@@ -76,7 +79,7 @@ class Runtime:
         self._keys: _Remembered[bytes] = _Remembered(keys)
         self._values: _Remembered[Mapping[str, Any]] = _Remembered(self._resolve_values)
         self.sessions = Sessions(settings, self._keys.get)
-        self.accounts = Accounts(settings, self.databases, self._keys.get)
+        self.accounts = Accounts(settings, UserBase(settings, self.databases), self.sessions, self._keys.get)
         self.support = Support(
             settings,
             self._keys.get,
@@ -85,6 +88,9 @@ class Runtime:
             lambda environment: self.resolver.table.current(environment),
             lambda: self._follower.status == "ok",
         )
+        self.pages: dict[str, Handler] = {"support": self.support.answer}
+        """The middleware's own pages at each tenant, by the first part of their path below `/.tenantry/`."""
+        self._sign_in: str | None = None
         self._forget_process()
         _children.add(self)
 
@@ -179,6 +185,22 @@ class Runtime:
             work.close()
             raise RuntimeMissing("This runtime follows in an event loop.", remedy="Use `await` there.")
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def page(self, path: str) -> Handler | None:
+        """What answers a path within a tenant, where it is one of the middleware's own."""
+        return self.pages.get(path[len(OWN) :].partition("/")[0]) if path.startswith(OWN) else None
+
+    @property
+    def sign_in(self) -> str | None:
+        """The path, within a tenant, at which people sign in; None where there is no such page.
+
+        An application that has a page of its own says so: `runtime.sign_in = "/sign-in"`.
+        """
+        return self._sign_in or (SIGN_IN if self.page(SIGN_IN) else None)
+
+    @sign_in.setter
+    def sign_in(self, path: str) -> None:
+        self._sign_in = path
 
     def health(self) -> dict[str, Any]:
         """Whether tenants are known, and how current that is; see `Follower.health`."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tenantry.context import current_environment, support_access
@@ -21,11 +24,36 @@ COOKIE_LENGTH: Final = 4096
 
 
 class SignedIn(NamedTuple):
-    """What a session cookie says. Whether the user still is there and active, `Accounts.signed_in` tells."""
+    """What a session cookie says. Whether the session is still on, `Accounts.signed_in` tells."""
 
     user: str  # id
-    epoch: int
-    issued: float  # seconds since 1970
+    id: str  # of the session: the hash of what the cookie holds
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Where a request comes from that signs somebody in."""
+
+    address: str = ""
+    agent: str = ""
+    session: str | None = None  # the session cookie's value that came along: whoever signs in leaves that session
+
+
+NOBODY: Final = Client()
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A session that is on, as its user may see it."""
+
+    id: str
+    via: str  # how the person proved who she is: "password", "passkey", "sso"
+    created: datetime
+    proved: datetime  # when she last did
+    seen: datetime  # when it was last used, to within some minutes
+    expires: datetime
+    address: str
+    agent: str
 
 
 class Sessions:
@@ -39,10 +67,10 @@ class Sessions:
         """The cookie's name: with "__Host-" (RFC 6265bis section 4.1.3) where the tenant has a host of its own."""
         return f"__Host-{COOKIE}" if self._settings.secure_cookies and path in ("", "/") else COOKIE
 
-    def issue(self, user: str, epoch: int) -> str:
-        """The value of a cookie for a user of the current tenant."""
+    def issue(self, user: str, secret: str) -> str:
+        """The value of a cookie for a session of the current tenant; `Accounts.begin` makes sessions."""
         environment = current_environment()
-        value = self._serializer(environment).dumps([environment.tenant.id, environment.name, user, epoch])
+        value = self._serializer(environment).dumps([environment.tenant.id, environment.name, user, secret])
         return value if isinstance(value, str) else value.decode()
 
     def read(self, value: str) -> SignedIn:
@@ -60,13 +88,12 @@ class Sessions:
         if isinstance(claimed, list) and claimed[:2] != [environment.tenant.id, environment.name]:
             raise ForeignSession
         try:
-            payload, issued = serializer.loads(value, self._settings.session_seconds, return_timestamp=True)
+            _, _, user, secret = serializer.loads(value, self._settings.session_seconds)
+            return SignedIn(str(user), digest(str(secret)))
         except SignatureExpired as error:
             raise _refused("the session is over") from error
-        except BadData as error:
+        except (BadData, ValueError, TypeError) as error:
             raise _refused("its signature is not ours") from error
-        _, _, user, epoch = payload
-        return SignedIn(user, epoch, issued.timestamp())
 
     def find(self, cookies: Mapping[str, str], path: str = "") -> SignedIn | None:
         """What the session cookie among a request's cookies says, or None where there is none.
@@ -97,11 +124,14 @@ class Sessions:
 
 def serializer(key: bytes, salt: str) -> URLSafeTimedSerializer:
     """Signs and reads values with a key."""
-    import hashlib
-
     from itsdangerous import URLSafeTimedSerializer
 
     return URLSafeTimedSerializer(key, salt=salt, signer_kwargs={"digest_method": hashlib.sha256})
+
+
+def digest(secret: str) -> str:
+    """How what opens something is kept."""
+    return hashlib.sha256(secret.encode(errors="replace")).hexdigest()
 
 
 def _refused(reason: str) -> InvalidToken:

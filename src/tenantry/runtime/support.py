@@ -6,10 +6,8 @@ in the table of tenants that every process follows: an end is known everywhere a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING, Final
 
 from tenantry.context import current_environment
@@ -18,6 +16,7 @@ from tenantry.errors import ForeignSession, InvalidToken, TenantryError, Unknown
 from tenantry.model import Environment, SupportAccess
 from tenantry.refusals import SupportLinkInvalid
 from tenantry.runtime import pages
+from tenantry.runtime.asked import Asked
 from tenantry.runtime.banner import CSS, HERE, banner
 from tenantry.runtime.sessions import COOKIE as SESSION
 from tenantry.runtime.sessions import COOKIE_LENGTH, Sessions, serializer
@@ -28,25 +27,11 @@ if TYPE_CHECKING:
 
 COOKIE: Final = "tenantry_support"
 
-SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-"""Methods that ask for no change (RFC 9110 section 9.2.1): all that is let through to look only."""
-
 HISTORY: Final = 50
 """Accesses that a tenant's people are told of."""
 
 CONSENT_DAYS: Final = 30
 """The longest for which they let support in."""
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What support access has to know of a request."""
-
-    method: str
-    path: str  # within the tenant
-    root: str  # what stands before it
-    cookies: str  # the Cookie header
-    site: str  # the Sec-Fetch-Site header
 
 
 class Support:
@@ -105,7 +90,7 @@ class Support:
         standing = {one.id: one for one in environment.tenant.support if self._stands(one)}
         if not standing or not self._is_current():
             return None
-        value = _cookies(asked.cookies).get(self._name(asked.root), "")
+        value = asked.cookies.get(self._name(asked.root), "")
         return standing.get(self._read(environment, value)) if value else None
 
     def banner(self, environment: Environment, access: SupportAccess | None, asked: Asked) -> bytes | None:
@@ -156,7 +141,7 @@ class Support:
 
     def _is_of_the_tenant(self, asked: Asked) -> bool:
         try:
-            return self._sessions.find(_cookies(asked.cookies), asked.root) is not None
+            return self._sessions.find(asked.cookies, asked.root) is not None
         except (ForeignSession, InvalidToken):
             return False
 
@@ -194,11 +179,3 @@ def _refuse_foreign(asked: Asked) -> None:
     """Another site's form does nothing here (Fetch Metadata)."""
     if asked.site not in ("", "same-origin", "none"):
         raise SupportLinkInvalid
-
-
-def _cookies(header: str) -> Mapping[str, str]:
-    """The cookies of a request (RFC 6265 section 4.2)."""
-    try:
-        return {name: morsel.value for name, morsel in SimpleCookie(header).items()}
-    except CookieError:
-        return {}

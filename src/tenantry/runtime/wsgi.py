@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,10 @@ from tenantry.errors import TenantryError, UnknownHost
 from tenantry.model import Environment, SupportAccess
 from tenantry.refusals import SupportReadOnly
 from tenantry.runtime import pages
-from tenantry.runtime.banner import CONDITIONS, HERE, Page, headers_of_page, is_page
+from tenantry.runtime.asked import BODY, OWN, SAFE, Asked, Handler, client
+from tenantry.runtime.banner import CONDITIONS, Page, bannered, headers_of_page, is_page
 from tenantry.runtime.resolver import Request, Resolution, location
-from tenantry.runtime.support import SAFE, Asked
+from tenantry.runtime.visit import Visit, visiting
 
 if TYPE_CHECKING:
     from tenantry.runtime.runtime import Runtime
@@ -61,27 +63,61 @@ class WsgiTenantMiddleware:
             outer = environ.get("SCRIPT_NAME", "")
             environ["SCRIPT_NAME"] = outer + environ["PATH_INFO"][:length]
             environ["PATH_INFO"] = environ["PATH_INFO"][length:]
-        if environment.tenant.support or HERE in environ.get("PATH_INFO", ""):
-            return self._with_support(environ, start_response, environment)
-        with tenant_context(environment):
-            return _Body(self.app(environ, start_response), environment, self.runtime)
+        if environment.tenant.support or OWN in environ.get("PATH_INFO", ""):
+            return self._apart(environ, start_response, environment)
+        visit = self._visit(environ, environment)
+        with tenant_context(environment), visiting(visit):
+            return _Body(self.app(environ, start_response), environment, self.runtime, visit)
 
-    def _with_support(
-        self, environ: Environ, start_response: StartResponse, environment: Environment
-    ) -> Iterable[bytes]:
-        """A request while support may look in, or to the pages of support access."""
-        support, asked = self.runtime.support, _asked(environ)
+    def _visit(self, environ: Environ, environment: Environment) -> Visit:
+        return Visit(self.runtime, environment, self._asked, environ, waits=True)
+
+    def _apart(self, environ: Environ, start_response: StartResponse, environment: Environment) -> Iterable[bytes]:
+        """A request while support may look in, or to one of the middleware's own pages."""
+        support, asked = self.runtime.support, self._asked(environ)
+        own = self.runtime.page(asked.path)
         with tenant_context(environment):
-            if asked.path.startswith(f"{HERE}/"):
-                return _answer(environ, start_response, self.runtime.wait(support.answer(environment, asked)))
-            access = support.of(environment, asked)
+            access = None if own == support.answer else support.of(environment, asked)
             shown = support.banner(environment, access, asked)
         if access is not None and not access.writes and asked.method not in SAFE:
             return _answer(environ, start_response, pages.refusal(SupportReadOnly(), environ.get("HTTP_ACCEPT", "")))
+        if own is not None:
+            with support_context(environment, access), tenant_context(environment):
+                answer = self._own(environ, environment, asked, own)
+            return _answer(environ, start_response, bannered(answer, shown))
         page = None if shown is None else _Bannered(environ, start_response, shown)
-        with support_context(environment, access), tenant_context(environment):
+        visit = self._visit(environ, environment)
+        with support_context(environment, access), tenant_context(environment), visiting(visit):
             body = self.app(environ, page or start_response)
-        return _Body(body, environment, self.runtime, access, page)
+        return _Body(body, environment, self.runtime, visit, access, page)
+
+    def _own(self, environ: Environ, environment: Environment, asked: Asked, page: Handler) -> pages.Answer:
+        """One of the middleware's own pages."""
+        length = environ.get("CONTENT_LENGTH") or "0"
+        wanted = min(int(length), BODY + 1) if length.isdecimal() else 0
+        try:
+            body = environ["wsgi.input"].read(wanted) if wanted else b""
+            return self.runtime.wait(_called(page, environment, asked.with_body(body)))
+        except TenantryError as error:
+            return pages.refusal(error, environ.get("HTTP_ACCEPT", ""), self.runtime.settings.data)
+
+    def _asked(self, environ: Environ) -> Asked:
+        """What a page of our own has to know."""
+        given = {name[5:].replace("_", "-").lower(): text for name, text in environ.items() if name[:5] == "HTTP_"}
+        headers = given | {"content-type": environ.get("CONTENT_TYPE", "")}
+        return Asked(
+            environ.get("REQUEST_METHOD", "GET"),
+            _path(environ),
+            environ.get("SCRIPT_NAME", "").encode("latin-1").decode("utf-8", "replace"),
+            headers,
+            environ.get("QUERY_STRING", ""),
+            self._scheme(environ),
+            client(
+                environ.get("REMOTE_ADDR", ""),
+                headers.get("x-forwarded-for", ""),
+                self.runtime.settings.trusted_proxies,
+            ),
+        )
 
     def _platform(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         if self.platform_app is not None:
@@ -91,14 +127,17 @@ class WsgiTenantMiddleware:
             environ, start_response, pages.refusal(error, environ.get("HTTP_ACCEPT", ""), self.runtime.settings.data)
         )
 
-    def _location(self, environ: Environ, resolution: Resolution) -> str:
+    def _scheme(self, environ: Environ) -> str:
         scheme = environ.get("wsgi.url_scheme", "http")
         if environ.get("REMOTE_ADDR") in self.runtime.settings.trusted_proxies:
             scheme = environ.get("HTTP_X_FORWARDED_PROTO", scheme)
+        return "https" if scheme == "https" else "http"
+
+    def _location(self, environ: Environ, resolution: Resolution) -> str:
         path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
         return location(
             resolution,
-            scheme="https" if scheme == "https" else "http",
+            scheme=self._scheme(environ),
             host=environ.get("HTTP_HOST", "").encode("latin-1", "replace"),
             outer=environ.get("SCRIPT_NAME", ""),
             raw_path=path.replace("%", "%25").encode("latin-1"),  # what came decoded
@@ -114,6 +153,7 @@ class _Body:
         body: Iterable[bytes],
         environment: Environment,
         runtime: Runtime,
+        visit: Visit,
         access: SupportAccess | None = None,
         page: _Bannered | None = None,
     ) -> None:
@@ -121,6 +161,7 @@ class _Body:
         self._parts: Iterator[bytes] = iter(body) if page is None else page.parts(body)
         self._environment = environment
         self._runtime = runtime
+        self._visit = visit
         self._access = access
         self._sent = 0
 
@@ -128,7 +169,7 @@ class _Body:
         return self
 
     def __next__(self) -> bytes:
-        with support_context(self._environment, self._access), tenant_context(self._environment):
+        with self._within():
             part = next(self._parts)
         self._sent += len(part)
         return part
@@ -136,8 +177,14 @@ class _Body:
     def close(self) -> None:
         self._runtime.usage.add(self._environment.tenant.id, self._sent)
         if close := getattr(self._body, "close", None):
-            with support_context(self._environment, self._access), tenant_context(self._environment):
+            with self._within():
                 close()
+
+    @contextmanager
+    def _within(self) -> Iterator[None]:
+        environment = self._environment
+        with support_context(environment, self._access), tenant_context(environment), visiting(self._visit):
+            yield
 
 
 class _Bannered:
@@ -180,11 +227,8 @@ def _request(environ: Environ, path: str) -> Request:
     )
 
 
-def _asked(environ: Environ) -> Asked:
-    """What support access has to know."""
-    root = environ.get("SCRIPT_NAME", "").encode("latin-1").decode("utf-8", "replace")
-    given = (environ.get(name, "") for name in ("HTTP_COOKIE", "HTTP_SEC_FETCH_SITE"))
-    return Asked(environ.get("REQUEST_METHOD", "GET"), _path(environ), root, *given)
+async def _called(page: Handler, environment: Environment, asked: Asked) -> pages.Answer:
+    return await page(environment, asked)
 
 
 def _answer(environ: Environ, start_response: StartResponse, answer: pages.Answer) -> Iterable[bytes]:

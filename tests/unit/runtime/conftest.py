@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tenantry.credentials import USER_TABLE
+from tenantry import users
 from tenantry.model import Changes, Environment, Loaded, Place, Status, Tenant, new_id
 from tenantry.runtime import Runtime, Settings
 
@@ -95,7 +95,7 @@ class World:
         home = self.root / environment.home
         (home / "media").mkdir(parents=True)
         connection = sqlite3.connect(home / "db.sqlite")
-        connection.executescript(f"{USER_TABLE['sqlite']}; CREATE TABLE note (text TEXT NOT NULL) STRICT")
+        connection.executescript(f"{users.made_of('sqlite')}; CREATE TABLE note (text TEXT NOT NULL) STRICT")
         connection.execute("INSERT INTO note VALUES (?)", (environment.tenant.slug,))
         connection.commit()
         connection.close()

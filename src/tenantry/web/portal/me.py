@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
-import segno
 from fastapi import APIRouter, Form
 from starlette.responses import Response
 
+from tenantry.codes import picture
 from tenantry.errors import TenantryError
 from tenantry.identity.principal import SCOPES
 from tenantry.platform.account import Enrolment
@@ -158,9 +158,10 @@ async def begin(visit: Visiting) -> Response:
 
 
 def _enrol(visit: Visit, enrolment: Enrolment) -> Response:
-    picture = segno.make(enrolment.uri, micro=False).svg_data_uri(scale=5, border=4, dark="#000", light="#fff")
     groups = [enrolment.secret[at : at + 4] for at in range(0, len(enrolment.secret), 4)]
-    return visit.page("second_factor.html", current=HERE, enrolment=enrolment, picture=picture, groups=groups)
+    return visit.page(
+        "second_factor.html", current=HERE, enrolment=enrolment, picture=picture(enrolment.uri), groups=groups
+    )
 
 
 @router.post("/second-factor")

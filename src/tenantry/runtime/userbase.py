@@ -1,0 +1,78 @@
+"""The tables of the current tenant's users, in its own database, and statements on them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from tenantry.context import current_environment
+from tenantry.errors import AccountError
+from tenantry.runtime.databases import Databases
+from tenantry.runtime.settings import Settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import Row, TextClause
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+
+class UserBase:
+    """Opens the users' tables of the current tenant; see `tenantry.users` for what they hold."""
+
+    def __init__(self, settings: Settings, databases: Databases) -> None:
+        self._settings = settings
+        self._databases = databases
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Work]:
+        """A transaction on them; what is not committed is rolled back.
+
+        Raises `AccountError` for a blueprint without users, and what opening a session raises.
+        """
+        environment = current_environment()
+        resource = self._settings.users.get(environment.tenant.blueprint)
+        if resource is None:
+            reason = f"Tenants of the blueprint '{environment.tenant.blueprint}' have no users' table."
+            raise AccountError(reason, remedy="Give the blueprint an `admin` in tenantry.toml.")
+        place = environment.place(resource)
+        async with self._databases.session(resource) as session:
+            yield Work(session, place.prefix if place else "")
+
+
+class Work:
+    """Statements in one transaction, which name tables as `{prefix}tenantry_user` and values as `:login`."""
+
+    def __init__(self, session: AsyncSession, prefix: str) -> None:
+        self._session = session
+        self._prefix = prefix
+
+    async def all(self, statement: str, **values: Any) -> Sequence[Row[Any]]:
+        """The rows of a query."""
+        return (await self._session.execute(self._text(statement), values)).all()
+
+    async def first(self, statement: str, **values: Any) -> Row[Any] | None:
+        """The first row of a query."""
+        return (await self._session.execute(self._text(statement), values)).first()
+
+    async def run(self, statement: str, **values: Any) -> int:
+        """Change something; how many rows it was."""
+        changed: Any = await self._session.execute(self._text(statement), values)
+        return int(changed.rowcount)
+
+    async def lock(self, query: str, **values: Any) -> None:
+        """Keep others from changing the rows of a query until this transaction ends."""
+        if self._session.get_bind().dialect.name != "sqlite":  # which lets one at a time write in any case
+            await self._session.execute(self._text(f"{query} FOR UPDATE"), values)
+
+    async def commit(self) -> None:
+        """Make it last."""
+        await self._session.commit()
+
+    async def undo(self) -> None:
+        """Begin the transaction anew."""
+        await self._session.rollback()
+
+    def _text(self, statement: str) -> TextClause:
+        from sqlalchemy import text
+
+        return text(statement.replace("{prefix}", self._prefix))
