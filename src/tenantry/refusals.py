@@ -153,6 +153,24 @@ class MailFailed(TenantryError):
     status = 503
 
 
+class LetterNotFound(TenantryError):
+    """There is no letter '{letter}' that failed or is held."""
+
+    code = "mail.not_found"
+    remedy = "`tenantry mail list` names them. One that was sent is not sent again."
+    status = 404
+    exit_code = 4
+
+
+class HoldNotFound(TenantryError):
+    """Mail to {address} is not held back."""
+
+    code = "mail.not_held"
+    remedy = "`tenantry mail held` names the addresses that nothing is sent to."
+    status = 404
+    exit_code = 4
+
+
 class SecondFactorNeeded(TenantryError):
     """The password is right; now the code of the second factor is wanted."""
 

@@ -281,6 +281,13 @@ class Verify(Frozen):
     app: str | None = None  # "package.module:application" with the middleware in it, attacked in place of a plain one
 
 
+class Look(Frozen):
+    name: str | None = Field(default=None, min_length=1, max_length=200)  # None: the platform's
+    color: str = Field(default="#1a5fb4", pattern=r"^#[0-9a-fA-F]{6}$")
+    logo: str | None = None  # a PNG, JPEG or GIF file, relative to tenantry.toml
+    reply_to: Sender | None = None
+
+
 class Mail(Frozen):
     host: str | None = Field(default=None, min_length=1)  # the SMTP server; without one no mail is sent
     port: int | None = Field(default=None, ge=1, le=65535)
@@ -289,6 +296,9 @@ class Mail(Frozen):
     user: str | None = None
     password: Secret | None = None
     sender: Sender | None = None
+    bounces: str | None = Field(default=None, pattern=r"^\S+:\d{1,5}$")  # where a worker takes in what comes back
+    bounce_domain: Domain | None = None  # the domain of the addresses that it comes back to
+    look: Look = Look()
 
 
 class Support(Frozen):
