@@ -14,6 +14,24 @@ class SignInNeeded(TenantryError):
     exit_code = 3
 
 
+class UserNeeded(TenantryError):
+    """Nobody is signed in here."""
+
+    code = "user.unknown"
+    remedy = "Sign in."
+    status = 401
+    exit_code = 3
+
+
+class RoleNeeded(TenantryError):
+    """This is for the role '{wanted}' or more, and '{login}' has the role '{role}'."""
+
+    code = "user.forbidden"
+    remedy = "Ask an admin of this tenant."
+    status = 403
+    exit_code = 3
+
+
 class Forbidden(TenantryError):
     """{who} may not {verb}: it wants {wanted}."""
 

@@ -32,6 +32,7 @@ from tenantry.runtime.storage import Storage, open_storage
 from tenantry.runtime.support import Support
 from tenantry.runtime.usage import RequestUsage
 from tenantry.runtime.userbase import UserBase
+from tenantry.runtime.visit import SIGN_IN
 
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
@@ -99,6 +100,7 @@ class Runtime:
         )
         if settings.pages is not None:
             self.pages |= dict.fromkeys(ENTRANCE, self.entrance.answer)
+        self._sign_in: str | None = None
         self._forget_process()
         _children.add(self)
 
@@ -198,6 +200,18 @@ class Runtime:
     def page(self, path: str) -> Handler | None:
         """What answers a path within a tenant, where it is one of the middleware's own."""
         return self.pages.get(path[len(OWN) :].partition("/")[0]) if path.startswith(OWN) else None
+
+    @property
+    def sign_in(self) -> str | None:
+        """The path, within a tenant, at which people sign in; None where there is no such page.
+
+        An application that has a page of its own says so: `runtime.sign_in = "/sign-in"`.
+        """
+        return self._sign_in or (SIGN_IN if self.page(SIGN_IN) else None)
+
+    @sign_in.setter
+    def sign_in(self, path: str) -> None:
+        self._sign_in = path
 
     def health(self) -> dict[str, Any]:
         """Whether tenants are known, and how current that is; see `Follower.health`."""
