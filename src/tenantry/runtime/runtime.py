@@ -27,7 +27,8 @@ from tenantry.runtime.follower import Follower
 from tenantry.runtime.proofs import Proofs
 from tenantry.runtime.resolver import Resolver
 from tenantry.runtime.sessions import Sessions
-from tenantry.runtime.settings import Logins, Postman, Settings, Source, SupportDesk
+from tenantry.runtime.settings import Logins, Postman, Settings, SignOnDesk, Source, SupportDesk
+from tenantry.runtime.sign_on import SignOnPages
 from tenantry.runtime.storage import Storage, open_storage
 from tenantry.runtime.support import Support
 from tenantry.runtime.usage import RequestUsage
@@ -69,6 +70,7 @@ class Runtime:
         logins: Logins = no_logins,
         desk: SupportDesk | None = None,
         postman: Postman | None = None,
+        sign_on: SignOnDesk | None = None,
     ) -> None:
         self.settings = settings
         self.source = source
@@ -93,7 +95,8 @@ class Runtime:
             lambda environment: self.resolver.table.current(environment),
             lambda: self._follower.status == "ok",
         )
-        self.pages: dict[str, Handler] = {"support": self.support.answer}
+        sso = SignOnPages(settings, self.sessions, self.accounts, sign_on)
+        self.pages: dict[str, Handler] = {"support": self.support.answer, "sso": sso.answer}
         """The middleware's own pages at each tenant, by the first part of their path below `/.tenantry/`."""
         self.entrance = Entrance(
             settings, self.accounts, self.proofs, self.sessions, self._keys.get, self._values.get, postman
