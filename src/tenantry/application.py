@@ -86,7 +86,7 @@ def runtime_of(config: Config, vault: Vault, known: Settings) -> Runtime:
     """A runtime of a platform that is not the one of this process."""
     source = RegistrySource(config.control_url, vault, config.data if config.wants_embedded else None)
     open_login = partial(placement.unseal, vault)
-    return Runtime(known, source, partial(open_key, vault), open_login, Reception(source), Letterbox(config))
+    return Runtime(known, source, partial(open_key, vault), open_login, Reception(source), Letterbox(config, source))
 
 
 def open_key(vault: Vault, environment: Environment) -> bytes:
@@ -285,8 +285,9 @@ class Reception:
 class Letterbox:
     """Takes letters to tenants' users."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, source: RegistrySource) -> None:
         self._config = config
+        self._source = source
         self._post = Post(config)
 
     @property
@@ -299,8 +300,11 @@ class Letterbox:
         return self._config.address(environment.tenant.slug, next(iter(environment.hostnames), None))
 
     async def send(self, environment: Environment, to: str, letter: Note) -> None:
-        """Hand a letter to the server. Raises `MailFailed`."""
-        await self._post.send(to, Letter(letter.subject, letter.paragraphs, letter.link, letter.action))
+        """Queue a letter in the tenant's look, for workers to send. Raises `MailFailed` or `RegistryUnavailable`."""
+        tenant, given = environment.tenant, (letter.subject, letter.paragraphs, letter.link, letter.action)
+        async with self._source.write(f"tenant:{letter.by}") as tx:
+            await self._post.queue(tx, to, Letter(*given, kind=letter.kind, until=letter.until), tenant.id)
+            tx.audit(letter.kind, tenant.slug, id=tenant.id, to=to)
 
 
 async def why(config: Config, registry: Registry, url: str) -> list[str]:
