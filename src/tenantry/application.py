@@ -349,10 +349,11 @@ class Letterbox:
         return self._config.address(environment.tenant.slug, next(iter(environment.hostnames), None))
 
     async def send(self, environment: Environment, to: str, letter: Note) -> None:
-        """Have a letter sent. Raises `MailFailed`."""
-        written = Letter(letter.subject, letter.paragraphs, letter.link, letter.action)
-        async with self._source.write("users") as tx:
-            await self._post.queue(tx, to, written, environment.tenant.id)
+        """Queue a letter in the tenant's look, for workers to send. Raises `MailFailed` or `RegistryUnavailable`."""
+        tenant, given = environment.tenant, (letter.subject, letter.paragraphs, letter.link, letter.action)
+        async with self._source.write(f"tenant:{letter.by}") as tx:
+            await self._post.queue(tx, to, Letter(*given, kind=letter.kind, until=letter.until), tenant.id)
+            tx.audit(letter.kind, tenant.slug, id=tenant.id, to=to)
 
 
 async def why(config: Config, registry: Registry, url: str) -> list[str]:

@@ -156,7 +156,7 @@ class Postman(Protocol):
         ...
 
     async def send(self, environment: Environment, to: str, letter: Note) -> None:
-        """Send a letter in the tenant's name. Raises `MailFailed`."""
+        """Have a letter sent in the tenant's name. Raises `MailFailed` or `RegistryUnavailable`."""
         ...
 
 
@@ -168,3 +168,6 @@ class Note:
     paragraphs: Sequence[str]
     link: str
     action: str  # what following the link does, in two or three words
+    kind: str  # which letter it is, as "user.invite"
+    until: datetime  # when its link opens nothing any more
+    by: str  # who has it sent, for the audit log
