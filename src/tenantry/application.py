@@ -23,6 +23,7 @@ from tenantry.config import FILE, Config, secret_keys
 from tenantry.embedded import Hold
 from tenantry.errors import ConfigError, EmbeddedFailed, RegistryBehind, RegistryUnavailable, TenantryError
 from tenantry.identity.principal import digest
+from tenantry.mail import Letter, Post
 from tenantry.model import Changes, Environment, Loaded, SupportAccess
 from tenantry.operations import placement
 from tenantry.operations.blueprints import Blueprints, read_config
@@ -32,7 +33,7 @@ from tenantry.registry.database import Database
 from tenantry.resources import Resource
 from tenantry.runtime import Runtime, Settings
 from tenantry.runtime.resolver import Request, Resolver
-from tenantry.runtime.settings import Jwt, PoolLimits, SharedTables
+from tenantry.runtime.settings import EntrancePages, Jwt, Note, PoolLimits, SharedTables
 
 SNAPSHOT: Final = "snapshot.json"
 JWKS_BYTES: Final = 1_000_000
@@ -84,7 +85,8 @@ def connect(config: Config | Path | str | None = None) -> Runtime:
 def runtime_of(config: Config, vault: Vault, known: Settings) -> Runtime:
     """A runtime of a platform that is not the one of this process."""
     source = RegistrySource(config.control_url, vault, config.data if config.wants_embedded else None)
-    return Runtime(known, source, partial(open_key, vault), partial(placement.unseal, vault), Reception(source))
+    open_login = partial(placement.unseal, vault)
+    return Runtime(known, source, partial(open_key, vault), open_login, Reception(source), Letterbox(config))
 
 
 def open_key(vault: Vault, environment: Environment) -> bytes:
@@ -119,6 +121,7 @@ def settings(config: Config) -> Settings:
         session_seconds=int(config.runtime.session),
         token_seconds=int(config.runtime.token),
         token_audience=(config.routing.jwt.audience or "") if config.routing.jwt.jwks == "self" else "",
+        pages=EntrancePages(config.users.colour, config.users.logo) if config.users.pages else None,
         secure_cookies=config.runtime.secure_cookies,
         trusted_proxies=config.serve.trusted_proxies,
         jwt=_jwt(config) if "jwt" in config.routing.by else None,
@@ -286,6 +289,27 @@ class Reception:
             tx.audit("support.consent", tenant.slug, id=tenant.id, until=until)
             if until is None:
                 await support.end_of_tenant(tx, tenant.id, by)
+
+
+class Letterbox:
+    """Takes letters to tenants' users."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._post = Post(config)
+
+    @property
+    def is_set_up(self) -> bool:
+        """Whether the configuration names a server."""
+        return self._post.is_set_up
+
+    def address(self, environment: Environment) -> str:
+        """Where a tenant is reached: its canonical name, else its path at the platform."""
+        return self._config.address(environment.tenant.slug, next(iter(environment.hostnames), None))
+
+    async def send(self, environment: Environment, to: str, letter: Note) -> None:
+        """Hand a letter to the server. Raises `MailFailed`."""
+        await self._post.send(to, Letter(letter.subject, letter.paragraphs, letter.link, letter.action))
 
 
 async def why(config: Config, registry: Registry, url: str) -> list[str]:

@@ -52,7 +52,7 @@ class GrantUnknown(TenantryError):
     """The grant_type '{kind}' is none that is given tokens for here."""
 
     code = "grant.unknown"
-    remedy = "Send grant_type=session, or refresh_token."
+    remedy = "Send grant_type=session, password or refresh_token."
     status = 400
     exit_code = 2
 
@@ -176,6 +176,24 @@ class MailFailed(TenantryError):
     code = "mail.failed"
     remedy = "Look at [mail] in tenantry.toml: host, port, tls, user, password, sender."
     status = 503
+
+
+class LetterNotFound(TenantryError):
+    """There is no letter '{letter}' that failed or is held."""
+
+    code = "mail.not_found"
+    remedy = "`tenantry mail list` names them. One that was sent is not sent again."
+    status = 404
+    exit_code = 4
+
+
+class HoldNotFound(TenantryError):
+    """Mail to {address} is not held back."""
+
+    code = "mail.not_held"
+    remedy = "`tenantry mail held` names the addresses that nothing is sent to."
+    status = 404
+    exit_code = 4
 
 
 class SecondFactorNeeded(TenantryError):

@@ -32,7 +32,10 @@ HOMES = {
     "alembic": ("registry/migrations/", "resources/history.py"),
     "argon2": "credentials.py",
     "joserfc": "runtime/tokens.py",
-    "cryptography": ("registry/vault.py", "seals.py"),
+    "cryptography": ("registry/vault.py", "seals.py", "mail/signing.py"),
+    "dkim": "mail/signing.py",
+    "aiosmtplib": "mail/delivery.py",
+    "aiosmtpd": "mail/bounces.py",
     "dotenv": "config/",
     "tomllib": "config/",
 }

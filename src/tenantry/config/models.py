@@ -281,6 +281,13 @@ class Verify(Frozen):
     app: str | None = None  # "package.module:application" with the middleware in it, attacked in place of a plain one
 
 
+class Look(Frozen):
+    name: str | None = Field(default=None, min_length=1, max_length=200)  # None: the platform's
+    color: str = Field(default="#1a5fb4", pattern=r"^#[0-9a-fA-F]{6}$")
+    logo: str | None = None  # a PNG, JPEG or GIF file, relative to tenantry.toml
+    reply_to: Sender | None = None
+
+
 class Mail(Frozen):
     host: str | None = Field(default=None, min_length=1)  # the SMTP server; without one no mail is sent
     port: int | None = Field(default=None, ge=1, le=65535)
@@ -289,12 +296,21 @@ class Mail(Frozen):
     user: str | None = None
     password: Secret | None = None
     sender: Sender | None = None
+    bounces: str | None = Field(default=None, pattern=r"^\S+:\d{1,5}$")  # where a worker takes in what comes back
+    bounce_domain: Domain | None = None  # the domain of the addresses that it comes back to
+    look: Look = Look()
 
 
 class Support(Frozen):
     allowed: bool = True  # whether the platform's people may look into tenants at all
     consent: bool = False  # whether the tenant's own people have to let them in first
     longest: Seconds = 8 * 3600.0
+
+
+class Users(Frozen):
+    pages: bool = True  # whether the middleware answers the pages of tenants' users, below /.tenantry/
+    colour: str | None = Field(default=None, min_length=1)  # the value of a tenant's that holds its colour
+    logo: str | None = Field(default=None, min_length=1)  # likewise the path of its logo
 
 
 class Runtime(Frozen):
@@ -321,6 +337,7 @@ class Config(Frozen):
     runtime: Runtime = Runtime()
     verify: Verify = Verify()
     mail: Mail = Mail()
+    users: Users = Users()
     support: Support = Support()
     root: Path = Field(default=Path(), exclude=True)  # the directory of tenantry.toml
 
@@ -352,6 +369,14 @@ class Config(Frozen):
     def portal(self) -> str:
         """The address of the admin portal, without a slash at the end."""
         return f"{self.url}/admin"
+
+    def address(self, slug: str, host: str | None) -> str:
+        """Where a tenant is reached, without a slash at the end: its own name where it has one, else its path."""
+        scheme, _, platform = self.url.partition("://")
+        port = platform.rpartition(":")[2] if ":" in platform else ""
+        if host is not None and "host" in self.routing.by:
+            return f"{scheme}://{host}{f':{port}' if port else ''}"
+        return self.url + self.routing.path.format(slug=slug).rstrip("/")
 
     @property
     def control_url(self) -> str:

@@ -31,6 +31,7 @@ from tenantry.platform.counting import Counter
 from tenantry.platform.drift import Drifts
 from tenantry.platform.fleet import Migrations
 from tenantry.platform.hostnames import Hostnames
+from tenantry.platform.mails import Mails
 from tenantry.platform.operations import Operations
 from tenantry.platform.people import Admins, Organizations, Tokens
 from tenantry.platform.rehearse import Rehearsals
@@ -69,6 +70,7 @@ class Platform:
     tokens: Tokens
     organizations: Organizations
     support: Supports
+    mails: Mails
 
     def __init__(self, config: Config, registry: Registry) -> None:
         self.config = config
@@ -92,6 +94,7 @@ class Platform:
         self.tokens = Tokens(registry)
         self.organizations = Organizations(registry)
         self.support = Supports(registry, config)
+        self.mails = Mails(registry, config)
 
     @classmethod
     @contextlib.asynccontextmanager

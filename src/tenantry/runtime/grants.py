@@ -12,7 +12,7 @@ import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from tenantry import tries
 from tenantry.context import current_environment, refuse_read_only, support_access
@@ -20,10 +20,10 @@ from tenantry.credentials import derive_key
 from tenantry.errors import ForeignSession, InvalidToken, SignInRefused, TenantryError
 from tenantry.model import Environment, new_id
 from tenantry.refusals import CsrfFailed, GrantRefused, GrantUnknown, TokenReused
-from tenantry.runtime.accounts import Accounts, User
-from tenantry.runtime.accounts import _user as user_of
+from tenantry.runtime.accounts import Accounts, User, user_of
 from tenantry.runtime.asked import Asked
 from tenantry.runtime.pages import Answer
+from tenantry.runtime.proofs import Proofs
 from tenantry.runtime.sessions import COOKIE_LENGTH, Sessions, digest, serializer
 from tenantry.runtime.settings import Settings, SupportDesk
 from tenantry.runtime.tokens import Signer
@@ -71,22 +71,6 @@ class Tokens:
         return kind | {"refresh_token": self.refresh}
 
 
-class Guard(Protocol):
-    """Counts tries, so that nobody guesses passwords here, and knows second factors."""
-
-    async def begin(self, counted: Sequence[tuple[str, str]]) -> None:
-        """Count a try. Raises `TooManyTries`."""
-        ...
-
-    async def passed(self, counted: Sequence[tuple[str, str]]) -> None:
-        """Take it back."""
-        ...
-
-    async def is_code(self, user: str, code: str) -> bool:
-        """Use a code up; whether it is one of this user's."""
-        ...
-
-
 class Grants:
     """Gives out, refreshes, ends and reads the tokens of the current tenant."""
 
@@ -96,9 +80,9 @@ class Grants:
         base: UserBase,
         accounts: Accounts,
         sessions: Sessions,
+        proofs: Proofs,
         keys: Callable[[Environment], bytes],
         desk: SupportDesk | None,
-        guard: Guard | None = None,
         *,
         clock: Callable[[], float],
     ) -> None:
@@ -109,7 +93,7 @@ class Grants:
         self._sessions = sessions
         self._keys = keys
         self._desk = desk
-        self._guard = guard
+        self._proofs = proofs
         self._clock = clock
 
     # --- what applications call -----------------------------------------------------------------------------------
@@ -204,9 +188,8 @@ class Grants:
             return await self.refresh(form.get("refresh_token", ""))
         if kind == "session":
             return await self._by_session(asked, agent)
-        if kind == "password" and self._guard is not None:
-            user = await self._by_password(self._guard, asked)
-            return await self.give(user, agent=agent)
+        if kind == "password":
+            return await self.give(await self._by_password(asked), agent=agent)
         raise GrantUnknown(kind=kind[:40])
 
     async def _by_session(self, asked: Asked, agent: str) -> Tokens:
@@ -218,20 +201,20 @@ class Grants:
             raise GrantRefused("Nobody is signed in here.", remedy="Sign in first.")
         return await self.give(await self._accounts.signed_in(session), session.id, agent)
 
-    async def _by_password(self, guard: Guard, asked: Asked) -> User:
+    async def _by_password(self, asked: Asked) -> User:
         """For a program that has its user's password, and the code of her second factor where she has one."""
-        form = asked.form
+        form, proofs = asked.form, self._proofs
         login = form.get("username", "").strip().lower()
         counted = tries.keys(login, asked.address, None)
-        await guard.begin(counted)
+        await proofs.begin(counted)
         user = await self._accounts.authenticate(login, form.get("password", ""))
-        await guard.passed(counted)
+        await proofs.passed(counted)
         if user.second_factor:
             second = [("second", tries.keys(f"second\0{user.id}", "", None)[0][1])]
-            await guard.begin(second)
-            if not await guard.is_code(user.id, form.get("code", "")[:100]):
+            await proofs.begin(second)
+            if not await proofs.is_code(user.id, form.get("code", "")[:100]):
                 raise SignInRefused("The code of the second factor is wrong or missing.", remedy="Send it as `code`.")
-            await guard.passed(second)
+            await proofs.passed(second)
         return user
 
     # --- inside ---------------------------------------------------------------------------------------------------

@@ -23,11 +23,13 @@ from tenantry.runtime.accounts import Accounts
 from tenantry.runtime.asked import OWN, Handler
 from tenantry.runtime.cache import TenantCache
 from tenantry.runtime.databases import Databases, Origin
+from tenantry.runtime.entrance import ENTRANCE, Entrance
 from tenantry.runtime.follower import Follower
 from tenantry.runtime.grants import Grants
+from tenantry.runtime.proofs import Proofs
 from tenantry.runtime.resolver import Resolver
 from tenantry.runtime.sessions import Sessions
-from tenantry.runtime.settings import Logins, Settings, Source, SupportDesk
+from tenantry.runtime.settings import Logins, Postman, Settings, Source, SupportDesk
 from tenantry.runtime.storage import Storage, open_storage
 from tenantry.runtime.support import Support
 from tenantry.runtime.usage import RequestUsage
@@ -68,6 +70,7 @@ class Runtime:
         keys: Callable[[Environment], bytes],
         logins: Logins = no_logins,
         desk: SupportDesk | None = None,
+        postman: Postman | None = None,
     ) -> None:
         self.settings = settings
         self.source = source
@@ -83,9 +86,10 @@ class Runtime:
         self.sessions = Sessions(settings, self._keys.get)
         users = UserBase(settings, self.databases)
         self.accounts = Accounts(settings, users, self.sessions, self._keys.get)
+        self.proofs = Proofs(users, self.accounts, self._keys.get)
         self.clock: Callable[[], float] = time.time  # by which tokens run out
         self.grants = Grants(
-            settings, users, self.accounts, self.sessions, self._keys.get, desk, clock=lambda: self.clock()
+            settings, users, self.accounts, self.sessions, self.proofs, self._keys.get, desk, clock=lambda: self.clock()
         )
         self.resolver.signer = self.grants.signer
         self.support = Support(
@@ -102,6 +106,11 @@ class Runtime:
             "jwks.json": self.grants.key_set,
         }
         """The middleware's own pages at each tenant, by the first part of their path below `/.tenantry/`."""
+        self.entrance = Entrance(
+            settings, self.accounts, self.proofs, self.sessions, self._keys.get, self._values.get, postman
+        )
+        if settings.pages is not None:
+            self.pages |= dict.fromkeys(ENTRANCE, self.entrance.answer)
         self._sign_in: str | None = None
         self._forget_process()
         _children.add(self)
@@ -157,6 +166,7 @@ class Runtime:
                 task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        await self.entrance.close()
         await self.databases.close()
 
     def start_thread(self) -> None:

@@ -9,6 +9,7 @@ import json
 from typing import Any
 
 import httpx
+import pyotp
 import pytest
 from joserfc import jws, jwt
 from joserfc.jwk import ECKey, KeySet
@@ -139,6 +140,8 @@ async def test_what_the_endpoint_refuses(here: Here) -> None:
         ({"grant_type": "session"}, {"cookie": "tenantry_session=a.b.c"}, 400, "invalid_grant"),
         ({"grant_type": "client_credentials"}, {}, 400, "unsupported_grant_type"),
         ({}, {}, 400, "unsupported_grant_type"),
+        ({"grant_type": "password"}, {}, 400, "invalid_grant"),
+        ({"grant_type": "password", "username": "eva", "password": "wrong horse"}, {}, 400, "invalid_grant"),
         ({"grant_type": "refresh_token"}, {}, 400, "invalid_grant"),
         ({"grant_type": "refresh_token", "refresh_token": "a.b.c\0é"}, {}, 400, "invalid_grant"),
         ({"grant_type": "refresh_token", "refresh_token": "x" * 10_000}, {}, 400, "invalid_grant"),
@@ -154,6 +157,40 @@ async def test_what_the_endpoint_refuses(here: Here) -> None:
         with reading(), tenant_context(here.acme):
             asked = await request.post("/.tenantry/token", data={"grant_type": "session"}, headers={"cookie": cookie})
         assert (asked.status_code, asked.json()["code"]) == (403, "support.read_only")
+
+
+async def test_a_password_is_traded_for_tokens(here: Here) -> None:
+    """A program that has its user's password gets tokens; with a second factor it sends its code, each once."""
+    async with here.client() as request:
+
+        async def ask(**more: str) -> httpx.Response:
+            form = {"grant_type": "password", "username": " Eva ", "password": "correct horse"} | more
+            return await request.post("/.tenantry/token", data=form)
+
+        assert await here.login((await ask()).json()["access_token"]) == "eva"
+        with tenant_context(here.acme):
+            (eva,) = await here.made.accounts.list()
+            secret = pyotp.random_base32()
+            await here.made.proofs.confirm(eva, secret, pyotp.TOTP(secret).now())
+            (code, *_) = await here.made.proofs.new_codes(eva.id)
+        for wrong in ("", "000000"):
+            found = await ask(code=wrong)
+            assert (found.status_code, "second factor" in found.json()["error_description"]) == (400, True)
+        assert (await ask(code=code)).status_code == 200
+        assert (await ask(code=code)).status_code == 400
+
+
+async def test_nobody_guesses_passwords_here(here: Here) -> None:
+    """After some failures the next try waits, as at the sign-in page, whatever it tries."""
+    async with here.client() as request:
+        for number in range(40):
+            guess = "correct horse" if number == 39 else f"horse {number}"
+            form = {"grant_type": "password", "username": "eva", "password": guess}
+            found = await request.post("/.tenantry/token", data=form)
+            if found.status_code == 429:
+                break
+        assert (found.status_code, found.json()["error"], number) == (429, "invalid_request", 11)
+        assert int(found.headers["retry-after"]) > 0
 
 
 async def test_a_refresh_token_is_good_once(here: Here) -> None:
