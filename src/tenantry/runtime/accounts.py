@@ -29,6 +29,7 @@ from tenantry.model import Environment, new_id
 from tenantry.runtime.sessions import NOBODY, Client, Session, Sessions, SignedIn, digest
 from tenantry.runtime.settings import Settings
 from tenantry.runtime.userbase import UserBase
+from tenantry.sso_refusals import PasswordsOff
 
 if TYPE_CHECKING:
     from sqlalchemy import Row
@@ -47,7 +48,7 @@ _COLUMNS: Final = "id, login, name, role, password, active, epoch, created, totp
 _USERS: Final = f"SELECT {_COLUMNS} FROM {{prefix}}tenantry_user"  # noqa: S608 -- constants
 
 _SIGNED_IN: Final = f"""
-SELECT {", ".join(f"u.{name}" for name in _COLUMNS.split(", "))}, s.seen
+SELECT {", ".join(f"u.{name}" for name in _COLUMNS.split(", "))}, s.seen, s.outside
 FROM {{prefix}}tenantry_session s JOIN {{prefix}}tenantry_user u ON u.id = s.user_id
 WHERE s.id = :session AND s.user_id = :user AND s.epoch = u.epoch AND s.expires > :now AND u.active = 1
 """  # noqa: S608 -- constants
@@ -111,12 +112,12 @@ class Accounts:
 
     async def list(self) -> list[User]:
         """All users, by login."""
-        return [_user(row) for row in await self._rows("ORDER BY login")]
+        return [user_of(row) for row in await self._rows("ORDER BY login")]
 
     async def first(self) -> User | None:
         """The user whose login comes first; None where the tenant has none."""
         rows = await self._rows("ORDER BY login LIMIT 1")
-        return _user(rows[0]) if rows else None
+        return user_of(rows[0]) if rows else None
 
     async def get(self, user: str) -> User:
         """The user of an id. Raises `AccountError`."""
@@ -144,12 +145,12 @@ class Accounts:
         found = "(LOWER(login) LIKE :like ESCAPE '!' OR LOWER(name) LIKE :like ESCAPE '!')"
         rest = f"WHERE login > :after AND {found} ORDER BY login LIMIT :limit"
         rows = await self._rows(rest, like=f"%{like}%", after=_sought(after), limit=limit)
-        return [_user(row) for row in rows]
+        return [user_of(row) for row in rows]
 
     async def by_login(self, login: str) -> User | None:
         """The user of a login; None where there is none."""
         rows = await self._rows("WHERE login = :login", login=_sought(login))
-        return _user(rows[0]) if rows else None
+        return user_of(rows[0]) if rows else None
 
     async def hashed(self, password: str) -> str:
         """The stored form of a password. Raises `AccountError` for one that keeps no rule."""
@@ -157,6 +158,7 @@ class Accounts:
 
     async def authenticate(self, login: str, password: str) -> User:
         """The active user of a login and password. Raises `SignInRefused`, after the same time in every case."""
+        refuse_passwords()
         key = derive_key(self._keys(current_environment()), "password")
         rows = await self._rows("WHERE login = :login", login=_sought(login))
         stored = rows[0].password if rows else ""
@@ -167,7 +169,7 @@ class Accounts:
         if not stored.startswith(GENERATED) and outdated(stored):
             new = await asyncio.to_thread(hash_chosen, password)
             await self._changed(rows[0].id, "password = :new", "password = :old", {"new": new, "old": stored})
-        return _user(rows[0])
+        return user_of(rows[0])
 
     async def set_password(self, user: str, password: str) -> None:
         """Give a user another password; all sessions of the user end."""
@@ -211,6 +213,8 @@ class Accounts:
         proved who she is, `outside` what a provider calls the session. Raises `SignInRefused` where the user has been
         disabled, or signed out everywhere, since it was read.
         """
+        if outside is None:
+            refuse_passwords()
         moment, secret = int(time.time()), secrets.token_urlsafe(32)
         before = self._before(client)
         async with self._base.open() as work:
@@ -251,9 +255,9 @@ class Accounts:
                 statement = "UPDATE {prefix}tenantry_session SET seen = :now WHERE id = :session AND seen = :seen"
                 await work.run(statement, now=moment, session=session.id, seen=row.seen)
                 await work.commit()
-        if row is None:
+        if row is None or not _stands(row.outside):
             raise InvalidToken(reason="the session is over", remedy="Sign in again.")
-        return _user(row)
+        return user_of(row)
 
     async def sessions(self, user: str) -> Sequence[Session]:
         """The sessions of a user that are not over, the last used first."""
@@ -320,7 +324,7 @@ class Accounts:
 
     async def _provided(self, issuer: str, subject: str) -> User | None:
         rows = await self._rows("WHERE issuer = :issuer AND subject = :subject", issuer=issuer, subject=subject)
-        return _user(rows[0]) if rows else None
+        return user_of(rows[0]) if rows else None
 
     async def _brought(self, found: User, login: str, name: str, role: Role | None) -> User:
         """A provider's user as it says that it is now."""
@@ -379,7 +383,23 @@ class Accounts:
         return bool(changed)
 
 
-def _user(row: Row[Any]) -> User:
+def refuse_passwords() -> None:
+    """Raise `PasswordsOff` where people sign in by their organization alone."""
+    known = current_environment().tenant.sign_on
+    if known is not None and known.only:
+        raise PasswordsOff(organization=known.name)
+
+
+def _stands(outside: str | None) -> bool:
+    """Whether a session that was begun so counts still: the organization may be another one by now, or the only way."""
+    known = current_environment().tenant.sign_on
+    if outside is None:
+        return known is None or not known.only
+    return known is not None and outside.partition("/")[0] == known.organization
+
+
+def user_of(row: Row[Any]) -> User:
+    """The user of a row of the users' table."""
     created = datetime.fromisoformat(row.created)
     known = row.id, row.login, row.name, Role(row.role), bool(row.active), row.epoch, created
     invited = not row.password and row.issuer is None
@@ -396,7 +416,7 @@ def _session(row: Row[Any]) -> Session:
 def _one(rows: Sequence[Row[Any]]) -> User:
     if not rows:
         raise AccountError("There is no such user.", remedy="List the users and take one of their ids.")
-    return _user(rows[0])
+    return user_of(rows[0])
 
 
 def _fold(login: str) -> str:

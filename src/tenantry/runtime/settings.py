@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
-from tenantry.model import Changes, Environment, Loaded, Login, Place, Server, SupportAccess
+from tenantry.model import Changes, Environment, Loaded, Login, Person, Place, Server, SignOn, SupportAccess
 
 Rule = Literal["host", "path", "jwt"]
 
@@ -29,6 +29,7 @@ class Jwt:
     audience: str | None = None
     algorithms: tuple[str, ...] = ALGORITHMS
     leeway: int = 30  # seconds that clocks may differ
+    own: bool = False  # in place of `keys`: the tokens that tenants give out at /.tenantry/token
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,8 @@ class Settings:
     shared: Mapping[tuple[str, str], SharedTables] = field(default_factory=dict)  # of (blueprint, resource)
     leak_after: float = 60.0  # seconds after which the log names a session on a server that is still open
     session_seconds: int = 14 * 86400
+    token_seconds: int = 300  # how long an access token of a tenant's holds
+    token_audience: str = ""  # whom they are meant for; "": the domain
     pages: EntrancePages | None = None  # the pages of tenants' users; None where applications bring their own
     secure_cookies: bool = True
     trusted_proxies: tuple[str, ...] = ()  # whose X-Forwarded-Proto is believed in redirects
@@ -100,7 +103,14 @@ class Source(Protocol):
 
 
 class SupportDesk(Protocol):
-    """What of support access is written down. Every method raises when the control database is gone."""
+    """What is written down at the platform of what happens at a tenant, support access above all.
+
+    Every method raises when the control database is gone.
+    """
+
+    async def note(self, environment: Environment, action: str, by: str, **details: Any) -> None:
+        """Enter in the audit log what somebody did at this tenant."""
+        ...
 
     async def take(self, environment: Environment, link: str) -> SupportAccess:
         """Use a link up. Raises `SupportLinkInvalid` for one that opens nothing at this tenant."""
@@ -120,6 +130,26 @@ class SupportDesk(Protocol):
 
     async def let_in(self, environment: Environment, until: datetime | None, by: str) -> None:
         """Let support in until then, or no more."""
+        ...
+
+
+class SignOnDesk(Protocol):
+    """Where people are sent who sign in by their organization, and who comes back."""
+
+    def start(self, environment: Environment, sign_on: SignOn, host: str, root: str, browser: str, back: str) -> str:
+        """The address at the platform; `browser` is the hash of what the browser holds, `back` a path to return to."""
+        ...
+
+    async def take(self, environment: Environment, code: str, browser: str) -> tuple[Person, str]:
+        """Use a code up: who it is, and where she wanted to go. Raises `HandoverWrong`."""
+        ...
+
+    async def began(self, environment: Environment, person: Person, outside: str, seconds: int) -> None:
+        """Note a session for so many seconds, so that the provider can end it by this name."""
+        ...
+
+    def leave(self, sign_on: SignOn) -> str:
+        """The address at which somebody signs out of the organization."""
         ...
 
 
