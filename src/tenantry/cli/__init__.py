@@ -38,6 +38,7 @@ COMMANDS: Final = (
     ("admin", "admin:app", _DAY, "The people who run the platform."),
     ("token", "token:app", _DAY, "Tokens by which programs call the API."),
     ("support", "support:app", _DAY, "Look into a tenant, for a while and for a reason, seen by its people."),
+    ("signup", "signup:app", _DAY, "Who is signing up, and invitations to do so."),
     ("status", "status:status", _DAY, "How the platform is: tenants, operations, workers, limits."),
     (
         "statistics",

@@ -32,10 +32,12 @@ from tenantry.platform.drift import Drifts
 from tenantry.platform.fleet import Migrations
 from tenantry.platform.hostnames import Hostnames
 from tenantry.platform.operations import Operations
+from tenantry.platform.payments import Payments
 from tenantry.platform.people import Admins, Organizations, Tokens
 from tenantry.platform.rehearse import Rehearsals
 from tenantry.platform.safety import refuse_weak
 from tenantry.platform.servers import Servers
+from tenantry.platform.signup import SignUps
 from tenantry.platform.statistics import Statistics
 from tenantry.platform.support import Supports
 from tenantry.platform.tenants import Credentials, PlannedStep, Source, TenantDetails, Tenants
@@ -69,6 +71,8 @@ class Platform:
     tokens: Tokens
     organizations: Organizations
     support: Supports
+    signups: SignUps
+    payments: Payments
 
     def __init__(self, config: Config, registry: Registry) -> None:
         self.config = config
@@ -92,6 +96,8 @@ class Platform:
         self.tokens = Tokens(registry)
         self.organizations = Organizations(registry)
         self.support = Supports(registry, config)
+        self.signups = SignUps(registry, config, self.tenants)
+        self.payments = Payments(registry, config, self.tenants)
 
     @classmethod
     @contextlib.asynccontextmanager

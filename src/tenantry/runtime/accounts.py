@@ -121,6 +121,15 @@ class Accounts:
         """The user of an id. Raises `AccountError`."""
         return _one(await self._rows("WHERE id = :id", id=user))
 
+    async def by_login(self, login: str) -> User | None:
+        """The user of a login; None where there is none."""
+        rows = await self._rows("WHERE login = :login", login=_sought(login))
+        return _user(rows[0]) if rows else None
+
+    async def call(self, user: str, name: str) -> None:
+        """Give a user another name, which people read."""
+        await self._update(user, "name = :name", name=_name(name))
+
     async def create(self, login: str, password: str, *, name: str = "", role: Role = Role.USER) -> User:
         """Add a user. Raises `AccountError` for a login that is taken and for values that keep no rule."""
         made = User(new_id(), _login(login), _name(name), Role(role), True, 0, datetime.now(UTC))

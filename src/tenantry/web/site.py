@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from tenantry import tracing
 from tenantry.config import Config
-from tenantry.web import api, metrics, portal
+from tenantry.web import api, hooks, metrics, portal, signup
 from tenantry.web.api.guard import count_stranger
 from tenantry.web.api.problems import Problem
 from tenantry.web.armour import Armour
@@ -44,6 +44,8 @@ def site(config: Config) -> FastAPI:
     metrics.add(app, requests)
     app.add_middleware(Watched, requests=requests)
     portal.install(app)
+    signup.install(app)
+    hooks.install(app)
     app.add_route("/api/openapi.json", _description(app))
     app.add_middleware(Armour)
     doors(app)  # each says its right, or nothing is served
