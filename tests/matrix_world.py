@@ -26,9 +26,11 @@ from tenantry.application import connect
 from tenantry.config import Config, load
 from tenantry.identity.principal import SCOPES, AdminRole, digest
 from tenantry.identity.signin import Client
+from tenantry.mail import Letter
+from tenantry.model import new_id
 from tenantry.operations import trials
 from tenantry.platform import Platform
-from tenantry.registry import journal, people, signups
+from tenantry.registry import journal, letters, people, signups
 from tenantry.registry.database import now
 from tenantry.runtime import TenantMiddleware
 from tenantry.web.doors import PROVISIONING
@@ -254,6 +256,17 @@ async def invited(world: World, values: Values) -> Values:
     return {"link": (await world.platform.admins.invite("new@example.org")).link}
 
 
+async def failed_letter(world: World, values: Values) -> Values:
+    """A letter to an address that nothing is sent to failed."""
+    made, moment = new_id(), now()
+    sealed = world.platform.registry.vault.seal_platform(letters.field_of(made), Letter("x", ("y",)).packed())
+    row = {"id": made, "kind": "test", "state": "failed", "recipient": "held@example.org", "subject": "x"}
+    async with world.platform.registry.write() as tx:
+        await letters.add(tx, {**row, "sealed": sealed, "created": moment})
+        await letters.hold(tx, "held@example.org", "550 5.1.1")
+    return {"letter": made}
+
+
 async def with_factor(world: World, values: Values) -> Values:
     """The person has a second factor."""
     secret, vault = pyotp.random_base32(), world.platform.registry.vault
@@ -403,6 +416,13 @@ API: Final[dict[str, Request]] = {
     "GET /tokens": PLAIN,
     "POST /tokens": Request({"name": "new", "scopes": ["tenants:read"]}),
     "DELETE /tokens/{token}": PLAIN,
+    "GET /mail": PLAIN,
+    "GET /mail/letters": PLAIN,
+    "POST /mail/letters/{letter}/retry": Request(given=failed_letter),
+    "GET /mail/held": PLAIN,
+    "POST /mail/held/release": Request({"address": "held@example.org"}, failed_letter),
+    "POST /mail/keys": Request({"algorithm": "ed25519"}),
+    "GET /mail/check": PLAIN,
     "GET /organizations": PLAIN,
     "POST /organizations": Request({"name": "New", "mail": "it@example.org"}),
     "GET /organizations/{organization}": PLAIN,

@@ -117,14 +117,36 @@ class Inbox:
     port: int
     ca: Path
     mails: list[EmailMessage] = field(default_factory=list)
+    seen: list[EmailMessage] = field(default_factory=list)  # those that were not kept, too
+    raw: list[tuple[str, bytes]] = field(default_factory=list)  # whom they come back to, and all of them
+    answers: list[str] = field(default_factory=list)  # to the next mails; then each is kept
+    refused: set[str] = field(default_factory=set)  # addresses that are not here
+    hangs: threading.Event = field(default_factory=threading.Event)  # while it is set, nothing is kept or answered
+    pauses: threading.Event = field(default_factory=threading.Event)  # likewise, but mails are kept
     came: threading.Condition = field(default_factory=threading.Condition)
 
+    async def handle_RCPT(self, server: Any, session: Any, envelope: Any, address: str, options: Any) -> str:
+        """Know who is here."""
+        if address in self.refused:
+            return "550 5.1.1 there is nobody of this name"
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
-        """Keep a mail."""
+        """Keep a mail, where nothing else is to be said."""
+        while self.hangs.is_set():
+            await asyncio.sleep(0.01)
+        mail: EmailMessage = message_from_bytes(envelope.content, policy=policy.default)  # type: ignore[arg-type]
+        answer = self.answers.pop(0) if self.answers else "250 kept"
         with self.came:
-            self.mails.append(message_from_bytes(envelope.content, policy=policy.default))  # type: ignore[arg-type]
+            self.seen.append(mail)
+            if answer.startswith("250"):
+                self.mails.append(mail)
+                self.raw.append((envelope.mail_from, envelope.content))
             self.came.notify_all()
-        return "250 kept"
+        while self.pauses.is_set():
+            await asyncio.sleep(0.01)
+        return answer
 
     async def wait(self, count: int) -> list[EmailMessage]:
         """The mails, once there are so many."""

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from tenantry.runtime import (
         TenantMiddleware,
         WsgiTenantMiddleware,
+        current_user,
+        require,
         tenant_cache,
         tenant_session,
         tenant_storage,
@@ -22,6 +24,8 @@ __all__ = [
     "connect",
     "current_environment",
     "current_tenant",
+    "current_user",
+    "require",
     "tenant_cache",
     "tenant_context",
     "tenant_session",

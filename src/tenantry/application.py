@@ -24,6 +24,7 @@ from tenantry.embedded import Hold
 from tenantry.errors import ConfigError, EmbeddedFailed, RegistryBehind, RegistryUnavailable, TenantryError
 from tenantry.identity import handover
 from tenantry.identity.principal import digest
+from tenantry.mail import Letter, Post
 from tenantry.model import Changes, Environment, Loaded, SupportAccess, new_id
 from tenantry.operations import change, placement
 from tenantry.operations.blueprints import Blueprints, read_config
@@ -33,7 +34,7 @@ from tenantry.registry.database import NAME, Database, now, plain
 from tenantry.resources import Resource
 from tenantry.runtime import Runtime, Settings
 from tenantry.runtime.resolver import Request, Resolver
-from tenantry.runtime.settings import Jwt, PoolLimits, SharedTables
+from tenantry.runtime.settings import EntrancePages, Jwt, Note, PoolLimits, SharedTables
 from tenantry.runtime.welcome import ENTER, WELCOME, Field, Step, Welcome
 
 SNAPSHOT: Final = "snapshot.json"
@@ -92,7 +93,8 @@ def connect(config: Config | Path | str | None = None) -> Runtime:
 def runtime_of(config: Config, vault: Vault, known: Settings) -> Runtime:
     """A runtime of a platform that is not the one of this process."""
     source = RegistrySource(config.control_url, vault, config.data if config.wants_embedded else None)
-    runtime = Runtime(known, source, partial(open_key, vault), partial(placement.unseal, vault), Reception(source))
+    open_login = partial(placement.unseal, vault)
+    runtime = Runtime(known, source, partial(open_key, vault), open_login, Reception(source), Letterbox(config, source))
     welcome = Welcome(runtime.accounts, runtime.sessions, NewTenants(config, vault, source), _wizard(config))
     runtime.pages |= {ENTER: welcome.enter, WELCOME: welcome.answer}
     return runtime
@@ -139,6 +141,7 @@ def settings(config: Config) -> Settings:
         shared={key: tables for key, part in parts.items() if (tables := _shared(part)) is not None},
         leak_after=config.runtime.leak_after,
         session_seconds=int(config.runtime.session),
+        pages=EntrancePages(config.users.colour, config.users.logo) if config.users.pages else None,
         secure_cookies=config.runtime.secure_cookies,
         trusted_proxies=config.serve.trusted_proxies,
         jwt=_jwt(config) if "jwt" in config.routing.by else None,
@@ -347,6 +350,30 @@ class NewTenants:
                 if not (await journal.get(tx, operation_id)).state.live:
                     return
             await asyncio.sleep(KEPT_STEP)
+
+
+class Letterbox:
+    """Takes letters to tenants' users."""
+
+    def __init__(self, config: Config, source: RegistrySource) -> None:
+        self._config = config
+        self._source = source
+        self._post = Post(config)
+
+    @property
+    def is_set_up(self) -> bool:
+        """Whether the configuration names a server."""
+        return self._post.is_set_up
+
+    def address(self, environment: Environment) -> str:
+        """Where a tenant is reached: its canonical name, else its path at the platform."""
+        return self._config.address(environment.tenant.slug, next(iter(environment.hostnames), None))
+
+    async def send(self, environment: Environment, to: str, letter: Note) -> None:
+        """Have a letter sent by a worker. Raises `MailFailed`."""
+        async with self._source.write("tenantry") as tx:
+            told = Letter(letter.subject, letter.paragraphs, letter.link, letter.action, "user")
+            await self._post.queue(tx, to, told, tenant=environment.tenant.id)
 
 
 async def why(config: Config, registry: Registry, url: str) -> list[str]:

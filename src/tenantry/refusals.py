@@ -14,6 +14,24 @@ class SignInNeeded(TenantryError):
     exit_code = 3
 
 
+class UserNeeded(TenantryError):
+    """Nobody is signed in here."""
+
+    code = "user.unknown"
+    remedy = "Sign in."
+    status = 401
+    exit_code = 3
+
+
+class RoleNeeded(TenantryError):
+    """This is for the role '{wanted}' or more, and '{login}' has the role '{role}'."""
+
+    code = "user.forbidden"
+    remedy = "Ask an admin of this tenant."
+    status = 403
+    exit_code = 3
+
+
 class Forbidden(TenantryError):
     """{who} may not {verb}: it wants {wanted}."""
 
@@ -133,6 +151,24 @@ class MailFailed(TenantryError):
     code = "mail.failed"
     remedy = "Look at [mail] in tenantry.toml: host, port, tls, user, password, sender."
     status = 503
+
+
+class LetterNotFound(TenantryError):
+    """There is no letter '{letter}' that failed or is held."""
+
+    code = "mail.not_found"
+    remedy = "`tenantry mail list` names them. One that was sent is not sent again."
+    status = 404
+    exit_code = 4
+
+
+class HoldNotFound(TenantryError):
+    """Mail to {address} is not held back."""
+
+    code = "mail.not_held"
+    remedy = "`tenantry mail held` names the addresses that nothing is sent to."
+    status = 404
+    exit_code = 4
 
 
 class SecondFactorNeeded(TenantryError):

@@ -20,11 +20,11 @@ SOURCE = Path(tenantry.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
 TREES = {file.relative_to(SOURCE).as_posix(): ast.parse(file.read_text()) for file in FILES}
 
-LONGEST_FUNCTION, LONGEST_FILE, MOST_NAMES = 70, 700, 10
+LONGEST_FUNCTION, LONGEST_FILE, MOST_NAMES = 70, 700, 12
 
 HOMES = {
     "dbos": "operations/engine.py",
-    "fastapi": "web/",
+    "fastapi": ("web/", "integrations/fastapi.py"),
     "starlette": "web/",
     "subprocess": "process.py",
     "cyclopts": "cli/",
@@ -32,7 +32,10 @@ HOMES = {
     "alembic": ("registry/migrations/", "resources/history.py"),
     "argon2": "credentials.py",
     "joserfc": "runtime/tokens.py",
-    "cryptography": "registry/vault.py",
+    "cryptography": ("registry/vault.py", "seals.py", "mail/signing.py"),
+    "dkim": "mail/signing.py",
+    "aiosmtplib": "mail/delivery.py",
+    "aiosmtpd": "mail/bounces.py",
     "dotenv": "config/",
     "tomllib": "config/",
 }
@@ -129,7 +132,7 @@ def test_each_outside_tool_has_one_home(tool: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in TREES if public_names(TREES[name]) is not None])
 def test_the_public_surface_is_small(name: str) -> None:
-    """Ten names at most, sorted, each of them there."""
+    """A dozen names at most, sorted, each of them there."""
     names = public_names(TREES[name]) or []
     assert len(names) <= MOST_NAMES
     assert len(set(names)) == len(names)

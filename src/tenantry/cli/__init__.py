@@ -37,6 +37,7 @@ COMMANDS: Final = (
     ("audit", "audit:app", _DAY, "Who did what, and the proof that nobody changed it."),
     ("admin", "admin:app", _DAY, "The people who run the platform."),
     ("token", "token:app", _DAY, "Tokens by which programs call the API."),
+    ("mail", "mail:app", _DAY, "Letters: queued, sent, failed and held back; keys that sign them."),
     ("support", "support:app", _DAY, "Look into a tenant, for a while and for a reason, seen by its people."),
     ("signup", "signup:app", _DAY, "Who is signing up, and invitations to do so."),
     ("status", "status:status", _DAY, "How the platform is: tenants, operations, workers, limits."),

@@ -9,6 +9,7 @@ from cyclopts import App, Parameter
 from tenantry.cli.options import COMMON, FLAG, Common
 
 if TYPE_CHECKING:
+    from tenantry.platform import Platform
     from tenantry.platform.people import Invitation
 
 app = App(name="admin", help="The people who run the platform.")
@@ -60,7 +61,8 @@ async def invite(
     role = AdminRole.SUPERADMIN if superadmin else AdminRole.ADMIN
     async with common.platform() as platform:
         invited = await platform.admins.invite(mail, name, role)
-        _tell(common, invited, platform.config.portal + f"/link/{invited.link}", "7 days")
+        await _send(common, platform)
+    _tell(common, invited, platform.config.portal + f"/link/{invited.link}", "7 days")
 
 
 @app.command
@@ -68,7 +70,14 @@ async def reset(admin: Admin, /, *, common: Common = COMMON) -> None:
     """Print a link by which somebody chooses a new password. The old one holds until then."""
     async with common.platform() as platform:
         found = await platform.admins.reset(admin)
-        _tell(common, found, platform.config.portal + f"/link/{found.link}", "an hour")
+        await _send(common, platform)
+    _tell(common, found, platform.config.portal + f"/link/{found.link}", "an hour")
+
+
+async def _send(common: Common, platform: Platform) -> None:
+    """Send what is queued, where no worker lives that does."""
+    if not common.elsewhere:
+        await platform.mails.deliver(alone=True)
 
 
 def _tell(common: Common, found: Invitation, link: str, holds: str) -> None:

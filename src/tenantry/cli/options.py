@@ -55,6 +55,11 @@ class Common:
         """Where the command prints."""
         return Output(self.json)
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the platform is another machine's, asked by its API."""
+        return bool(os.environ.get(SERVER))
+
     @asynccontextmanager
     async def platform(self) -> AsyncIterator[Platform]:
         """The platform, open while the block runs: the one of tenantry.toml, or with --server the one there."""

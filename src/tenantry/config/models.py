@@ -281,6 +281,13 @@ class Verify(Frozen):
     app: str | None = None  # "package.module:application" with the middleware in it, attacked in place of a plain one
 
 
+class Look(Frozen):
+    name: str | None = Field(default=None, min_length=1, max_length=200)  # None: the platform's
+    color: str = Field(default="#1a5fb4", pattern=r"^#[0-9a-fA-F]{6}$")
+    logo: str | None = None  # a PNG, JPEG or GIF file, relative to tenantry.toml
+    reply_to: Sender | None = None
+
+
 class Mail(Frozen):
     host: str | None = Field(default=None, min_length=1)  # the SMTP server; without one no mail is sent
     port: int | None = Field(default=None, ge=1, le=65535)
@@ -289,6 +296,9 @@ class Mail(Frozen):
     user: str | None = None
     password: Secret | None = None
     sender: Sender | None = None
+    bounces: str | None = Field(default=None, pattern=r"^\S+:\d{1,5}$")  # where a worker takes in what comes back
+    bounce_domain: Domain | None = None  # the domain of the addresses that it comes back to
+    look: Look = Look()
 
 
 class Option(Frozen):
@@ -346,6 +356,12 @@ class Support(Frozen):
     longest: Seconds = 8 * 3600.0
 
 
+class Users(Frozen):
+    pages: bool = True  # whether the middleware answers the pages of tenants' users, below /.tenantry/
+    colour: str | None = Field(default=None, min_length=1)  # the value of a tenant's that holds its colour
+    logo: str | None = Field(default=None, min_length=1)  # likewise the path of its logo
+
+
 class Runtime(Frozen):
     open_databases: int = Field(default=200, ge=1)  # tenant databases kept open by one process
     session: Seconds = 14 * 86400.0  # how long a sign-in holds
@@ -371,6 +387,7 @@ class Config(Frozen):
     mail: Mail = Mail()
     signup: SignUp = SignUp()
     payment: Payment = Payment()
+    users: Users = Users()
     support: Support = Support()
     root: Path = Field(default=Path(), exclude=True)  # the directory of tenantry.toml
 
@@ -404,7 +421,7 @@ class Config(Frozen):
         return f"{self.url}/admin"
 
     def address(self, slug: str, host: str | None) -> str:
-        """The address of a tenant, without a slash at the end: its own name where it has one, else its path."""
+        """Where a tenant is reached, without a slash at the end: its own name where it has one, else its path."""
         scheme, _, platform = self.url.partition("://")
         port = platform.rpartition(":")[2] if ":" in platform else ""
         if host is not None and "host" in self.routing.by:

@@ -6,13 +6,14 @@ import asyncio
 import logging
 import secrets
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
 from tenantry.config import Config
 from tenantry.errors import TenantryError
 from tenantry.identity import throttle
 from tenantry.identity.principal import digest
-from tenantry.mail import Letter, Post
+from tenantry.mail import Letter, Post, sample
 from tenantry.refusals import LinkInvalid
 from tenantry.registry import Registry, Transaction, people
 from tenantry.registry.database import NAME, now, plain
@@ -66,18 +67,36 @@ def address(config: Config, link: str) -> str:
 
 
 def letter(config: Config, row: people.AdminRow, purpose: str, link: str) -> Letter:
-    """The letter that brings a link."""
-    platform, where = config.platform.name, address(config, link)
-    if purpose == "invite":
-        told = (
-            f"You are invited to run {platform} as {row.mail}. Choose a password; the link holds for 7 days, and once."
-        )
-        return Letter(f"You are invited to {platform}", (f"Hello {row.name},", told), where, "Choose a password")
-    why = "You asked for" if purpose == "forgot" else "A superadmin sends you"
-    told = f"{why} a link to a new password for {row.mail}. It holds for an hour, and once."
-    otherwise = "If you did not ask for it, do nothing: your password stays as it is."
-    paragraphs = (f"Hello {row.name},", told, *((otherwise,) if purpose == "forgot" else ()))
-    return Letter(f"A new password for {platform}", paragraphs, where, "Choose a new password")
+    """The letter that brings a link. It is not sent once the link opens nothing any more."""
+    return _letter(config, row.name, row.mail, purpose, link)
+
+
+def _letter(config: Config, name: str, mail: str, purpose: str, link: str) -> Letter:
+    platform, invited = config.platform.name, purpose == "invite"
+    if invited:
+        subject, action = f"You are invited to {platform}", "Choose a password"
+        told = f"You are invited to run {platform} as {mail}. Choose a password; the link holds for 7 days, and once."
+    else:
+        subject, action = f"A new password for {platform}", "Choose a new password"
+        why = "You asked for" if purpose == "forgot" else "A superadmin sends you"
+        told = f"{why} a link to a new password for {mail}. It holds for an hour, and once."
+    otherwise = ("If you did not ask for it, do nothing: your password stays as it is.",) if purpose == "forgot" else ()
+    return Letter(
+        subject,
+        (f"Hello {name},", told, *otherwise),
+        address(config, link),
+        action,
+        kind=f"admin.{purpose}",
+        until=now() + (INVITED if invited else RESET),
+    )
+
+
+def _sample(config: Config, purpose: str) -> Letter:
+    return _letter(config, "Ana", f"ana@{config.platform.domain}", purpose, "a-link-that-opens-nothing")
+
+
+for _purpose in ("invite", "reset", "forgot"):
+    sample(f"admin.{_purpose}")(partial(_sample, purpose=_purpose))
 
 
 class Forgotten:
@@ -114,11 +133,11 @@ class Forgotten:
                 if row is None or not row.active:
                     return
                 link = await new_link(tx, row, "forgot")
+                await self._post.queue(tx, row.mail, letter(self._config, row, "forgot", link))
                 tx.audit("admin.forgot", row.mail, address=whence)
-            await self._post.send(row.mail, letter(self._config, row, "forgot", link))
         except TenantryError as error:
             log.error("A link to a new password was not sent: %s", error)
 
     async def close(self) -> None:
-        """Send what was asked for, then no more."""
+        """Queue what was asked for, then no more."""
         await asyncio.gather(*self._under_way, return_exceptions=True)

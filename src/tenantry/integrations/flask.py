@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, ParamSpec, TypeVar
 
 from flask import Config as FlaskConfig
 from flask import Flask, Response, g, request
+from werkzeug.local import LocalProxy
 
 import tenantry
 from tenantry.context import _current, current_environment, current_tenant
+from tenantry.credentials import Role
 from tenantry.errors import TenantryError
 from tenantry.integrations.sqlalchemy import RawEngine, TenantSession
 from tenantry.runtime import Runtime, WsgiTenantMiddleware, pages
 
-__all__ = ["Tenantry"]
+__all__ = ["Tenantry", "current_user", "requires"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+current_user = LocalProxy(tenantry.current_user)
+"""The user who makes the request, looked up when it is first used; false where nobody is signed in."""
+
+
+def requires(role: Role | str = Role.USER) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """A decorator of views that want a user of at least this role; see `tenantry.require`."""
+    wanted = Role(role)
+
+    def decorate(view: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(view)
+        def guarded(*arguments: P.args, **named: P.kwargs) -> R:
+            tenantry.require(wanted)
+            return view(*arguments, **named)
+
+        return guarded
+
+    return decorate
+
 
 SECRET: Final = "SECRET_KEY"  # noqa: S105 - the name of a setting
 
@@ -23,10 +48,11 @@ SECRET: Final = "SECRET_KEY"  # noqa: S105 - the name of a setting
 class Tenantry:
     """Makes a Flask application serve many tenants: `Tenantry(app)`, or `Tenantry(app, db=db)` with Flask-SQLAlchemy.
 
-    Afterwards `g.tenant` is the tenant of a request, `app.config["SECRET_KEY"]` is a key of its own, so that sessions,
-    CSRF and other signed tokens of one tenant are void at another one, and `db.session` is a session on its database.
-    `settings` names keys of `app.config` whose values are the tenant's: {"SITE_NAME": "site_name"}. Refusals
-    (`TenantryError`) are answered with a page, or as problem+json.
+    Afterwards `g.tenant` is the tenant of a request, `current_user` in templates its user;
+    `app.config["SECRET_KEY"]` is a key of its own, so that sessions, CSRF and other signed tokens of
+    one tenant are void at another one, and `db.session` is a session on its database. `settings` names keys of
+    `app.config` whose values are the tenant's: {"SITE_NAME": "site_name"}. Refusals (`TenantryError`) are answered with
+    a page, or as problem+json.
     """
 
     def __init__(
@@ -61,6 +87,7 @@ class Tenantry:
         app.config = TenantConfig(app.config, self.runtime, self._settings)
         app.before_request_funcs.setdefault(None, []).insert(0, _remember)
         app.register_error_handler(TenantryError, self._refused)
+        app.context_processor(lambda: {"current_user": current_user})
         if self._db is not None:
             take_over(app, self._db, self._resource)
 

@@ -1,47 +1,46 @@
-"""Mail: letters in text and HTML, handed to the SMTP server that the configuration names (RFC 5321).
+"""Mail: letters in text and HTML, kept in the control database until an SMTP server took them (RFC 5321).
 
-await Post(config).send("ana@example.org", Letter("Welcome", ("Hello.",), "https://example.org/", "Begin"))
+async with registry.write() as tx:
+    await Post(config).queue(tx, "ana@example.org", Letter("Welcome", ("Hello.",), "https://example.org/", "Begin"))
+
+A worker sends them: `tenantry.mail.delivery`.
 """
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import Sequence
+import hashlib
 from dataclasses import dataclass
-from email.headerregistry import Address
-from email.message import EmailMessage
-from email.utils import format_datetime, localtime, make_msgid, parseaddr
-from functools import cache
+from email.utils import parseaddr
 from typing import Final
 
 from email_validator import EmailNotValidError, validate_email
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from tenantry.config import Config
 from tenantry.errors import AccountError
+from tenantry.mail.letter import Letter, sample
+from tenantry.model import new_id
 from tenantry.refusals import MailFailed
+from tenantry.registry import Transaction, letters
+from tenantry.registry.database import now, plain
+from tenantry.registry.letters import LetterState
 
-__all__ = ["Letter", "Post", "check_mail"]
+__all__ = ["Letter", "Post", "Posted", "check_mail", "sample"]
 
-PATIENCE: Final = 20.0
-"""Seconds for each answer of the SMTP server."""
-
-PORTS: Final = {"starttls": 587, "tls": 465, "off": 25}
-"""Submission (RFC 6409), submission over TLS (RFC 8314), relay."""
+SUBJECT: Final = 200
+"""The longest subject in characters."""
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
-    """What a mail says: paragraphs, and at most one address to go to."""
+class Posted:
+    """What became of a letter that was given to the post."""
 
-    subject: str
-    paragraphs: Sequence[str]
-    link: str = ""
-    action: str = ""  # what following the link does, in two or three words
+    id: str
+    held: str = ""  # why it is not sent for now: its address is held back
+    new: bool = True  # whether it was not told before
 
 
 class Post:
-    """Sends letters in the platform's name."""
+    """Takes letters in; workers send them."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -51,57 +50,52 @@ class Post:
         """Whether the configuration names a server."""
         return self._config.mail.host is not None
 
-    async def send(self, to: str, letter: Letter) -> None:
-        """Hand a letter to the server. Raises `MailFailed`, also where no server is set."""
-        import aiosmtplib  # most processes send nothing
+    async def queue(
+        self, tx: Transaction, to: str, letter: Letter, tenant: str | None = None, once: str | None = None
+    ) -> Posted:
+        """Have a letter sent as soon as this transaction is committed, and never where it is not.
 
-        mail = self._config.mail
-        if mail.host is None:
-            raise MailFailed(to=to, reason="no server is set for mail")
+        `tenant` is the id of the one in whose look it is. Of letters with the same `once` only the first is sent.
+        Raises `MailFailed` where no server is set, or for what no mail can hold.
+        """
+        self._check(to, letter)
+        key = hashlib.sha256(once.encode()).hexdigest() if once else None
+        if key is not None and await letters.told(tx, key):
+            return Posted("", new=False)
+        address, made = to.strip().lower(), new_id()
+        held = (await letters.holds(tx, [address])).get(address)
+        moment = now()
+        entered = {
+            "id": made,
+            "kind": letter.kind,
+            "state": (LetterState.HELD if held else LetterState.QUEUED).value,
+            "recipient": address,
+            "tenant_id": tenant,
+            "subject": plain(letter.subject, SUBJECT),
+            "sealed": tx.vault.seal_platform(letters.field_of(made), letter.packed()),
+            "once": key,
+            "created": moment,
+            "due": None if held else moment,
+            "until": letter.until,
+            "reason": held.reason if held else "",
+        }
+        await letters.add(tx, entered)
+        return Posted(made, held.reason if held else "")
+
+    def _check(self, to: str, letter: Letter) -> None:
+        if not self.is_set_up:
+            raise MailFailed(to=to[:100], reason="no server is set for mail")
+        if not letter.subject.isprintable():
+            raise MailFailed(to=to[:100], reason="its subject holds what no header can")
         try:
-            await aiosmtplib.send(
-                self.message(to, letter),
-                hostname=mail.host,
-                port=mail.port or PORTS[mail.tls],
-                username=mail.user,
-                password=mail.password.get_secret_value() if mail.password else None,
-                use_tls=mail.tls == "tls",
-                start_tls=mail.tls == "starttls",
-                tls_context=self._trusted() if mail.tls != "off" else None,
-                timeout=PATIENCE,
-            )
-        except (aiosmtplib.SMTPException, OSError, ValueError) as error:
-            raise MailFailed(to=to, reason=f"{type(error).__name__}: {error}"[:300]) from error
-
-    def message(self, to: str, letter: Letter) -> EmailMessage:
-        """The letter as it is sent."""
-        platform = self._config.platform
-        name, address = parseaddr(self._config.mail.sender or f"tenantry@{platform.domain}")
-        message = EmailMessage()
-        message["From"] = Address(name or platform.name, addr_spec=address)
-        message["To"] = Address(addr_spec=to)
-        message["Subject"] = letter.subject
-        message["Date"] = format_datetime(localtime())
-        message["Message-ID"] = make_msgid(domain=address.rpartition("@")[2])
-        message["Auto-Submitted"] = "auto-generated"  # RFC 3834: nobody is away for this one
-        values = {"letter": letter, "platform": platform}
-        message.set_content(_templates().get_template("letter.txt").render(values))
-        message.add_alternative(_templates().get_template("letter.html").render(values), subtype="html")
-        return message
-
-    def _trusted(self) -> ssl.SSLContext:
-        ca = self._config.mail.ca
-        return ssl.create_default_context(cafile=str(self._config.root / ca) if ca else None)
+            validate_email(to.strip(), check_deliverability=False, test_environment=True)
+        except EmailNotValidError as error:
+            raise MailFailed(to=to[:100], reason=f"that is no mail address: {error}") from error
 
 
-@cache
-def _templates() -> Environment:
-    return Environment(
-        loader=PackageLoader("tenantry.mail", ""),
-        autoescape=select_autoescape(["html"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
+def sender_of(config: Config) -> str:
+    """Whom mails come from: an address alone."""
+    return parseaddr(config.mail.sender or f"tenantry@{config.platform.domain}")[1]
 
 
 def check_mail(mail: str) -> str:

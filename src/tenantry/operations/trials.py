@@ -70,19 +70,13 @@ async def _do(tools: Toolbox, what: Any, row: TrialRow, moment: datetime, *more:
             standing = await signups.trial(tx, row.tenant_id)
             if standing != row:  # another worker was quicker, or it was activated meanwhile
                 return
-            letter = await what(tx, tools, row, moment, *more)
-        if letter is not None:
-            await _send(tools, row, letter)
+            letter, post = await what(tx, tools, row, moment, *more), Post(tools.config)
+            if letter is not None and post.is_set_up:
+                await post.queue(tx, row.mail, letter)
     except OperationInProgress:
         log.debug("the trial of %s waits for an operation", row.slug)
     except TenantryError as error:
         log.warning("the trial of %s: %s", row.slug, error)
-
-
-async def _send(tools: Toolbox, row: TrialRow, letter: Letter) -> None:
-    post = Post(tools.config)
-    if post.is_set_up:
-        await post.send(row.mail, letter)
 
 
 async def _remind(tx: Transaction, tools: Toolbox, row: TrialRow, moment: datetime, ahead: float) -> Letter:
@@ -97,7 +91,7 @@ async def _remind(tx: Transaction, tools: Toolbox, row: TrialRow, moment: dateti
     found = await tenants.environments(tx, [row.tenant_id])
     host = next((one.hostnames[0] for one in found if one.hostnames), None)
     where = tools.config.address(row.slug, host)
-    return Letter(f"The trial of {row.name} ends {days}", told, f"{where}/", "Open it")
+    return Letter(f"The trial of {row.name} ends {days}", told, f"{where}/", "Open it", "trial.remind", until=row.until)
 
 
 async def _suspend(tx: Transaction, tools: Toolbox, row: TrialRow, moment: datetime) -> Letter | None:
@@ -111,7 +105,7 @@ async def _suspend(tx: Transaction, tools: Toolbox, row: TrialRow, moment: datet
     if tools.config.signup.delete_after is not None:
         last = moment + timedelta(seconds=tools.config.signup.delete_after)
         told.append(f"On {last:%Y-%m-%d} it is removed, unless it was activated. You can take your data with you.")
-    return Letter(f"The trial of {row.name} is over", told, _export(tools, row, moment), "Take the data")
+    return Letter(f"The trial of {row.name} is over", told, _export(tools, row, moment), "Take the data", "trial.over")
 
 
 async def _warn(tx: Transaction, tools: Toolbox, row: TrialRow, moment: datetime) -> Letter:
@@ -120,7 +114,9 @@ async def _warn(tx: Transaction, tools: Toolbox, row: TrialRow, moment: datetime
     told = (
         f"{row.name} on {_platform(tools)} is removed in {WARNED.days} days, with all its data. This is the last mail."
     )
-    return Letter(f"{row.name} is about to be removed", (told,), _export(tools, row, moment), "Take the data")
+    return Letter(
+        f"{row.name} is about to be removed", (told,), _export(tools, row, moment), "Take the data", "trial.warn"
+    )
 
 
 async def _remove(tx: Transaction, tools: Toolbox, row: TrialRow, _: datetime) -> None:

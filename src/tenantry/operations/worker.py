@@ -13,6 +13,8 @@ from functools import partial
 from typing import Final
 
 from tenantry.errors import RegistryUnavailable, TenantryError
+from tenantry.mail.bounces import listen
+from tenantry.mail.delivery import Delivery
 from tenantry.model import new_id
 from tenantry.operations import trials, verify
 from tenantry.operations.engine import Engine
@@ -47,6 +49,9 @@ SCHEDULE_LOOK: Final = 5.0
 MEASURE_LOOK: Final = 10.0
 """Seconds between two looks at what of the tenants is to be measured."""
 
+LISTEN_AGAIN: Final = 5.0
+"""Seconds after which the port for mail that comes back is tried again, where another worker has it."""
+
 TURN: Final = 0.02
 
 REFILL_EVERY: Final = 10.0
@@ -72,6 +77,7 @@ class Worker:
         self.concurrency = concurrency or self.settings.concurrency
         self.id = new_id()
         self.runner = Runner(tools, self.id)
+        self.delivery = Delivery(self.registry, tools.config)
         self.engine = Engine(self.registry.database, self.id, self.runner.drive)
         self._resumed: dict[str, float] = {}
         self._beaten = time.monotonic()
@@ -90,14 +96,16 @@ class Worker:
                 asyncio.create_task(_ever(self._verify_when_due, SCHEDULE_LOOK)),
                 asyncio.create_task(_ever(partial(measure_some, self.tools), MEASURE_LOOK)),
                 asyncio.create_task(_ever(self._trials, SCHEDULE_LOOK)),
+                asyncio.create_task(_ever(partial(listen, self.registry, self.tools.config), LISTEN_AGAIN)),
             ]
+            post = asyncio.create_task(self.delivery.run(stop))
             try:
                 await self._take_queued(stop)
             finally:
                 for chore in chores:
                     chore.cancel()
                 await asyncio.gather(*chores, return_exceptions=True)
-                await self._drain()
+                await self._drain(post)
 
     async def run_one(self, operation_id: str) -> None:
         """Run this one operation to its end."""
@@ -230,6 +238,7 @@ class Worker:
             await tenants.forget_former(tx)
             await support.end_over(tx)
             await signups.forget_over(tx, now())
+        await self.delivery.tidy()
         await self._forget_ended()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.dead_after * TIDY_EVERY):
@@ -289,10 +298,13 @@ class Worker:
         if gone:
             await self.engine.forget(gone)
 
-    async def _drain(self) -> None:
+    async def _drain(self, post: asyncio.Task[None]) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_SECONDS):
                 await self.runner.idle()
+                await asyncio.shield(post)  # a letter that was taken is recorded, or it comes twice
+        post.cancel()
+        await asyncio.gather(post, return_exceptions=True)
 
 
 async def _ever(chore: Callable[[], Awaitable[None]], pause: float) -> None:

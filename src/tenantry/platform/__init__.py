@@ -31,6 +31,7 @@ from tenantry.platform.counting import Counter
 from tenantry.platform.drift import Drifts
 from tenantry.platform.fleet import Migrations
 from tenantry.platform.hostnames import Hostnames
+from tenantry.platform.mails import Mails
 from tenantry.platform.operations import Operations
 from tenantry.platform.payments import Payments
 from tenantry.platform.people import Admins, Organizations, Tokens
@@ -73,6 +74,7 @@ class Platform:
     support: Supports
     signups: SignUps
     payments: Payments
+    mails: Mails
 
     def __init__(self, config: Config, registry: Registry) -> None:
         self.config = config
@@ -98,6 +100,7 @@ class Platform:
         self.support = Supports(registry, config)
         self.signups = SignUps(registry, config, self.tenants)
         self.payments = Payments(registry, config, self.tenants)
+        self.mails = Mails(registry, config)
 
     @classmethod
     @contextlib.asynccontextmanager

@@ -16,8 +16,8 @@ from tenantry.identity.principal import SCOPES, AdminRole, digest, refuse_unprov
 from tenantry.identity.signin import BEGINNING
 from tenantry.mail import Post, check_mail
 from tenantry.model import check_name, new_id
-from tenantry.refusals import AdminRefused, Forbidden, MailFailed, OrganizationNotFound, TokenNotFound
-from tenantry.registry import Registry, Transaction, people, support, tenants
+from tenantry.refusals import AdminRefused, Forbidden, OrganizationNotFound, TokenNotFound
+from tenantry.registry import Registry, Transaction, letters, people, support, tenants
 from tenantry.registry.database import now
 from tenantry.registry.people import AdminRow, OrganizationRow, SessionRow, TokenRow
 
@@ -35,8 +35,8 @@ class Invitation:
 
     admin: AdminRow
     link: str  # the secret part: the address is /admin/link/<link>
-    mailed: bool  # whether a mail server took it
-    fault: str  # why it did not, where mail is set up
+    mailed: bool  # whether a letter with it is on its way
+    fault: str  # why none is, where mail is set up
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,7 @@ class AdminDetails:
     tenants: Sequence[str]
     sessions: Sequence[SessionRow]
     tokens: Sequence[TokenRow]
+    held: letters.Hold | None = None  # why no mail is sent to her
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ class Admins:
                 await people.sessions(tx, row.id),
                 await people.tokens(tx, row.id),
             )
-            return AdminDetails(row, *parts)
+            return AdminDetails(row, *parts, held=(await letters.holds(tx, [row.mail])).get(row.mail))
 
     @verb("admin.invite", "people:write", Reach.PLATFORM)
     async def invite(self, mail: str, name: str = "", role: AdminRole = AdminRole.ADMIN) -> Invitation:
@@ -115,7 +116,7 @@ class Admins:
             row = await people.find(tx, address)
             link = await new_link(tx, row, "invite")
             tx.audit("admin.invite", address, role=row.role)
-        return await self._sent(row, "invite", link)
+            return await self._posted(tx, row, "invite", link)
 
     @verb("admin.reset", "people:write", Reach.PLATFORM)
     async def reset(self, admin: str) -> Invitation:
@@ -124,17 +125,15 @@ class Admins:
             row = await people.find(tx, admin)
             link = await new_link(tx, row, "reset")
             tx.audit("admin.reset", row.mail)
-        return await self._sent(row, "reset", link)
+            return await self._posted(tx, row, "reset", link)
 
-    async def _sent(self, row: AdminRow, purpose: str, link: str) -> Invitation:
-        """The link, mailed where mail is set up; one that could not be is shown all the same."""
+    async def _posted(self, tx: Transaction, row: AdminRow, purpose: str, link: str) -> Invitation:
+        """The link, in a letter where mail is set up; it is shown all the same."""
         if not self._post.is_set_up:
             return Invitation(row, link, False, "")
-        try:
-            await self._post.send(row.mail, letter(self._config, row, purpose, link))
-        except MailFailed as error:
-            return Invitation(row, link, False, str(error))
-        return Invitation(row, link, True, "")
+        posted = await self._post.queue(tx, row.mail, letter(self._config, row, purpose, link))
+        fault = f"Nothing is sent to {row.mail}: {posted.held}" if posted.held else ""
+        return Invitation(row, link, not posted.held, fault)
 
     @verb("admin.edit", "people:write", Reach.PLATFORM)
     async def edit(self, admin: str, name: str | None = None, role: AdminRole | None = None) -> AdminRow:

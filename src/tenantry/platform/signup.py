@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from slugify import slugify
 
@@ -21,7 +21,7 @@ from tenantry.identity import Reach, handover, throttle, verb, work
 from tenantry.identity.principal import digest
 from tenantry.identity.signin import hashed
 from tenantry.lookalikes import plain_letters, spellings
-from tenantry.mail import Letter, Post, check_mail
+from tenantry.mail import Letter, Post, check_mail, sample
 from tenantry.model import RESERVED, Tenant, check_name, check_slug, new_id
 from tenantry.operations import create
 from tenantry.platform.tenants import Tenants
@@ -30,7 +30,6 @@ from tenantry.refusals import (
     InvitationNeeded,
     InvitationNotFound,
     LooksAlike,
-    MailFailed,
     SignUpClosed,
     SignUpGone,
     SignUpRefused,
@@ -201,15 +200,21 @@ class SignUps:
             row |= {"link": digest(link), "code": self._keyed(str(row["id"]), code)}
             await signups.add(tx, row)
             tx.audit("signup.begin", form.slug, mail=row["mail"], address=whence, terms=row["terms"])
-            if not settings.verify_mail:
+            if settings.verify_mail:
+                await self._queue(tx, str(row["mail"]), confirmation(self._config, row, link, code))
+            else:
                 found = await signups.by_ticket(tx, digest(ticket))
                 assert found is not None
                 await self._make(tx, found, password, digest(ticket))
-        if settings.verify_mail:
-            await self._mail(row, link, code)
         return ticket
 
-    def _checked(self, form: Application, whence: str) -> dict[str, object]:
+    async def _queue(self, tx: Transaction, to: str, letter: Letter) -> None:
+        """Have a letter sent. Raises `SignUpRefused` where mails to this address came back."""
+        posted = await self._post.queue(tx, to, letter)
+        if posted.held:
+            raise SignUpRefused(reason=f"nothing is sent to '{to}' ({posted.held})", remedy="Use another address.")
+
+    def _checked(self, form: Application, whence: str) -> dict[str, Any]:
         """The row of a sign-up, its words checked."""
         settings, moment = self._config.signup, now()
         mail = check_mail(form.mail)
@@ -250,25 +255,6 @@ class SignUps:
         if found.mail is not None and found.mail != check_mail(form.mail):
             raise InvitationNeeded(reason="it is for another mail address", remedy="Use the address it was sent to.")
         await signups.use_invitation(tx, found.id)
-
-    async def _mail(self, row: dict[str, object], link: str, code: str) -> None:
-        """Send the letter; a sign-up whose mail nobody takes holds nothing."""
-        platform, minutes = self._config.platform.name, round(self._config.signup.hold / 60)
-        told = (
-            f"Hello {row['name']},",
-            f"{row['organization']} is about to be made on {platform}. Confirm it within {minutes} minutes:",
-            f"Or type this code where you signed up: {code}",
-            "If that was not you, do nothing: nothing is made then.",
-        )
-        letter = Letter(
-            f"{code} confirms {row['organization']}", told, f"{self._config.url}/signup/link/{link}", "Confirm"
-        )
-        try:
-            await self._post.send(str(row["mail"]), letter)
-        except MailFailed:
-            async with self._registry.write() as tx:
-                await signups.drop(tx, str(row["id"]))
-            raise
 
     def _keyed(self, sign_up_id: str, code: str) -> str:
         return self._registry.vault.sign_head(f"signup\0{sign_up_id}\0{code}")[:64]
@@ -373,16 +359,12 @@ class SignUps:
             tx.audit("signup.invite", checked or "-", invitation=entered["id"])
             row = await signups.invitation_by_id(tx, str(entered["id"]))
             assert row is not None
-        link = f"{self._config.url}/signup?invitation={invitation}"
-        if checked is None or not self._post.is_set_up:
-            return NewInvitation(row, link, False)
-        platform = self._config.platform.name
-        told = f"You are invited to try {platform}. The link holds for {INVITED.days} days, and once."
-        try:
-            await self._post.send(checked, Letter(f"You are invited to {platform}", ("Hello,", told), link, "Sign up"))
-        except MailFailed as error:
-            return NewInvitation(row, link, False, error.message)
-        return NewInvitation(row, link, True)
+            link = f"{self._config.url}/signup?invitation={invitation}"
+            if checked is None or not self._post.is_set_up:
+                return NewInvitation(row, link, False)
+            posted = await self._post.queue(tx, checked, invited(self._config, link, row.expires))
+        fault = f"Nothing is sent to {checked}: {posted.held}" if posted.held else ""
+        return NewInvitation(row, link, not posted.held, fault)
 
     @verb("signup.uninvite", "people:write", Reach.PLATFORM)
     async def uninvite(self, invitation: str) -> None:
@@ -393,6 +375,38 @@ class SignUps:
                 raise InvitationNotFound(invitation=invitation)
             await signups.drop_invitation(tx, row.id)
             tx.audit("signup.uninvite", row.mail or "-", invitation=row.id)
+
+
+def confirmation(config: Config, row: Mapping[str, Any], link: str, code: str) -> Letter:
+    """The letter that brings link and code."""
+    minutes = round(config.signup.hold / 60)
+    told = (
+        f"Hello {row['name']},",
+        f"{row['organization']} is about to be made on {config.platform.name}. Confirm it within {minutes} minutes, "
+        "by the link, or by the code where you signed up.",
+        "If that was not you, do nothing: nothing is made then.",
+    )
+    where = f"{config.url}/signup/link/{link}"
+    subject = f"{code} confirms {row['organization']}"
+    return Letter(subject, told, where, "Confirm", "signup.confirm", code, row["expires"])
+
+
+def invited(config: Config, link: str, until: datetime) -> Letter:
+    """The letter that brings an invitation."""
+    platform = config.platform.name
+    told = f"You are invited to try {platform}. The link holds for {INVITED.days} days, and once."
+    return Letter(f"You are invited to {platform}", ("Hello,", told), link, "Sign up", "signup.invite", until=until)
+
+
+@sample("signup.confirm")
+def _confirmation(config: Config) -> Letter:
+    row = {"name": "Ana Ruiz", "organization": "Acme & Söhne", "expires": now() + timedelta(hours=1)}
+    return confirmation(config, row, "made-up", "123456")
+
+
+@sample("signup.invite")
+def _invitation(config: Config) -> Letter:
+    return invited(config, f"{config.url}/signup?invitation=made-up", now() + INVITED)
 
 
 def _person(name: str) -> str:

@@ -120,7 +120,7 @@ class Supports:
         return min(until, allowed)
 
     async def _root(self, tx: Transaction, row: TenantRow) -> str:
-        """The address of a tenant, without a slash at the end."""
+        """The address of a tenant, without a slash at the end: its own name where it has one, else its path."""
         found = await tenants.environments(tx, [row.id])
         host = next((one.hostnames[0] for one in found if one.name == PRODUCTION and one.hostnames), None)
         return self._config.address(row.slug, host)

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from tenantry.errors import RegistryBehind, RegistryMissing, RegistryUnavailable
 from tenantry.model import new_id
-from tenantry.registry import journal, migrations, people, proof, servers, tables, tenants
+from tenantry.registry import journal, letters, migrations, people, proof, servers, tables, tenants
 from tenantry.registry.audit import AuditReport, Entry
 from tenantry.registry.database import Database, Transaction, plain
 from tenantry.registry.feed import Feed
@@ -80,6 +80,7 @@ class Registry:
                 opened = self.vault.open_data_key(tenant_id, sealed)
                 await tenants.put_data_key(tx, tenant_id, self.vault.seal_data_key(tenant_id, opened))
             await servers.reseal(tx, self.vault)
+            await letters.reseal(tx, self.vault)
             for admin_id, sealed in await people.sealed_factors(tx):
                 field = f"totp:{admin_id}"
                 again = self.vault.seal_platform(field, self.vault.open_platform(field, sealed))

@@ -113,7 +113,7 @@ class Transaction:
 
     def __init__(self, connection: AsyncConnection, vault: Vault, actor: str) -> None:
         self._connection = connection
-        self._vault = vault
+        self.vault = vault
         self.actor = actor
         self._entries: list[tuple[str, str, Mapping[str, Any]]] = []
         self._changed: dict[str, None] = {}
@@ -131,7 +131,7 @@ class Transaction:
 
     async def begin_head(self) -> None:
         """Begin the audit log of a new registry."""
-        seal = self._vault.sign_head(head_content(0, GENESIS))
+        seal = self.vault.sign_head(head_content(0, GENESIS))
         row = {"id": 1, "audit_seq": 0, "audit_hash": GENESIS, "change_seq": 0, "seal": seal}
         await self.insert(tables.head, [row])
 
@@ -200,7 +200,7 @@ class Transaction:
                 audit_seq=seq,
                 audit_hash=digest,
                 change_seq=head.change_seq + len(changes),
-                seal=self._vault.sign_head(head_content(seq, digest)),
+                seal=self.vault.sign_head(head_content(seq, digest)),
             )
         )
 

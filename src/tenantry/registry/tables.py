@@ -482,6 +482,45 @@ day_total = Table(
     Column("number", Count, nullable=False),
 )
 
+letter = Table(
+    "letter",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("kind", String(40), nullable=False),  # "admin.invite", and such
+    Column("state", String(8), nullable=False),  # queued, sent, failed, held
+    Column("recipient", String(254), nullable=False, index=True),
+    Column("tenant_id", Id, index=True),  # no foreign key: rows and tenants go at different times
+    Column("subject", Text, nullable=False),
+    Column("sealed", LargeBinary),  # what it says, since it may hold a link; none once it was sent
+    Column("once", String(64), unique=True),  # a hash of what is told once, however often it is asked for
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("claim", Id),  # of the worker that tries it, until it is due again
+    Column("created", Moment, nullable=False),
+    Column("due", Moment, index=True),  # when it is tried next; none where it is not
+    Column("until", Moment),  # afterwards it is not worth sending: its link opens nothing any more
+    Column("ended", Moment),
+    Column("reason", Text, nullable=False, server_default=""),  # why it is not sent (yet)
+    Index("ix_letter_state", "state", "id"),
+)
+
+mail_hold = Table(
+    "mail_hold",
+    metadata,
+    Column("address", String(254), primary_key=True),  # nothing is sent there
+    Column("reason", Text, nullable=False),
+    Column("since", Moment, nullable=False),
+)
+
+mail_key = Table(
+    "mail_key",
+    metadata,
+    Column("selector", String(63), primary_key=True),  # where its public half stands in DNS (RFC 6376)
+    Column("algorithm", String(10), nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("record", Text, nullable=False),  # what stands there
+    Column("created", Moment, nullable=False),
+)
+
 LIVE = text("state IN ('queued', 'running', 'pausing', 'cancelling')")
 """The states in which a worker has an operation, or is to take it."""
 

@@ -10,6 +10,7 @@ from tenantry.runtime.runtime import (
     tenant_values,
 )
 from tenantry.runtime.settings import Settings, Source
+from tenantry.runtime.visit import current_user, require
 from tenantry.runtime.wsgi import WsgiTenantMiddleware
 
 __all__ = [
@@ -18,6 +19,8 @@ __all__ = [
     "Source",
     "TenantMiddleware",
     "WsgiTenantMiddleware",
+    "current_user",
+    "require",
     "table_prefix",
     "tenant_cache",
     "tenant_session",

@@ -95,6 +95,7 @@ class User:
     second_factor: bool = False
     issuer: str | None = None  # of a provider's user, with `subject`: who asserts this person, and as whom
     subject: str | None = None
+    invited: bool = False  # has no password yet, and no provider
 
 
 class Accounts:
@@ -121,21 +122,38 @@ class Accounts:
         """The user of an id. Raises `AccountError`."""
         return _one(await self._rows("WHERE id = :id", id=user))
 
-    async def by_login(self, login: str) -> User | None:
-        """The user of a login; None where there is none."""
-        rows = await self._rows("WHERE login = :login", login=_sought(login))
-        return _user(rows[0]) if rows else None
-
-    async def call(self, user: str, name: str) -> None:
-        """Give a user another name, which people read."""
-        await self._update(user, "name = :name", name=_name(name))
-
     async def create(self, login: str, password: str, *, name: str = "", role: Role = Role.USER) -> User:
         """Add a user. Raises `AccountError` for a login that is taken and for values that keep no rule."""
         made = User(new_id(), _login(login), _name(name), Role(role), True, 0, datetime.now(UTC))
         if not await self._enter(made, await _hash(password)):
             raise AccountError(f"The login '{made.login}' is taken.", remedy="Choose another one.")
         return made
+
+    async def invite(self, login: str, name: str = "", role: Role = Role.USER) -> User:
+        """Add a user who has no password yet: a link lets her choose one. Raises `AccountError` for a taken login."""
+        made = User(new_id(), _login(login), _name(name), Role(role), True, 0, datetime.now(UTC), invited=True)
+        if not await self._enter(made, ""):
+            raise AccountError(f"The login '{made.login}' is taken.", remedy="Choose another one.")
+        return made
+
+    async def search(self, text: str = "", after: str = "", limit: int = 50) -> Sequence[User]:
+        """Users whose login or name has this text in it, by login; `after` is the last login of the page before."""
+        like = _sought(text)
+        for sign in "!%_":
+            like = like.replace(sign, f"!{sign}")
+        found = "(LOWER(login) LIKE :like ESCAPE '!' OR LOWER(name) LIKE :like ESCAPE '!')"
+        rest = f"WHERE login > :after AND {found} ORDER BY login LIMIT :limit"
+        rows = await self._rows(rest, like=f"%{like}%", after=_sought(after), limit=limit)
+        return [_user(row) for row in rows]
+
+    async def by_login(self, login: str) -> User | None:
+        """The user of a login; None where there is none."""
+        rows = await self._rows("WHERE login = :login", login=_sought(login))
+        return _user(rows[0]) if rows else None
+
+    async def hashed(self, password: str) -> str:
+        """The stored form of a password. Raises `AccountError` for one that keeps no rule."""
+        return await _hash(password)
 
     async def authenticate(self, login: str, password: str) -> User:
         """The active user of a login and password. Raises `SignInRefused`, after the same time in every case."""
@@ -167,6 +185,10 @@ class Accounts:
     async def enable(self, user: str) -> None:
         """Let a user in again."""
         await self._update(user, "active = 1")
+
+    async def call(self, user: str, name: str) -> None:
+        """Give a user another name, which people read."""
+        await self._update(user, "name = :name", name=_name(name))
 
     async def rename(self, user: str, login: str) -> None:
         """Give a user another login. Raises `AccountError` for one that is taken."""
@@ -360,7 +382,8 @@ class Accounts:
 def _user(row: Row[Any]) -> User:
     created = datetime.fromisoformat(row.created)
     known = row.id, row.login, row.name, Role(row.role), bool(row.active), row.epoch, created
-    return User(*known, row.totp is not None, row.issuer, row.subject)
+    invited = not row.password and row.issuer is None
+    return User(*known, row.totp is not None, row.issuer, row.subject, invited)
 
 
 def _session(row: Row[Any]) -> Session:

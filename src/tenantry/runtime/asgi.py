@@ -13,6 +13,7 @@ from tenantry.runtime import pages
 from tenantry.runtime.asked import BODY, OWN, SAFE, Asked, Handler, client
 from tenantry.runtime.banner import CONDITIONS, Page, bannered, headers_of_page, is_page
 from tenantry.runtime.resolver import Request, Resolution, location
+from tenantry.runtime.visit import Visit, _visit
 
 if TYPE_CHECKING:
     from tenantry.runtime.runtime import Runtime
@@ -41,20 +42,25 @@ class TenantMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901
         # Every tenth of a microsecond here shows in the throughput of a quick application: so this is written out.
         environment = None
+        known = True  # whether it may say whose it is
         if scope["type"] == "http" and self.runtime.started and scope["path"] != self._health:
             host = None
+            known = False
             for name, value in scope["headers"]:
                 if name == b"host":
                     if host is not None:  # two of them: the long way round refuses it
                         host = None
                         break
                     host = value
+                elif name == b"cookie" or name == b"authorization":
+                    known = True
             environment = self._quick(host)
         if environment is None:
             routed = await self._route(scope, receive, send)
             if routed is None:
                 return
             environment, scope = routed
+            known = True
         if environment.tenant.support or OWN in scope["path"]:
             await self._apart(environment, scope, receive, send)
             return
@@ -68,14 +74,18 @@ class TenantMiddleware:
             sent += len(message.get("body", b""))
             return send(message)
 
-        token = _current.set(environment)
+        visit = Visit(self.runtime, environment, self._asked, scope)
+        token, whose = _current.set(environment), _visit.set(visit)
         try:
+            if known:
+                await visit.look()
             await self.app(scope, receive, counted)
         except TenantryError as error:
             if began:
                 raise
             await _answer(scope, receive, counted, pages.refusal(error, _accept(scope), self.runtime.settings.data))
         finally:
+            _visit.reset(whose)
             _current.reset(token)
             self.runtime.usage.add(environment.tenant.id, sent)
 
@@ -90,14 +100,17 @@ class TenantMiddleware:
             sent += len(message.get("body") or message.get("bytes") or (message.get("text") or "").encode())
             return send(message)
 
-        token = _current.set(environment)
+        visit = Visit(self.runtime, environment, self._asked, scope)
+        token, whose = _current.set(environment), _visit.set(visit)
         try:
+            await visit.look()
             await self.app(scope, receive, counted)
         except TenantryError as error:
             if began:
                 raise
             await _answer(scope, receive, counted, pages.refusal(error, _accept(scope), self.runtime.settings.data))
         finally:
+            _visit.reset(whose)
             _current.reset(token)
             self.runtime.usage.add(environment.tenant.id, sent)
 

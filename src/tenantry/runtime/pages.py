@@ -26,12 +26,18 @@ class Answer(NamedTuple):
 RETRY_SECONDS: Final = 2
 """When a client may try again that was refused for a reason that passes."""
 
+NOBODY: Final = "user.unknown"
+"""The code of the refusal of those who are not signed in: they sent nothing that is wrong."""
+
 _AWAY: Final = ("Just a moment", "A part of the service does not answer. Try again in a few seconds.")
 _BUSY: Final = ("Just a moment", "There is much to do here at the moment. Try again in a few seconds.")
 _TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "host.invalid": ("This address is not valid", "The request does not name one proper host name."),
     "host.unknown": ("Nothing is here", "There is no site at this address. Check its spelling."),
     "tenant.not_found": ("Nothing is here", "There is no site at this address. Check its spelling."),
+    NOBODY: ("Please sign in", "This is for people who are signed in here."),
+    "user.forbidden": ("This is not for you", "Your role may not do this. Ask an admin."),
+    "session.foreign": ("Please sign in again", "The session that came with the request is not of this site."),
     "token.invalid": ("Please sign in again", "The token that came with the request is not valid here."),
     "server.unavailable": _AWAY,
     "server.busy": _BUSY,
@@ -94,7 +100,9 @@ def refusal(error: TenantryError, accept: str = "", data: Path | None = None) ->
     if error.status == 503:
         headers.append(("retry-after", str(max(1, math.ceil(error.details.get("retry_after", RETRY_SECONDS))))))
     if error.status == 401:
-        headers.append(("www-authenticate", 'Bearer error="invalid_token"'))
+        headers.append(("www-authenticate", "Bearer" if error.code == NOBODY else 'Bearer error="invalid_token"'))
+    if where := error.details.get("sign_in"):
+        return _answer(303, "text/plain", b"", [*headers, ("location", where)])
     if prefers_json(accept):
         problem = {"type": f"urn:tenantry:{error.code}", "title": title, "status": error.status, "detail": text}
         body = json.dumps(problem | {"code": error.code}, ensure_ascii=False).encode()

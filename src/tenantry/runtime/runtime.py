@@ -22,14 +22,17 @@ from tenantry.runtime.accounts import Accounts
 from tenantry.runtime.asked import OWN, Handler
 from tenantry.runtime.cache import TenantCache
 from tenantry.runtime.databases import Databases, Origin
+from tenantry.runtime.entrance import ENTRANCE, Entrance
 from tenantry.runtime.follower import Follower
+from tenantry.runtime.proofs import Proofs
 from tenantry.runtime.resolver import Resolver
 from tenantry.runtime.sessions import Sessions
-from tenantry.runtime.settings import Logins, Settings, Source, SupportDesk
+from tenantry.runtime.settings import Logins, Postman, Settings, Source, SupportDesk
 from tenantry.runtime.storage import Storage, open_storage
 from tenantry.runtime.support import Support
 from tenantry.runtime.usage import RequestUsage
 from tenantry.runtime.userbase import UserBase
+from tenantry.runtime.visit import SIGN_IN
 
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
@@ -65,6 +68,7 @@ class Runtime:
         keys: Callable[[Environment], bytes],
         logins: Logins = no_logins,
         desk: SupportDesk | None = None,
+        postman: Postman | None = None,
     ) -> None:
         self.settings = settings
         self.source = source
@@ -78,7 +82,9 @@ class Runtime:
         self._keys: _Remembered[bytes] = _Remembered(keys)
         self._values: _Remembered[Mapping[str, Any]] = _Remembered(self._resolve_values)
         self.sessions = Sessions(settings, self._keys.get)
-        self.accounts = Accounts(settings, UserBase(settings, self.databases), self.sessions, self._keys.get)
+        users = UserBase(settings, self.databases)
+        self.accounts = Accounts(settings, users, self.sessions, self._keys.get)
+        self.proofs = Proofs(users, self.accounts, self._keys.get)
         self.support = Support(
             settings,
             self._keys.get,
@@ -89,6 +95,12 @@ class Runtime:
         )
         self.pages: dict[str, Handler] = {"support": self.support.answer}
         """The middleware's own pages at each tenant, by the first part of their path below `/.tenantry/`."""
+        self.entrance = Entrance(
+            settings, self.accounts, self.proofs, self.sessions, self._keys.get, self._values.get, postman
+        )
+        if settings.pages is not None:
+            self.pages |= dict.fromkeys(ENTRANCE, self.entrance.answer)
+        self._sign_in: str | None = None
         self._forget_process()
         _children.add(self)
 
@@ -143,6 +155,7 @@ class Runtime:
                 task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        await self.entrance.close()
         await self.databases.close()
 
     def start_thread(self) -> None:
@@ -187,6 +200,18 @@ class Runtime:
     def page(self, path: str) -> Handler | None:
         """What answers a path within a tenant, where it is one of the middleware's own."""
         return self.pages.get(path[len(OWN) :].partition("/")[0]) if path.startswith(OWN) else None
+
+    @property
+    def sign_in(self) -> str | None:
+        """The path, within a tenant, at which people sign in; None where there is no such page.
+
+        An application that has a page of its own says so: `runtime.sign_in = "/sign-in"`.
+        """
+        return self._sign_in or (SIGN_IN if self.page(SIGN_IN) else None)
+
+    @sign_in.setter
+    def sign_in(self, path: str) -> None:
+        self._sign_in = path
 
     def health(self) -> dict[str, Any]:
         """Whether tenants are known, and how current that is; see `Follower.health`."""

@@ -49,6 +49,14 @@ class SharedTables:
 
 
 @dataclass(frozen=True, slots=True)
+class EntrancePages:
+    """How the pages of tenants' users look."""
+
+    colour: str | None = None  # the value of a tenant's that holds its colour
+    logo: str | None = None  # likewise the path of its logo
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything an application's process needs to know about the platform."""
 
@@ -72,6 +80,7 @@ class Settings:
     shared: Mapping[tuple[str, str], SharedTables] = field(default_factory=dict)  # of (blueprint, resource)
     leak_after: float = 60.0  # seconds after which the log names a session on a server that is still open
     session_seconds: int = 14 * 86400
+    pages: EntrancePages | None = None  # the pages of tenants' users; None where applications bring their own
     secure_cookies: bool = True
     trusted_proxies: tuple[str, ...] = ()  # whose X-Forwarded-Proto is believed in redirects
     jwt: Jwt | None = None
@@ -112,3 +121,30 @@ class SupportDesk(Protocol):
     async def let_in(self, environment: Environment, until: datetime | None, by: str) -> None:
         """Let support in until then, or no more."""
         ...
+
+
+class Postman(Protocol):
+    """Brings letters to tenants' users."""
+
+    @property
+    def is_set_up(self) -> bool:
+        """Whether mail can be sent at all."""
+        ...
+
+    def address(self, environment: Environment) -> str:
+        """Where a tenant is reached, as the platform knows it and no request says, without a slash at the end."""
+        ...
+
+    async def send(self, environment: Environment, to: str, letter: Note) -> None:
+        """Send a letter in the tenant's name. Raises `MailFailed`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What a letter says: paragraphs, and an address to go to."""
+
+    subject: str
+    paragraphs: Sequence[str]
+    link: str
+    action: str  # what following the link does, in two or three words

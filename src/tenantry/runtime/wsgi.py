@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from tenantry.runtime import pages
 from tenantry.runtime.asked import BODY, OWN, SAFE, Asked, Handler, client
 from tenantry.runtime.banner import CONDITIONS, Page, bannered, headers_of_page, is_page
 from tenantry.runtime.resolver import Request, Resolution, location
+from tenantry.runtime.visit import Visit, visiting
 
 if TYPE_CHECKING:
     from tenantry.runtime.runtime import Runtime
@@ -63,8 +65,12 @@ class WsgiTenantMiddleware:
             environ["PATH_INFO"] = environ["PATH_INFO"][length:]
         if environment.tenant.support or OWN in environ.get("PATH_INFO", ""):
             return self._apart(environ, start_response, environment)
-        with tenant_context(environment):
-            return _Body(self.app(environ, start_response), environment, self.runtime)
+        visit = self._visit(environ, environment)
+        with tenant_context(environment), visiting(visit):
+            return _Body(self.app(environ, start_response), environment, self.runtime, visit)
+
+    def _visit(self, environ: Environ, environment: Environment) -> Visit:
+        return Visit(self.runtime, environment, self._asked, environ, waits=True)
 
     def _apart(self, environ: Environ, start_response: StartResponse, environment: Environment) -> Iterable[bytes]:
         """A request while support may look in, or to one of the middleware's own pages."""
@@ -80,9 +86,10 @@ class WsgiTenantMiddleware:
                 answer = self._own(environ, environment, asked, own)
             return _answer(environ, start_response, bannered(answer, shown))
         page = None if shown is None else _Bannered(environ, start_response, shown)
-        with support_context(environment, access), tenant_context(environment):
+        visit = self._visit(environ, environment)
+        with support_context(environment, access), tenant_context(environment), visiting(visit):
             body = self.app(environ, page or start_response)
-        return _Body(body, environment, self.runtime, access, page)
+        return _Body(body, environment, self.runtime, visit, access, page)
 
     def _own(self, environ: Environ, environment: Environment, asked: Asked, page: Handler) -> pages.Answer:
         """One of the middleware's own pages."""
@@ -146,6 +153,7 @@ class _Body:
         body: Iterable[bytes],
         environment: Environment,
         runtime: Runtime,
+        visit: Visit,
         access: SupportAccess | None = None,
         page: _Bannered | None = None,
     ) -> None:
@@ -153,6 +161,7 @@ class _Body:
         self._parts: Iterator[bytes] = iter(body) if page is None else page.parts(body)
         self._environment = environment
         self._runtime = runtime
+        self._visit = visit
         self._access = access
         self._sent = 0
 
@@ -160,7 +169,7 @@ class _Body:
         return self
 
     def __next__(self) -> bytes:
-        with support_context(self._environment, self._access), tenant_context(self._environment):
+        with self._within():
             part = next(self._parts)
         self._sent += len(part)
         return part
@@ -168,8 +177,14 @@ class _Body:
     def close(self) -> None:
         self._runtime.usage.add(self._environment.tenant.id, self._sent)
         if close := getattr(self._body, "close", None):
-            with support_context(self._environment, self._access), tenant_context(self._environment):
+            with self._within():
                 close()
+
+    @contextmanager
+    def _within(self) -> Iterator[None]:
+        environment = self._environment
+        with support_context(environment, self._access), tenant_context(environment), visiting(self._visit):
+            yield
 
 
 class _Bannered:

@@ -78,22 +78,47 @@ async def test_howto(world: Any, run: Any, page: str) -> None:
         for environment in (acme, other):
             with tenant_context(environment):
                 await create(module.runtime, page)
-        given = {"login": "eva", "password": "correct horse"}
-        signed = await request("POST", at["acme"] + "/sign-in", json=given)
-        cookie = signed.headers["set-cookie"].partition(";")[0]
-        assert (await request("GET", at["acme"] + "/me", headers={"cookie": cookie})).json() == {"login": "eva"}
-        foreign = await request("GET", at["other"] + "/me", headers={"cookie": cookie})
-        assert (foreign.status_code, foreign.json()["code"]) == (401, "session.foreign")
-        wrong = await request("POST", at["other"] + "/sign-in", json=given | {"password": "wrong horse"})
-        assert (wrong.status_code, wrong.json()["code"]) == (401, "account.refused")
-        by_path = await request("POST", at["other"] + "/sign-in", json=given)
-        assert "Path=/t/other;" in by_path.headers["set-cookie"]
+        await users_of(request, at)
         assert (await request("GET", "http://nobody.example.com/")).status_code == 404
 
 
+async def users_of(request: Any, at: dict[str, str]) -> None:
+    """Sign-in, the current user, roles, and where browsers are sent."""
+    given = {"login": "eva", "password": "correct horse"}
+    nobody = await request("GET", at["acme"] + "/me")
+    assert (nobody.status_code, nobody.json()["code"]) == (401, "user.unknown")
+    assert nobody.headers["www-authenticate"] == "Bearer"
+    shown = {"accept": "text/html,*/*;q=0.8", "sec-fetch-dest": "document"}
+    for path, where in (
+        ("/me?a=1&b=%2F", "/t/other/sign-in?next=/t/other/me%3Fa%3D1%26b%3D%252F"),
+        ("/invoices", "/t/other/sign-in?next=/t/other/invoices"),
+    ):
+        sent = await request("GET", at["other"] + path, headers=shown)
+        assert (sent.status_code, sent.headers["location"]) == (303, where)
+    asked = await request("GET", at["other"] + "/me", headers=shown | {"sec-fetch-dest": "empty"})
+    assert (asked.status_code, "Please sign in" in asked.text) == (401, True)
+    signed = await request("POST", at["acme"] + "/sign-in", json=given)
+    cookie = {"cookie": "a={'b'; " + signed.headers["set-cookie"].partition(";")[0]}
+    eva = await request("GET", at["acme"] + "/me", headers=cookie)
+    assert eva.json() == {"login": "eva", "role": "user"}
+    small = await request("GET", at["acme"] + "/invoices", headers=cookie)
+    assert (small.status_code, small.json()["code"]) == (403, "user.forbidden")
+    foreign = await request("GET", at["other"] + "/me", headers=cookie)
+    assert (foreign.status_code, foreign.json()["code"]) == (401, "session.foreign")
+    wrong = await request("POST", at["other"] + "/sign-in", json=given | {"password": "wrong horse"})
+    assert (wrong.status_code, wrong.json()["code"]) == (401, "account.refused")
+    by_path = await request("POST", at["other"] + "/sign-in", json=given | {"login": "ada"})
+    assert "Path=/t/other;" in by_path.headers["set-cookie"]
+    ada = {"cookie": by_path.headers["set-cookie"].partition(";")[0]}
+    assert (await request("GET", at["other"] + "/invoices", headers=ada)).json() == []
+    small = await request("GET", at["acme"] + "/invoices", headers=cookie | shown)
+    assert (small.status_code, "This is not for you" in small.text) == (403, True)
+
+
 async def create(made: Any, page: str) -> None:
-    work = made.accounts.create("eva", "correct horse", role=Role.ADMIN)
-    if page == "fastapi":
-        await work
-    else:
-        made.wait(work)
+    for login, role in (("ada", Role.ADMIN), ("eva", Role.USER)):
+        work = made.accounts.create(login, "correct horse", role=role)
+        if page == "fastapi":
+            await work
+        else:
+            made.wait(work)

@@ -8,6 +8,7 @@ CACHES = {"default": {"BACKEND": …, "KEY_FUNCTION": "tenantry.integrations.dja
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
@@ -16,14 +17,16 @@ from urllib.parse import parse_qsl, urlsplit
 from django.conf import settings
 from django.db import connections
 from django.http import HttpRequest, HttpResponse
+from django.utils.functional import SimpleLazyObject
 
 from tenantry.context import current_environment, current_tenant
+from tenantry.credentials import Role
 from tenantry.errors import TenantryError
-from tenantry.runtime import pages
+from tenantry.runtime import current_user, pages, require
 from tenantry.runtime.cache import cache_key
 from tenantry.runtime.runtime import connected
 
-__all__ = ["TenantMiddleware", "TenantRouter", "migrated", "tenant_key"]
+__all__ = ["TenantMiddleware", "TenantRouter", "migrated", "requires", "tenant_key"]
 
 SHARED: Final = "TENANTRY_SHARED_APPS"
 """The setting that names the applications whose tables are the platform's, in `DATABASES["platform"]`."""
@@ -34,7 +37,7 @@ OWN: Final = "django.db.backends"
 
 
 class TenantMiddleware:
-    """Gives each request its `tenant`, answers refusals with a page, and leaves no connection behind.
+    """Gives each request `tenant` and `tenant_user`, answers refusals with a page, and leaves no connection behind.
 
     It stands first in MIDDLEWARE, behind `tenantry.WsgiTenantMiddleware`, which sets the current tenant.
     """
@@ -45,6 +48,7 @@ class TenantMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         request.tenant = current_tenant()
         request.environment = current_environment()
+        request.tenant_user = SimpleLazyObject(current_user)
         try:
             return self._get_response(request)
         finally:
@@ -56,6 +60,21 @@ class TenantMiddleware:
             return None
         answer = pages.refusal(error, request.headers.get("accept", ""), connected().settings.data)
         return HttpResponse(answer.body, status=answer.status, headers=dict(answer.headers))
+
+
+def requires(role: Role | str = Role.USER) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A decorator of views that want a user of at least this role; see `tenantry.require`."""
+    wanted = Role(role)
+
+    def decorate(view: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(view)
+        def guarded(request: HttpRequest, *arguments: Any, **named: Any) -> Any:
+            require(wanted)
+            return view(request, *arguments, **named)
+
+        return guarded
+
+    return decorate
 
 
 class TenantRouter:

@@ -27,6 +27,8 @@ _SHAPES: Final[Mapping[str, Shape]] = {
     "host": {"minLength": 1, "maxLength": HOST_LENGTH, "examples": ["www.acme.example"]},
     "mail": {"format": "email", "maxLength": 254, "examples": ["ana@example.org"]},
     "name": {"minLength": 1, "maxLength": NAME_LENGTH},
+    "address": {"format": "email", "maxLength": 254, "examples": ["ana@example.org"]},
+    "algorithm": {"enum": ["rsa", "ed25519"]},
     "admin": {"examples": ["ana@example.org"]},
     "scopes": {"enum": list(SCOPES)},
     "sort": {"enum": [f"{way}{column}" for column in SORTS for way in ("", "-")]},

@@ -10,7 +10,7 @@ from alembic import op
 from tenantry.registry import tables
 
 revision: Final = "0008"
-down_revision: Final = "0006"
+down_revision: Final = "0009"
 
 SLUG: Final = sa.String(length=63).with_variant(sa.String(length=63, collation="C"), "postgresql")
 
