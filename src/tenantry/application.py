@@ -141,6 +141,8 @@ def settings(config: Config) -> Settings:
         shared={key: tables for key, part in parts.items() if (tables := _shared(part)) is not None},
         leak_after=config.runtime.leak_after,
         session_seconds=int(config.runtime.session),
+        token_seconds=int(config.runtime.token),
+        token_audience=(config.routing.jwt.audience or "") if config.routing.jwt.jwks == "self" else "",
         pages=EntrancePages(config.users.colour, config.users.logo) if config.users.pages else None,
         secure_cookies=config.runtime.secure_cookies,
         trusted_proxies=config.serve.trusted_proxies,
@@ -167,18 +169,19 @@ def _shared(part: Resource) -> SharedTables | None:
 
 def _jwt(config: Config) -> Jwt:
     jwt = config.routing.jwt
+    if jwt.jwks == "self":
+        return Jwt({}, own=True)
     return Jwt(keys=_key_set(config, jwt.jwks), claim=jwt.claim, issuer=jwt.issuer, audience=jwt.audience)
 
 
 def _key_set(config: Config, where: str) -> dict[str, Any]:
-    """A JSON Web Key Set (RFC 7517) from a file or an https address; "self" is jwks.json in the data directory."""
-    path = config.data / "jwks.json" if where == "self" else config.root / where
+    """A JSON Web Key Set (RFC 7517) from a file or an https address."""
     try:
         if where.startswith("https://"):
             with urlopen(where, timeout=JWKS_SECONDS) as answer:  # noqa: S310 - only https comes here
                 raw = answer.read(JWKS_BYTES)
         else:
-            raw = path.read_bytes()
+            raw = (config.root / where).read_bytes()
         found: dict[str, Any] = json.loads(raw)
     except (OSError, ValueError) as error:
         raise ConfigError(
@@ -263,10 +266,16 @@ class RegistrySource:
 
 
 class Reception:
-    """Writes down what becomes of support access where tenants are served."""
+    """Writes down what becomes of support access, and of tokens, where tenants are served."""
 
     def __init__(self, source: RegistrySource) -> None:
         self._source = source
+
+    async def note(self, environment: Environment, action: str, by: str, **details: Any) -> None:
+        """Enter in the audit log what somebody did at this tenant."""
+        tenant = environment.tenant
+        async with self._source.write(by) as tx:
+            tx.audit(action, tenant.slug, id=tenant.id, environment=environment.name, **details)
 
     async def take(self, environment: Environment, link: str) -> SupportAccess:
         """Use a link up. Raises `SupportLinkInvalid`."""
@@ -370,10 +379,11 @@ class Letterbox:
         return self._config.address(environment.tenant.slug, next(iter(environment.hostnames), None))
 
     async def send(self, environment: Environment, to: str, letter: Note) -> None:
-        """Have a letter sent by a worker. Raises `MailFailed`."""
-        async with self._source.write("tenantry") as tx:
-            told = Letter(letter.subject, letter.paragraphs, letter.link, letter.action, "user")
-            await self._post.queue(tx, to, told, tenant=environment.tenant.id)
+        """Queue a letter in the tenant's look, for workers to send. Raises `MailFailed` or `RegistryUnavailable`."""
+        tenant, given = environment.tenant, (letter.subject, letter.paragraphs, letter.link, letter.action)
+        async with self._source.write(f"tenant:{letter.by}") as tx:
+            await self._post.queue(tx, to, Letter(*given, kind=letter.kind, until=letter.until), tenant.id)
+            tx.audit(letter.kind, tenant.slug, id=tenant.id, to=to)
 
 
 async def why(config: Config, registry: Registry, url: str) -> list[str]:

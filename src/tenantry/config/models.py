@@ -161,7 +161,7 @@ class Platform(Frozen):
 
 class Jwt(Frozen):
     claim: str = Field(default="tenant_id", min_length=1)
-    jwks: Sourced = "self"  # a file or https URL with the public keys; "self": the platform's own key
+    jwks: Sourced = "self"  # a file or https URL with the public keys; "self": tenants' own tokens
     issuer: str | None = None
     audience: str | None = None
 
@@ -365,6 +365,7 @@ class Users(Frozen):
 class Runtime(Frozen):
     open_databases: int = Field(default=200, ge=1)  # tenant databases kept open by one process
     session: Seconds = 14 * 86400.0  # how long a sign-in holds
+    token: Annotated[Seconds, Field(ge=30, le=86400)] = 300.0  # how long an access token for a tenant's API holds
     secure_cookies: bool = True
     leak_after: Seconds = 60.0  # when the log names a session on a server that is still open
 

@@ -111,12 +111,12 @@ class Accounts:
 
     async def list(self) -> list[User]:
         """All users, by login."""
-        return [_user(row) for row in await self._rows("ORDER BY login")]
+        return [user_of(row) for row in await self._rows("ORDER BY login")]
 
     async def first(self) -> User | None:
         """The user whose login comes first; None where the tenant has none."""
         rows = await self._rows("ORDER BY login LIMIT 1")
-        return _user(rows[0]) if rows else None
+        return user_of(rows[0]) if rows else None
 
     async def get(self, user: str) -> User:
         """The user of an id. Raises `AccountError`."""
@@ -144,12 +144,12 @@ class Accounts:
         found = "(LOWER(login) LIKE :like ESCAPE '!' OR LOWER(name) LIKE :like ESCAPE '!')"
         rest = f"WHERE login > :after AND {found} ORDER BY login LIMIT :limit"
         rows = await self._rows(rest, like=f"%{like}%", after=_sought(after), limit=limit)
-        return [_user(row) for row in rows]
+        return [user_of(row) for row in rows]
 
     async def by_login(self, login: str) -> User | None:
         """The user of a login; None where there is none."""
         rows = await self._rows("WHERE login = :login", login=_sought(login))
-        return _user(rows[0]) if rows else None
+        return user_of(rows[0]) if rows else None
 
     async def hashed(self, password: str) -> str:
         """The stored form of a password. Raises `AccountError` for one that keeps no rule."""
@@ -167,7 +167,7 @@ class Accounts:
         if not stored.startswith(GENERATED) and outdated(stored):
             new = await asyncio.to_thread(hash_chosen, password)
             await self._changed(rows[0].id, "password = :new", "password = :old", {"new": new, "old": stored})
-        return _user(rows[0])
+        return user_of(rows[0])
 
     async def set_password(self, user: str, password: str) -> None:
         """Give a user another password; all sessions of the user end."""
@@ -253,7 +253,7 @@ class Accounts:
                 await work.commit()
         if row is None:
             raise InvalidToken(reason="the session is over", remedy="Sign in again.")
-        return _user(row)
+        return user_of(row)
 
     async def sessions(self, user: str) -> Sequence[Session]:
         """The sessions of a user that are not over, the last used first."""
@@ -320,7 +320,7 @@ class Accounts:
 
     async def _provided(self, issuer: str, subject: str) -> User | None:
         rows = await self._rows("WHERE issuer = :issuer AND subject = :subject", issuer=issuer, subject=subject)
-        return _user(rows[0]) if rows else None
+        return user_of(rows[0]) if rows else None
 
     async def _brought(self, found: User, login: str, name: str, role: Role | None) -> User:
         """A provider's user as it says that it is now."""
@@ -379,7 +379,8 @@ class Accounts:
         return bool(changed)
 
 
-def _user(row: Row[Any]) -> User:
+def user_of(row: Row[Any]) -> User:
+    """The user of a row of the users' table."""
     created = datetime.fromisoformat(row.created)
     known = row.id, row.login, row.name, Role(row.role), bool(row.active), row.epoch, created
     invited = not row.password and row.issuer is None
@@ -396,7 +397,7 @@ def _session(row: Row[Any]) -> Session:
 def _one(rows: Sequence[Row[Any]]) -> User:
     if not rows:
         raise AccountError("There is no such user.", remedy="List the users and take one of their ids.")
-    return _user(rows[0])
+    return user_of(rows[0])
 
 
 def _fold(login: str) -> str:

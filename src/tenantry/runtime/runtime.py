@@ -7,6 +7,7 @@ import contextlib
 import os
 import sys
 import threading
+import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
@@ -24,6 +25,7 @@ from tenantry.runtime.cache import TenantCache
 from tenantry.runtime.databases import Databases, Origin
 from tenantry.runtime.entrance import ENTRANCE, Entrance
 from tenantry.runtime.follower import Follower
+from tenantry.runtime.grants import Grants
 from tenantry.runtime.proofs import Proofs
 from tenantry.runtime.resolver import Resolver
 from tenantry.runtime.sessions import Sessions
@@ -85,6 +87,11 @@ class Runtime:
         users = UserBase(settings, self.databases)
         self.accounts = Accounts(settings, users, self.sessions, self._keys.get)
         self.proofs = Proofs(users, self.accounts, self._keys.get)
+        self.clock: Callable[[], float] = time.time  # by which tokens run out
+        self.grants = Grants(
+            settings, users, self.accounts, self.sessions, self.proofs, self._keys.get, desk, clock=lambda: self.clock()
+        )
+        self.resolver.signer = self.grants.signer
         self.support = Support(
             settings,
             self._keys.get,
@@ -93,7 +100,11 @@ class Runtime:
             lambda environment: self.resolver.table.current(environment),
             lambda: self._follower.status == "ok",
         )
-        self.pages: dict[str, Handler] = {"support": self.support.answer}
+        self.pages: dict[str, Handler] = {
+            "support": self.support.answer,
+            "token": self.grants.answer,
+            "jwks.json": self.grants.key_set,
+        }
         """The middleware's own pages at each tenant, by the first part of their path below `/.tenantry/`."""
         self.entrance = Entrance(
             settings, self.accounts, self.proofs, self.sessions, self._keys.get, self._values.get, postman

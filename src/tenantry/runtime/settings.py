@@ -29,6 +29,7 @@ class Jwt:
     audience: str | None = None
     algorithms: tuple[str, ...] = ALGORITHMS
     leeway: int = 30  # seconds that clocks may differ
+    own: bool = False  # in place of `keys`: the tokens that tenants give out at /.tenantry/token
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,8 @@ class Settings:
     shared: Mapping[tuple[str, str], SharedTables] = field(default_factory=dict)  # of (blueprint, resource)
     leak_after: float = 60.0  # seconds after which the log names a session on a server that is still open
     session_seconds: int = 14 * 86400
+    token_seconds: int = 300  # how long an access token of a tenant's holds
+    token_audience: str = ""  # whom they are meant for; "": the domain
     pages: EntrancePages | None = None  # the pages of tenants' users; None where applications bring their own
     secure_cookies: bool = True
     trusted_proxies: tuple[str, ...] = ()  # whose X-Forwarded-Proto is believed in redirects
@@ -100,7 +103,14 @@ class Source(Protocol):
 
 
 class SupportDesk(Protocol):
-    """What of support access is written down. Every method raises when the control database is gone."""
+    """What is written down at the platform of what happens at a tenant, support access above all.
+
+    Every method raises when the control database is gone.
+    """
+
+    async def note(self, environment: Environment, action: str, by: str, **details: Any) -> None:
+        """Enter in the audit log what somebody did at this tenant."""
+        ...
 
     async def take(self, environment: Environment, link: str) -> SupportAccess:
         """Use a link up. Raises `SupportLinkInvalid` for one that opens nothing at this tenant."""
@@ -136,7 +146,7 @@ class Postman(Protocol):
         ...
 
     async def send(self, environment: Environment, to: str, letter: Note) -> None:
-        """Send a letter in the tenant's name. Raises `MailFailed`."""
+        """Have a letter sent in the tenant's name. Raises `MailFailed` or `RegistryUnavailable`."""
         ...
 
 
@@ -148,3 +158,6 @@ class Note:
     paragraphs: Sequence[str]
     link: str
     action: str  # what following the link does, in two or three words
+    kind: str  # which letter it is, as "user.invite"
+    until: datetime  # when its link opens nothing any more
+    by: str  # who has it sent, for the audit log
