@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -24,18 +24,20 @@ from tenantry.embedded import Hold
 from tenantry.errors import ConfigError, EmbeddedFailed, RegistryBehind, RegistryUnavailable, TenantryError
 from tenantry.identity import handover
 from tenantry.identity.principal import digest
+from tenantry.identity.sso.tickets import CODE, Ticket
 from tenantry.mail import Letter, Post
-from tenantry.model import Changes, Environment, Loaded, SupportAccess, new_id
+from tenantry.model import Changes, Environment, Loaded, Person, SignOn, SupportAccess, new_id, normalise_host
 from tenantry.operations import change, placement
 from tenantry.operations.blueprints import Blueprints, read_config
 from tenantry.refusals import SupportLinkInvalid
-from tenantry.registry import Feed, Registry, Transaction, Vault, journal, signups, support, tenants
+from tenantry.registry import Feed, Registry, Transaction, Vault, journal, signups, sso, support, tenants
 from tenantry.registry.database import NAME, Database, now, plain
 from tenantry.resources import Resource
 from tenantry.runtime import Runtime, Settings
 from tenantry.runtime.resolver import Request, Resolver
 from tenantry.runtime.settings import EntrancePages, Jwt, Note, PoolLimits, SharedTables
 from tenantry.runtime.welcome import ENTER, WELCOME, Field, Step, Welcome
+from tenantry.sso_refusals import HandoverWrong
 
 SNAPSHOT: Final = "snapshot.json"
 JWKS_BYTES: Final = 1_000_000
@@ -93,8 +95,8 @@ def connect(config: Config | Path | str | None = None) -> Runtime:
 def runtime_of(config: Config, vault: Vault, known: Settings) -> Runtime:
     """A runtime of a platform that is not the one of this process."""
     source = RegistrySource(config.control_url, vault, config.data if config.wants_embedded else None)
-    open_login = partial(placement.unseal, vault)
-    runtime = Runtime(known, source, partial(open_key, vault), open_login, Reception(source), Letterbox(config, source))
+    desks = Reception(source), Letterbox(config, source), SignOnReception(config, vault, source)
+    runtime = Runtime(known, source, partial(open_key, vault), partial(placement.unseal, vault), *desks)
     welcome = Welcome(runtime.accounts, runtime.sessions, NewTenants(config, vault, source), _wizard(config))
     runtime.pages |= {ENTER: welcome.enter, WELCOME: welcome.answer}
     return runtime
@@ -359,6 +361,53 @@ class NewTenants:
                 if not (await journal.get(tx, operation_id)).state.live:
                     return
             await asyncio.sleep(KEPT_STEP)
+
+
+class SignOnReception:
+    """Sends people to the platform who sign in by their organization, and takes in those who come back."""
+
+    def __init__(self, config: Config, vault: Vault, source: RegistrySource) -> None:
+        self._config = config
+        self._url = config.url
+        self._vault = vault
+        self._source = source
+
+    def start(self, environment: Environment, sign_on: SignOn, host: str, root: str, browser: str, back: str) -> str:
+        """The address at the platform. The way back is made of what is known of the tenant, not of the request."""
+        way = self._root(environment, host, root)
+        ticket = Ticket(environment.tenant.id, environment.id, way, browser, back)
+        sealed = ticket.sealed(self._vault, sign_on.organization)
+        return f"{self._url}/sso/{sign_on.organization}/start?ticket={sealed}"
+
+    def _root(self, environment: Environment, host: str, root: str) -> str:
+        """The name at which the browser is, where it is one of the tenant's; the port is the platform's in any case."""
+        if root:
+            return self._url + root
+        name = normalise_host(host)
+        known = name if name in environment.hostnames else next(iter(environment.hostnames), None)
+        return self._config.address(environment.tenant.slug, known)
+
+    async def take(self, environment: Environment, code: str, browser: str) -> tuple[Person, str]:
+        """Use a code up. Raises `HandoverWrong`."""
+        async with self._source.write("sso") as tx:
+            sealed = await sso.take_code(tx, digest(code), environment.id, browser)
+        if sealed is None:
+            raise HandoverWrong
+        person, back = json.loads(self._vault.open_platform(CODE + digest(code), sealed))
+        return Person(**person), back
+
+    async def began(self, environment: Environment, person: Person, outside: str, seconds: int) -> None:
+        """Note a session."""
+        tenant = environment.tenant
+        row = {"id": outside, "organization_id": person.organization, "subject": person.subject, "sid": person.sid}
+        places = {"tenant_id": tenant.id, "environment_id": environment.id, "until": now() + timedelta(seconds=seconds)}
+        async with self._source.write(f"sso:{person.mail}") as tx:
+            await sso.add_session(tx, row | places)
+            tx.audit("sso.sign_in", tenant.slug, id=tenant.id, mail=person.mail, role=person.role)
+
+    def leave(self, sign_on: SignOn) -> str:
+        """The address at which somebody signs out of the organization."""
+        return f"{self._url}/sso/{sign_on.organization}/sign-out"
 
 
 class Letterbox:

@@ -39,6 +39,7 @@ from tenantry.platform.rehearse import Rehearsals
 from tenantry.platform.safety import refuse_weak
 from tenantry.platform.servers import Servers
 from tenantry.platform.signup import SignUps
+from tenantry.platform.sso import Sso
 from tenantry.platform.statistics import Statistics
 from tenantry.platform.support import Supports
 from tenantry.platform.tenants import Credentials, PlannedStep, Source, TenantDetails, Tenants
@@ -71,6 +72,7 @@ class Platform:
     account: Account
     tokens: Tokens
     organizations: Organizations
+    sso: Sso
     support: Supports
     signups: SignUps
     payments: Payments
@@ -97,6 +99,7 @@ class Platform:
         self.account = Account(registry, config)
         self.tokens = Tokens(registry)
         self.organizations = Organizations(registry)
+        self.sso = Sso(registry, config)
         self.support = Supports(registry, config)
         self.signups = SignUps(registry, config, self.tenants)
         self.payments = Payments(registry, config, self.tenants)

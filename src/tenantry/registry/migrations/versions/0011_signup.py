@@ -9,8 +9,8 @@ from alembic import op
 
 from tenantry.registry import tables
 
-revision: Final = "0008"
-down_revision: Final = "0009"
+revision: Final = "0011"
+down_revision: Final = "0010"
 
 SLUG: Final = sa.String(length=63).with_variant(sa.String(length=63, collation="C"), "postgresql")
 
