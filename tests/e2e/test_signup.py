@@ -29,7 +29,7 @@ from starlette.routing import Route
 
 async def index(request):
     name = tenantry.tenant_values()["site_name"]
-    return HTMLResponse(f"<!doctype html><title>{name}</title><h1>{name}</h1>")
+    return HTMLResponse(f"<!doctype html><link rel=icon href=data:,><title>{name}</title><h1>{name}</h1>")
 
 app = Starlette(routes=[Route("/", index)])
 """
