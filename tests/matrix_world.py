@@ -20,6 +20,7 @@ import pyotp
 from sqlalchemy.exc import SADeprecationWarning
 
 from authenticator import Authenticator
+from providers import Names, names
 from servers import Postgres
 from tenantry.application import connect
 from tenantry.config import Config, load
@@ -272,6 +273,7 @@ FRESH: Final = {"slug": "fresh", "blueprint": "blog"}
 LIST: Final = "slug,name\nfirst,First\nsecond,Second\n"
 ACME: Final = {"slugs": ["acme"]}
 PLAIN: Final = Request()
+SIGN_ON: Final = {"client_id": "tenantry", "secret": "s", "issuer": "http://localhost:1"}
 
 
 def _server(values: Values) -> dict[str, Any]:
@@ -378,6 +380,14 @@ API: Final[dict[str, Request]] = {
     "DELETE /organizations/{organization}": PLAIN,
     "POST /organizations/{organization}/assign": Request(ACME),
     "POST /organizations/{organization}/unassign": Request(ACME),
+    "GET /organizations/{organization}/sso": PLAIN,
+    "PUT /organizations/{organization}/sso": Request(SIGN_ON),
+    "DELETE /organizations/{organization}/sso": PLAIN,
+    "POST /organizations/{organization}/sso/check": PLAIN,
+    "POST /organizations/{organization}/sso/trial": PLAIN,
+    "POST /organizations/{organization}/sso/domains": Request({"domain": "new.example"}),
+    "POST /organizations/{organization}/sso/domains/{domain}/prove": PLAIN,
+    "DELETE /organizations/{organization}/sso/domains/{domain}": PLAIN,
 }
 
 PAGES: Final[dict[str, Request]] = {
@@ -426,6 +436,14 @@ PAGES: Final[dict[str, Request]] = {
     "POST /organizations/{organization}/assign": Request(ACME),
     "POST /organizations/{organization}/unassign": Request(ACME),
     "POST /organizations/{organization}/remove": Request({"confirm": "Holding"}),
+    "GET /organizations/{organization}/sso": PLAIN,
+    "POST /organizations/{organization}/sso": Request(SIGN_ON),
+    "POST /organizations/{organization}/sso/remove": PLAIN,
+    "POST /organizations/{organization}/sso/check": PLAIN,
+    "POST /organizations/{organization}/sso/trial": PLAIN,
+    "POST /organizations/{organization}/sso/domains": Request({"domain": "new.example"}),
+    "POST /organizations/{organization}/sso/domains/prove": Request({"domain": "holding.example"}),
+    "POST /organizations/{organization}/sso/domains/remove": Request({"domain": "holding.example"}),
     # admin users
     "GET /admins": PLAIN,
     "POST /admins": Request({"mail": "new@example.org"}),
@@ -488,7 +506,18 @@ def _below(prefix: str, requests: Mapping[str, Request]) -> dict[str, Request]:
     return {address.replace(" ", f" {prefix}", 1): request for address, request in requests.items()}
 
 
-REQUESTS: Final = _below("/api", API) | _below("/admin", PAGES) | {PROVISIONED: Request(FRESH)}
+PROVIDERS: Final[dict[str, Request]] = {
+    "GET /{organization}/start": PLAIN,
+    "GET /{organization}/callback": PLAIN,
+    "GET /{organization}/sign-out": PLAIN,
+    "GET /{organization}/signed-out": PLAIN,
+    "POST /{organization}/back-channel": PLAIN,
+    "GET /{organization}/front-channel": PLAIN,
+}
+
+REQUESTS: Final = (
+    _below("/api", API) | _below("/admin", PAGES) | _below("/sso", PROVIDERS) | {PROVISIONED: Request(FRESH)}
+)
 
 
 async def _other(slug: str) -> Values:
@@ -507,8 +536,10 @@ async def world(root: Path, postgres: Postgres) -> AsyncIterator[World]:
     """A storyfront with tenants, and everybody who comes to it."""
     place = root / "storyfront"
     shutil.copytree(ROOT / "examples" / "storyfront", place, ignore=shutil.ignore_patterns("__pycache__", "var"))
+    asked = contextlib.ExitStack()
+    known = asked.enter_context(names())
     with (place / "tenantry.toml").open("a") as toml:
-        toml.write(SETTINGS)
+        toml.write(SETTINGS + f'[sso]\nresolvers = ["127.0.0.1:{known.port}"]\n')
     (place / "archive").mkdir()
     (place / "archive" / "0001_start.sql").write_text("CREATE TABLE page (id int);\n-- down\nDROP TABLE page;\n")
     (place / ".env").write_text(f"TENANTRY_SECRET_KEY={token_hex(32)}\n")
@@ -517,6 +548,7 @@ async def world(root: Path, postgres: Postgres) -> AsyncIterator[World]:
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(app.state.house.close)
+        stack.callback(asked.close)
         base = stack.enter_context(contextlib.closing(sqlite3.connect(root / "base.sqlite")))
         client = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url=HERE, trust_env=False))
         opened = await app.state.house.opened()
@@ -525,6 +557,7 @@ async def world(root: Path, postgres: Postgres) -> AsyncIterator[World]:
         made = World(opened, live, base, client)
         made.device = Authenticator(config.url, "localhost")
         await _fill(made, postgres.administrator())
+        await _sign_on(made, known)
         made.keep()
         made.persons["tenant user"] = await _tenant_user(config, made)
         yield made
@@ -557,6 +590,14 @@ async def _fill(world: World, url: str) -> None:
     small = await platform.tokens.create("small", ["tenants:read"], admin="root@example.org")
     world.persons["small token"] = Somebody({"Authorization": f"Bearer {small.token}"})
     world.persons["expired"] = await _expired(world)
+
+
+async def _sign_on(world: World, known: Names) -> None:
+    sso = world.platform.sso
+    await sso.set("Holding", **SIGN_ON)
+    claimed = (await sso.add_domain("Holding", "holding.example")).domains[0]
+    known.texts[claimed.record] = [claimed.value]
+    world.values["domain"] = claimed.domain
 
 
 async def _admin(world: World, name: str, role: AdminRole) -> Somebody:

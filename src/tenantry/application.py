@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -23,17 +23,19 @@ from tenantry.config import FILE, Config, secret_keys
 from tenantry.embedded import Hold
 from tenantry.errors import ConfigError, EmbeddedFailed, RegistryBehind, RegistryUnavailable, TenantryError
 from tenantry.identity.principal import digest
+from tenantry.identity.sso.tickets import CODE, Ticket
 from tenantry.mail import Letter, Post
-from tenantry.model import Changes, Environment, Loaded, SupportAccess
+from tenantry.model import Changes, Environment, Loaded, Person, SignOn, SupportAccess, normalise_host
 from tenantry.operations import placement
 from tenantry.operations.blueprints import Blueprints, read_config
 from tenantry.refusals import SupportLinkInvalid
-from tenantry.registry import Feed, Registry, Transaction, Vault, support
-from tenantry.registry.database import Database
+from tenantry.registry import Feed, Registry, Transaction, Vault, sso, support
+from tenantry.registry.database import Database, now
 from tenantry.resources import Resource
 from tenantry.runtime import Runtime, Settings
 from tenantry.runtime.resolver import Request, Resolver
 from tenantry.runtime.settings import EntrancePages, Jwt, Note, PoolLimits, SharedTables
+from tenantry.sso_refusals import HandoverWrong
 
 SNAPSHOT: Final = "snapshot.json"
 JWKS_BYTES: Final = 1_000_000
@@ -85,8 +87,8 @@ def connect(config: Config | Path | str | None = None) -> Runtime:
 def runtime_of(config: Config, vault: Vault, known: Settings) -> Runtime:
     """A runtime of a platform that is not the one of this process."""
     source = RegistrySource(config.control_url, vault, config.data if config.wants_embedded else None)
-    open_login = partial(placement.unseal, vault)
-    return Runtime(known, source, partial(open_key, vault), open_login, Reception(source), Letterbox(config))
+    desks = Reception(source), Letterbox(config, source), SignOnReception(config, vault, source)
+    return Runtime(known, source, partial(open_key, vault), partial(placement.unseal, vault), *desks)
 
 
 def open_key(vault: Vault, environment: Environment) -> bytes:
@@ -291,11 +293,59 @@ class Reception:
                 await support.end_of_tenant(tx, tenant.id, by)
 
 
+class SignOnReception:
+    """Sends people to the platform who sign in by their organization, and takes in those who come back."""
+
+    def __init__(self, config: Config, vault: Vault, source: RegistrySource) -> None:
+        self._config = config
+        self._url = config.url
+        self._vault = vault
+        self._source = source
+
+    def start(self, environment: Environment, sign_on: SignOn, host: str, root: str, browser: str, back: str) -> str:
+        """The address at the platform. The way back is made of what is known of the tenant, not of the request."""
+        way = self._root(environment, host, root)
+        ticket = Ticket(environment.tenant.id, environment.id, way, browser, back)
+        sealed = ticket.sealed(self._vault, sign_on.organization)
+        return f"{self._url}/sso/{sign_on.organization}/start?ticket={sealed}"
+
+    def _root(self, environment: Environment, host: str, root: str) -> str:
+        """The name at which the browser is, where it is one of the tenant's; the port is the platform's in any case."""
+        if root:
+            return self._url + root
+        name = normalise_host(host)
+        known = name if name in environment.hostnames else next(iter(environment.hostnames), None)
+        return self._config.address(environment.tenant.slug, known)
+
+    async def take(self, environment: Environment, code: str, browser: str) -> tuple[Person, str]:
+        """Use a code up. Raises `HandoverWrong`."""
+        async with self._source.write("sso") as tx:
+            sealed = await sso.take_code(tx, digest(code), environment.id, browser)
+        if sealed is None:
+            raise HandoverWrong
+        person, back = json.loads(self._vault.open_platform(CODE + digest(code), sealed))
+        return Person(**person), back
+
+    async def began(self, environment: Environment, person: Person, outside: str, seconds: int) -> None:
+        """Note a session."""
+        tenant = environment.tenant
+        row = {"id": outside, "organization_id": person.organization, "subject": person.subject, "sid": person.sid}
+        places = {"tenant_id": tenant.id, "environment_id": environment.id, "until": now() + timedelta(seconds=seconds)}
+        async with self._source.write(f"sso:{person.mail}") as tx:
+            await sso.add_session(tx, row | places)
+            tx.audit("sso.sign_in", tenant.slug, id=tenant.id, mail=person.mail, role=person.role)
+
+    def leave(self, sign_on: SignOn) -> str:
+        """The address at which somebody signs out of the organization."""
+        return f"{self._url}/sso/{sign_on.organization}/sign-out"
+
+
 class Letterbox:
     """Takes letters to tenants' users."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, source: RegistrySource) -> None:
         self._config = config
+        self._source = source
         self._post = Post(config)
 
     @property
@@ -308,8 +358,11 @@ class Letterbox:
         return self._config.address(environment.tenant.slug, next(iter(environment.hostnames), None))
 
     async def send(self, environment: Environment, to: str, letter: Note) -> None:
-        """Hand a letter to the server. Raises `MailFailed`."""
-        await self._post.send(to, Letter(letter.subject, letter.paragraphs, letter.link, letter.action))
+        """Queue a letter in the tenant's look, for workers to send. Raises `MailFailed` or `RegistryUnavailable`."""
+        tenant, given = environment.tenant, (letter.subject, letter.paragraphs, letter.link, letter.action)
+        async with self._source.write(f"tenant:{letter.by}") as tx:
+            await self._post.queue(tx, to, Letter(*given, kind=letter.kind, until=letter.until), tenant.id)
+            tx.audit(letter.kind, tenant.slug, id=tenant.id, to=to)
 
 
 async def why(config: Config, registry: Registry, url: str) -> list[str]:

@@ -30,6 +30,7 @@ COMMANDS: Final = (
     ("hostname", "hostname:app", _DAY, "The names that lead to tenants."),
     ("server", "server:app", _DAY, "The servers that tenants' databases lie on."),
     ("org", "org:app", _DAY, "Organizations: tenants that belong together."),
+    ("sso", "sso:app", _DAY, "Organizations' single sign-on by OpenID Connect."),
     ("operation", "operation:app", _DAY, "What is being done, was done and failed."),
     ("migrate", "migrate:app", _DAY, "Bring the tenants' databases to the newest schema."),
     ("schema", "schema:app", _DAY, "What a PostgreSQL schema needs before tenants can share its tables."),

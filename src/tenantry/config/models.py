@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -116,6 +117,20 @@ def _domain(value: str) -> str:
 
 
 Domain = Annotated[str, AfterValidator(_domain)]
+
+
+def _resolver(value: str) -> str:
+    host, _, port = value.rpartition(":") if value.count(":") == 1 else (value, "", "53")
+    try:
+        ipaddress.ip_address(host)
+    except ValueError as error:
+        raise ValueError("a name server is an address such as 9.9.9.9 or 127.0.0.1:5353") from error
+    if not (port.isdigit() and 0 < int(port) < 65536):
+        raise ValueError("its port is 1 to 65535")
+    return value
+
+
+Resolver = Annotated[str, AfterValidator(_resolver)]
 
 
 def _schedule(value: str) -> str:
@@ -307,6 +322,10 @@ class Support(Frozen):
     longest: Seconds = 8 * 3600.0
 
 
+class SingleSignOn(Frozen):
+    resolvers: tuple[Resolver, ...] = ()  # name servers that are asked for TXT records; none: the system's own
+
+
 class Users(Frozen):
     pages: bool = True  # whether the middleware answers the pages of tenants' users, below /.tenantry/
     colour: str | None = Field(default=None, min_length=1)  # the value of a tenant's that holds its colour
@@ -339,6 +358,7 @@ class Config(Frozen):
     mail: Mail = Mail()
     users: Users = Users()
     support: Support = Support()
+    sso: SingleSignOn = SingleSignOn()
     root: Path = Field(default=Path(), exclude=True)  # the directory of tenantry.toml
 
     _origins: dict[tuple[str | int, ...], str] = PrivateAttr(default_factory=dict)

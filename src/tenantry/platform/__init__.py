@@ -37,6 +37,7 @@ from tenantry.platform.people import Admins, Organizations, Tokens
 from tenantry.platform.rehearse import Rehearsals
 from tenantry.platform.safety import refuse_weak
 from tenantry.platform.servers import Servers
+from tenantry.platform.sso import Sso
 from tenantry.platform.statistics import Statistics
 from tenantry.platform.support import Supports
 from tenantry.platform.tenants import Credentials, PlannedStep, Source, TenantDetails, Tenants
@@ -69,6 +70,7 @@ class Platform:
     account: Account
     tokens: Tokens
     organizations: Organizations
+    sso: Sso
     support: Supports
     mails: Mails
 
@@ -93,6 +95,7 @@ class Platform:
         self.account = Account(registry, config)
         self.tokens = Tokens(registry)
         self.organizations = Organizations(registry)
+        self.sso = Sso(registry, config)
         self.support = Supports(registry, config)
         self.mails = Mails(registry, config)
 

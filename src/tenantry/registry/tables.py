@@ -77,6 +77,54 @@ organization = Table(
     Column("created", Moment, nullable=False),
 )
 
+sso = Table(
+    "sso",
+    metadata,
+    Column("organization_id", ForeignKey("organization.id"), primary_key=True),
+    Column("preset", String(16), nullable=False),  # oidc, entra
+    Column("issuer", String(500), nullable=False),
+    Column("client_id", String(255), nullable=False),
+    Column("secret", LargeBinary, nullable=False),  # sealed with the platform key
+    Column("default_role", String(10), nullable=False),  # "" keeps out whoever has no role by a claim
+    Column("claim", String(100), nullable=False),  # that holds groups or app roles; "": none
+    Column("roles", JSON, nullable=False),  # what the claim says: the role
+    Column("only", Boolean, nullable=False),  # whether passwords open nothing
+    Column("changed", Moment, nullable=False),
+)
+
+sso_domain = Table(
+    "sso_domain",
+    metadata,
+    Column("organization_id", ForeignKey("organization.id"), primary_key=True),
+    Column("domain", String(253), primary_key=True, index=True),
+    Column("token", String(64), nullable=False),  # what its TXT record has to hold
+    Column("proven", Moment),
+)
+
+sso_code = Table(
+    "sso_code",
+    metadata,
+    Column("digest", String(64), primary_key=True),  # SHA-256
+    Column("environment_id", Id, nullable=False),
+    Column("browser", String(64), nullable=False),  # SHA-256 of the cookie at the tenant
+    Column("person", LargeBinary, nullable=False),  # sealed with the platform key
+    Column("until", Moment, nullable=False),
+)
+
+sso_session = Table(
+    "sso_session",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("organization_id", ForeignKey("organization.id"), nullable=False),
+    Column("tenant_id", Id, nullable=False),
+    Column("environment_id", Id, nullable=False),
+    Column("subject", String(255), nullable=False),
+    Column("sid", String(255), nullable=False),
+    Column("until", Moment, nullable=False, index=True),
+    Index("ix_sso_session_subject", "organization_id", "subject"),
+    Index("ix_sso_session_sid", "organization_id", "sid"),
+)
+
 tenant = Table(
     "tenant",
     metadata,

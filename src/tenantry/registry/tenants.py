@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from tenantry.errors import HostTaken, SlugTaken, TenantNotFound
 from tenantry.model import Environment, Place, Status, Tenant
 from tenantry.refusals import InvalidRequest
-from tenantry.registry import support, tables
+from tenantry.registry import sso, support, tables
 from tenantry.registry.database import IN_LIMIT, Transaction, chunks, now, plain
 
 FIELD: Final = "\x1f"
@@ -304,6 +304,7 @@ async def _load(tx: Transaction, ids: Sequence[str] | None) -> list[Environment]
     for tenant_id, slug in await tx.all(query if ids is None else query.where(tables.former_slug.c.tenant_id.in_(ids))):
         former_slugs[tenant_id] = (*former_slugs.get(tenant_id, ()), slug)
     accesses = await support.standing(tx, ids)
+    sign_ons = await sso.sign_ons(tx, ids)
     places = await _places(tx, ids)
     hostnames, former = await _hostnames(tx, ids)
     tenants: dict[str, Tenant] = {}
@@ -327,6 +328,7 @@ async def _load(tx: Transaction, ids: Sequence[str] | None) -> list[Environment]
                 settings=opened[settings],
                 former=former_slugs.get(tenant_id, ()),
                 support=accesses.get(tenant_id, ()),
+                sign_on=sign_ons.get(tenant_id),
             )
         result.append(
             Environment(

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
-from tenantry.model import Changes, Environment, Loaded, Login, Place, Server, SupportAccess
+from tenantry.model import Changes, Environment, Loaded, Login, Person, Place, Server, SignOn, SupportAccess
 
 Rule = Literal["host", "path", "jwt"]
 
@@ -133,6 +133,26 @@ class SupportDesk(Protocol):
         ...
 
 
+class SignOnDesk(Protocol):
+    """Where people are sent who sign in by their organization, and who comes back."""
+
+    def start(self, environment: Environment, sign_on: SignOn, host: str, root: str, browser: str, back: str) -> str:
+        """The address at the platform; `browser` is the hash of what the browser holds, `back` a path to return to."""
+        ...
+
+    async def take(self, environment: Environment, code: str, browser: str) -> tuple[Person, str]:
+        """Use a code up: who it is, and where she wanted to go. Raises `HandoverWrong`."""
+        ...
+
+    async def began(self, environment: Environment, person: Person, outside: str, seconds: int) -> None:
+        """Note a session for so many seconds, so that the provider can end it by this name."""
+        ...
+
+    def leave(self, sign_on: SignOn) -> str:
+        """The address at which somebody signs out of the organization."""
+        ...
+
+
 class Postman(Protocol):
     """Brings letters to tenants' users."""
 
@@ -146,7 +166,7 @@ class Postman(Protocol):
         ...
 
     async def send(self, environment: Environment, to: str, letter: Note) -> None:
-        """Send a letter in the tenant's name. Raises `MailFailed`."""
+        """Have a letter sent in the tenant's name. Raises `MailFailed` or `RegistryUnavailable`."""
         ...
 
 
@@ -158,3 +178,6 @@ class Note:
     paragraphs: Sequence[str]
     link: str
     action: str  # what following the link does, in two or three words
+    kind: str  # which letter it is, as "user.invite"
+    until: datetime  # when its link opens nothing any more
+    by: str  # who has it sent, for the audit log

@@ -120,6 +120,14 @@ ROUTES: Final = (
     Route("DELETE", "/organizations/{organization}", "org.remove"),
     Route("POST", "/organizations/{organization}/assign", "org.assign"),
     Route("POST", "/organizations/{organization}/unassign", "org.unassign"),
+    Route("GET", "/organizations/{organization}/sso", "sso.show"),
+    Route("PUT", "/organizations/{organization}/sso", "sso.set"),
+    Route("DELETE", "/organizations/{organization}/sso", "sso.remove"),
+    Route("POST", "/organizations/{organization}/sso/check", "sso.check"),
+    Route("POST", "/organizations/{organization}/sso/trial", "sso.trial"),
+    Route("POST", "/organizations/{organization}/sso/domains", "sso.add_domain"),
+    Route("POST", "/organizations/{organization}/sso/domains/{domain}/prove", "sso.prove_domain"),
+    Route("DELETE", "/organizations/{organization}/sso/domains/{domain}", "sso.remove_domain"),
 )
 """Collections' own verbs stand below `-`, which is no slug and no name of anything."""
 
