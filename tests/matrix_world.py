@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, Final
@@ -24,12 +25,13 @@ from providers import Names, names
 from servers import Postgres
 from tenantry.application import connect
 from tenantry.config import Config, load
-from tenantry.identity.principal import SCOPES, AdminRole
+from tenantry.identity.principal import SCOPES, AdminRole, digest
 from tenantry.identity.signin import Client
 from tenantry.mail import Letter
 from tenantry.model import new_id
+from tenantry.operations import trials
 from tenantry.platform import Platform
-from tenantry.registry import journal, letters, people
+from tenantry.registry import journal, letters, people, signups
 from tenantry.registry.database import now
 from tenantry.runtime import TenantMiddleware
 from tenantry.web.doors import PROVISIONING
@@ -50,6 +52,12 @@ SETTINGS: Final = """
 [api]
 token_rate = 0
 address_rate = 0
+
+[signup]
+open = true
+verify_mail = false
+work = 0
+blueprint = "blog"
 
 [blueprints.archive]
 title = "What lies on a server"
@@ -156,6 +164,45 @@ async def looking_in(world: World, values: Values) -> Values:
 async def suspended(world: World, values: Values) -> None:
     """The tenant is suspended."""
     world.run("UPDATE tenant SET status = 'suspended' WHERE slug = 'acme'")
+
+
+async def trialing(world: World, values: Values) -> None:
+    """The tenant is tried out."""
+    world.run("UPDATE tenant SET status = 'trialing' WHERE slug = 'acme'")
+
+
+async def signing_up(world: World, values: Values) -> Values:
+    """Somebody is about to confirm a sign-up."""
+    row = {"slug": "fresh", "held": "fresh", "name": "Eve", "mail": "eve@example.org", "organization": "Fresh"}
+    row |= {"id": "sign-up", "address": "", "ticket": digest("ticket"), "link": digest("link"), "created": now()}
+    row["code"] = world.platform.signups._keyed("sign-up", "123456")
+    async with world.platform.registry.write() as tx:
+        await signups.add(tx, row | {"expires": now() + timedelta(hours=1)})
+    return {"ticket": "ticket", "link": "link"}
+
+
+async def signed_up(world: World, values: Values) -> Values:
+    """Somebody confirmed a sign-up, and her tenant is there."""
+    found = await signing_up(world, values)
+    tenant = (await world.platform.tenants.show("acme")).row.id
+    async with world.platform.registry.write() as tx:
+        await signups.change(tx, "sign-up", tenant_id=tenant, operation_id=values["operation_id"])
+    return found
+
+
+async def invited_to_sign_up(world: World, values: Values) -> Values:
+    """Somebody is invited to sign up."""
+    return {"invitation": (await world.platform.signups.invite()).row.id}
+
+
+async def over(world: World, values: Values) -> Values:
+    """A trial is over, and the mail about it was read."""
+    row = (await world.platform.tenants.show("vault")).row
+    world.run("UPDATE tenant SET status = 'suspended' WHERE slug = 'vault'")
+    async with world.platform.registry.write() as tx:
+        await signups.begin_trial(tx, row.id, "eve@example.org", now())
+        await signups.note_trial(tx, row.id, ended=now())
+    return {"token": trials.export_token(world.platform.registry.vault, row.id, now())}
 
 
 async def queued(world: World, values: Values) -> Values:
@@ -299,6 +346,7 @@ API: Final[dict[str, Request]] = {
     "POST /tenants/{slug}/rename": Request({"to": "acme-2"}),
     "POST /tenants/{slug}/suspend": Request({"reason": "unpaid"}),
     "POST /tenants/{slug}/resume": Request(given=suspended),
+    "POST /tenants/{slug}/activate": Request(given=trialing),
     "POST /tenants/{slug}/check": PLAIN,
     "GET /tenants/{slug}/usage": PLAIN,
     "GET /tenants/{slug}/caveats": PLAIN,
@@ -308,6 +356,10 @@ API: Final[dict[str, Request]] = {
     "POST /tenants/{slug}/support": Request({"reason": "a slow page"}),
     "POST /tenants/{slug}/support/{access}/end": Request(given=looking_in),
     "GET /support": PLAIN,
+    "GET /signups": PLAIN,
+    "GET /signups/-/invitations": PLAIN,
+    "POST /signups/-/invitations": PLAIN,
+    "DELETE /signups/-/invitations/{invitation}": Request(given=invited_to_sign_up),
     "GET /hostnames": PLAIN,
     "POST /hostnames": Request({"slug": "acme", "host": "www.acme.example"}),
     "DELETE /hostnames/{host}": Request(given=hosted),
@@ -421,6 +473,7 @@ PAGES: Final[dict[str, Request]] = {
     "POST /tenants/{slug}/edit": Request({"name": "Acme & Söhne"}),
     "POST /tenants/{slug}/rename": Request({"to": "acme-2"}),
     "POST /tenants/{slug}/suspend": PLAIN,
+    "POST /tenants/{slug}/activate": Request(given=trialing),
     "POST /tenants/{slug}/resume": Request(given=suspended),
     "POST /tenants/{slug}/hostnames": Request({"host": "www.acme.example"}),
     "POST /tenants/{slug}/hostnames/remove": Request({"host": "www.acme.example"}, hosted),
@@ -444,6 +497,10 @@ PAGES: Final[dict[str, Request]] = {
     "POST /organizations/{organization}/sso/domains": Request({"domain": "new.example"}),
     "POST /organizations/{organization}/sso/domains/prove": Request({"domain": "holding.example"}),
     "POST /organizations/{organization}/sso/domains/remove": Request({"domain": "holding.example"}),
+    # sign-ups
+    "GET /signups": PLAIN,
+    "POST /signups": Request({"mail": "new@example.org"}),
+    "POST /signups/invitations/{invitation}/remove": Request(given=invited_to_sign_up),
     # admin users
     "GET /admins": PLAIN,
     "POST /admins": Request({"mail": "new@example.org"}),
@@ -502,6 +559,22 @@ PAGES: Final[dict[str, Request]] = {
 }
 
 
+FORM: Final = {"slug": "fresh", "name": "Eve", "mail": "eve@example.com", "organization": "Fresh", "password": PASSWORD}
+
+SIGNING_UP: Final[dict[str, Request]] = {
+    "GET ": PLAIN,
+    "POST ": Request(FORM),
+    "GET /-/slug": Request(more="?slug=fresh"),
+    "GET /link/{link}": Request(given=signing_up),
+    "POST /link/{link}": Request({"password": PASSWORD}, signing_up),
+    "GET /{ticket}": Request(given=signing_up),
+    "POST /{ticket}": Request({"code": "123456", "password": PASSWORD}, signing_up),
+    "GET /{ticket}/steps": Request(given=signed_up),
+    "GET /export/{token}": Request(given=over),
+    "POST /export/{token}": Request(given=over),
+}
+
+
 def _below(prefix: str, requests: Mapping[str, Request]) -> dict[str, Request]:
     return {address.replace(" ", f" {prefix}", 1): request for address, request in requests.items()}
 
@@ -515,9 +588,14 @@ PROVIDERS: Final[dict[str, Request]] = {
     "GET /{organization}/front-channel": PLAIN,
 }
 
-REQUESTS: Final = (
-    _below("/api", API) | _below("/admin", PAGES) | _below("/sso", PROVIDERS) | {PROVISIONED: Request(FRESH)}
-)
+REQUESTS: Final = {
+    **_below("/api", API),
+    **_below("/admin", PAGES),
+    **_below("/signup", SIGNING_UP),
+    **_below("/sso", PROVIDERS),
+    PROVISIONED: Request(FRESH),
+    "POST /hooks/payment": PLAIN,
+}
 
 
 async def _other(slug: str) -> Values:

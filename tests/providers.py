@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hmac
 import json
 import re
 import shutil
@@ -129,7 +130,7 @@ class Forger:
         """What it calls itself."""
         return f"http://localhost:{self.port}"
 
-    def claims(self, nonce: str, **changes: Any) -> dict[str, Any]:
+    def claims(self, nonce: str, /, **changes: Any) -> dict[str, Any]:
         """What a right ID token says, with changes; None leaves one out."""
         moment = int(time.time())
         right = {"iss": self.issuer, "aud": CLIENT, "sub": "eva", "iat": moment, "exp": moment + 300, "nonce": nonce}
@@ -176,6 +177,14 @@ def new_key() -> RSAKey:
 def curve_key() -> ECKey:
     """One on a curve."""
     return ECKey.generate_key("P-256", {"use": "sig"}, private=True, auto_kid=True)
+
+
+def confused(key: RSAKey, claims: Mapping[str, Any]) -> str:
+    """A token signed by HMAC, with a public key as the secret that everybody knows."""
+    parts = ({"alg": "HS256", "kid": key.kid}, dict(claims))
+    content = ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts)
+    signature = hmac.digest(key.as_pem(private=False), content.encode(), "sha256")
+    return f"{content}.{base64.urlsafe_b64encode(signature).decode().rstrip('=')}"
 
 
 def unsigned(claims: Mapping[str, Any]) -> str:

@@ -40,6 +40,7 @@ COMMANDS: Final = (
     ("token", "token:app", _DAY, "Tokens by which programs call the API."),
     ("mail", "mail:app", _DAY, "Letters: queued, sent, failed and held back; keys that sign them."),
     ("support", "support:app", _DAY, "Look into a tenant, for a while and for a reason, seen by its people."),
+    ("signup", "signup:app", _DAY, "Who is signing up, and invitations to do so."),
     ("status", "status:status", _DAY, "How the platform is: tenants, operations, workers, limits."),
     (
         "statistics",

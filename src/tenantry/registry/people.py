@@ -429,6 +429,12 @@ async def forget_failures(tx: Transaction, before: datetime) -> None:
     await tx.execute(delete(tables.throttle).where(tables.throttle.c.until < before))
 
 
+async def is_spent(tx: Transaction, digest: str) -> bool:
+    """Whether something that counts once was used up."""
+    table = tables.spent
+    return await tx.first(select(table.c.digest).where(table.c.digest == digest, table.c.until >= now())) is not None
+
+
 async def spend(tx: Transaction, digest: str, until: datetime) -> bool:
     """Use something up that counts once, and need not be kept after a moment; whether it was unused."""
     table = tables.spent

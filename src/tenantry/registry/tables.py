@@ -462,6 +462,57 @@ support_access = Table(
     Column("ended", Moment),
 )
 
+sign_up = Table(
+    "sign_up",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("held", Slug, unique=True),  # the slug, until the tenant has it itself
+    Column("slug", Slug, nullable=False),
+    Column("name", Name, nullable=False),  # of the person
+    Column("mail", String(254), nullable=False),
+    Column("organization", Name, nullable=False),  # what the tenant is called
+    Column("address", String(45), nullable=False),
+    Column("ticket", String(64), nullable=False, unique=True),  # a hash: what the browser shows that goes on with it
+    Column("link", String(64), unique=True),  # a hash; none once it was used
+    Column("code", String(64)),  # a keyed hash: six digits are soon tried out otherwise
+    Column("tries", Integer, nullable=False, server_default="0"),
+    Column("terms", String(40)),  # the version that was accepted
+    Column("created", Moment, nullable=False),
+    Column("expires", Moment, nullable=False, index=True),
+    Column("tenant_id", Id),  # once it is confirmed; no foreign key: rows and tenants go at different times
+    Column("operation_id", Id),
+)
+
+sign_up_invitation = Table(
+    "sign_up_invitation",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("digest", String(64), nullable=False, unique=True),
+    Column("mail", String(254)),  # whose it is; none: whoever holds it
+    Column("by", Name, nullable=False),
+    Column("created", Moment, nullable=False),
+    Column("expires", Moment, nullable=False),
+    Column("used", Moment),
+)
+
+trial = Table(
+    "trial",
+    metadata,
+    Column("tenant_id", ForeignKey("tenant.id"), primary_key=True),
+    Column("mail", String(254), nullable=False),  # who is told
+    Column("until", Moment, nullable=False, index=True),
+    Column("reminded", Float),  # seconds before the end that the last reminder was about
+    Column("ended", Moment),
+    Column("warned", Moment),  # that it is removed soon
+)
+
+welcome = Table(
+    "welcome",
+    metadata,
+    Column("tenant_id", ForeignKey("tenant.id"), primary_key=True),
+    Column("step", Integer, nullable=False),  # of the wizard, that comes next
+)
+
 counted = Table(
     "counted",
     metadata,

@@ -80,6 +80,12 @@ async def find(tx: Transaction, slug: str) -> TenantRow:
     return TenantRow(*row)
 
 
+async def by_id(tx: Transaction, tenant_id: str) -> TenantRow | None:
+    """The tenant of this id, if it is there."""
+    row = await tx.first(select(*_ROW).where(tables.tenant.c.id == tenant_id))
+    return TenantRow(*row) if row else None
+
+
 async def exists(tx: Transaction, tenant_id: str) -> bool:
     """Whether the tenant of this id is there still."""
     return await tx.first(select(tables.tenant.c.id).where(tables.tenant.c.id == tenant_id)) is not None
@@ -189,6 +195,8 @@ async def taken(tx: Transaction, slugs: Sequence[str]) -> dict[str, str]:
         )
         for slug, owner, until in await tx.all(query):
             found[slug] = f"held for '{owner}', which was renamed, until {until:%Y-%m-%d}"
+        query = select(tables.sign_up.c.held).where(tables.sign_up.c.held.in_(some), tables.sign_up.c.expires > now())
+        found.update((slug, "held for somebody who is signing up") for (slug,) in await tx.all(query))
     return found
 
 
@@ -470,7 +478,7 @@ async def remove(tx: Transaction, ids: Sequence[str]) -> None:
         for table in (tables.hostname, tables.resource):
             await tx.execute(delete(table).where(table.c.environment_id.in_(inner)))
         own = (tables.environment, tables.secret, tables.data_key, tables.former_slug, tables.admin_tenant)
-        for table in (*own, tables.support_access, tables.counted):
+        for table in (*own, tables.support_access, tables.counted, tables.trial, tables.welcome):
             await tx.execute(delete(table).where(table.c.tenant_id.in_(some)))
         await tx.execute(delete(tables.tenant).where(tables.tenant.c.id.in_(some)))
     tx.changed(*ids)

@@ -255,7 +255,7 @@ class Accounts:
                 statement = "UPDATE {prefix}tenantry_session SET seen = :now WHERE id = :session AND seen = :seen"
                 await work.run(statement, now=moment, session=session.id, seen=row.seen)
                 await work.commit()
-        if row is None or not _stands(row.outside):
+        if row is None or not stands(row.outside):
             raise InvalidToken(reason="the session is over", remedy="Sign in again.")
         return user_of(row)
 
@@ -390,7 +390,7 @@ def refuse_passwords() -> None:
         raise PasswordsOff(organization=known.name)
 
 
-def _stands(outside: str | None) -> bool:
+def stands(outside: str | None) -> bool:
     """Whether a session that was begun so counts still: the organization may be another one by now, or the only way."""
     known = current_environment().tenant.sign_on
     if outside is None:

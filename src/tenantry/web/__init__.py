@@ -49,7 +49,7 @@ Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-OWN: Final = ("/api/", "/admin/", "/sso/")
+OWN: Final = ("/api/", "/admin/", "/signup/", "/sso/", "/hooks/")
 """How the paths begin that are the platform's own, at its bare domain."""
 
 COUNTED: Final = "PROMETHEUS_MULTIPROC_DIR"
@@ -261,10 +261,14 @@ class Own:
         self._hosts = {_name(config.platform.domain), _name(urlsplit(config.url).netloc)}
         self._making: asyncio.Task[FastAPI] | None = None
         self._hushed = False
+        self._sign_up = config.signup.also_at
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer at the platform's bare domain."""
         path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if path == self._sign_up:
+            path = "/signup"
+            scope = {**scope, "path": path, "raw_path": path.encode(), "root_path": ""}
         if not f"{path}/".startswith(OWN):
             await self._front(scope, receive, send)
             return
