@@ -23,6 +23,7 @@ from tenantry.config import FILE, Config, secret_keys
 from tenantry.embedded import Hold
 from tenantry.errors import ConfigError, EmbeddedFailed, RegistryBehind, RegistryUnavailable, TenantryError
 from tenantry.identity.principal import digest
+from tenantry.mail import Letter, Post
 from tenantry.model import Changes, Environment, Loaded, SupportAccess
 from tenantry.operations import placement
 from tenantry.operations.blueprints import Blueprints, read_config
@@ -32,7 +33,7 @@ from tenantry.registry.database import Database
 from tenantry.resources import Resource
 from tenantry.runtime import Runtime, Settings
 from tenantry.runtime.resolver import Request, Resolver
-from tenantry.runtime.settings import Jwt, PoolLimits, SharedTables
+from tenantry.runtime.settings import EntrancePages, Jwt, Note, PoolLimits, SharedTables
 
 SNAPSHOT: Final = "snapshot.json"
 JWKS_BYTES: Final = 1_000_000
@@ -84,7 +85,8 @@ def connect(config: Config | Path | str | None = None) -> Runtime:
 def runtime_of(config: Config, vault: Vault, known: Settings) -> Runtime:
     """A runtime of a platform that is not the one of this process."""
     source = RegistrySource(config.control_url, vault, config.data if config.wants_embedded else None)
-    return Runtime(known, source, partial(open_key, vault), partial(placement.unseal, vault), Reception(source))
+    open_login = partial(placement.unseal, vault)
+    return Runtime(known, source, partial(open_key, vault), open_login, Reception(source), Letterbox(config, source))
 
 
 def open_key(vault: Vault, environment: Environment) -> bytes:
@@ -117,6 +119,9 @@ def settings(config: Config) -> Settings:
         shared={key: tables for key, part in parts.items() if (tables := _shared(part)) is not None},
         leak_after=config.runtime.leak_after,
         session_seconds=int(config.runtime.session),
+        token_seconds=int(config.runtime.token),
+        token_audience=(config.routing.jwt.audience or "") if config.routing.jwt.jwks == "self" else "",
+        pages=EntrancePages(config.users.colour, config.users.logo) if config.users.pages else None,
         secure_cookies=config.runtime.secure_cookies,
         trusted_proxies=config.serve.trusted_proxies,
         jwt=_jwt(config) if "jwt" in config.routing.by else None,
@@ -142,18 +147,19 @@ def _shared(part: Resource) -> SharedTables | None:
 
 def _jwt(config: Config) -> Jwt:
     jwt = config.routing.jwt
+    if jwt.jwks == "self":
+        return Jwt({}, own=True)
     return Jwt(keys=_key_set(config, jwt.jwks), claim=jwt.claim, issuer=jwt.issuer, audience=jwt.audience)
 
 
 def _key_set(config: Config, where: str) -> dict[str, Any]:
-    """A JSON Web Key Set (RFC 7517) from a file or an https address; "self" is jwks.json in the data directory."""
-    path = config.data / "jwks.json" if where == "self" else config.root / where
+    """A JSON Web Key Set (RFC 7517) from a file or an https address."""
     try:
         if where.startswith("https://"):
             with urlopen(where, timeout=JWKS_SECONDS) as answer:  # noqa: S310 - only https comes here
                 raw = answer.read(JWKS_BYTES)
         else:
-            raw = path.read_bytes()
+            raw = (config.root / where).read_bytes()
         found: dict[str, Any] = json.loads(raw)
     except (OSError, ValueError) as error:
         raise ConfigError(
@@ -238,10 +244,16 @@ class RegistrySource:
 
 
 class Reception:
-    """Writes down what becomes of support access where tenants are served."""
+    """Writes down what becomes of support access, and of tokens, where tenants are served."""
 
     def __init__(self, source: RegistrySource) -> None:
         self._source = source
+
+    async def note(self, environment: Environment, action: str, by: str, **details: Any) -> None:
+        """Enter in the audit log what somebody did at this tenant."""
+        tenant = environment.tenant
+        async with self._source.write(by) as tx:
+            tx.audit(action, tenant.slug, id=tenant.id, environment=environment.name, **details)
 
     async def take(self, environment: Environment, link: str) -> SupportAccess:
         """Use a link up. Raises `SupportLinkInvalid`."""
@@ -277,6 +289,31 @@ class Reception:
             tx.audit("support.consent", tenant.slug, id=tenant.id, until=until)
             if until is None:
                 await support.end_of_tenant(tx, tenant.id, by)
+
+
+class Letterbox:
+    """Takes letters to tenants' users."""
+
+    def __init__(self, config: Config, source: RegistrySource) -> None:
+        self._config = config
+        self._source = source
+        self._post = Post(config)
+
+    @property
+    def is_set_up(self) -> bool:
+        """Whether the configuration names a server."""
+        return self._post.is_set_up
+
+    def address(self, environment: Environment) -> str:
+        """Where a tenant is reached: its canonical name, else its path at the platform."""
+        return self._config.address(environment.tenant.slug, next(iter(environment.hostnames), None))
+
+    async def send(self, environment: Environment, to: str, letter: Note) -> None:
+        """Queue a letter in the tenant's look, for workers to send. Raises `MailFailed` or `RegistryUnavailable`."""
+        tenant, given = environment.tenant, (letter.subject, letter.paragraphs, letter.link, letter.action)
+        async with self._source.write(f"tenant:{letter.by}") as tx:
+            await self._post.queue(tx, to, Letter(*given, kind=letter.kind, until=letter.until), tenant.id)
+            tx.audit(letter.kind, tenant.slug, id=tenant.id, to=to)
 
 
 async def why(config: Config, registry: Registry, url: str) -> list[str]:

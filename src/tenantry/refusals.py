@@ -32,6 +32,31 @@ class RoleNeeded(TenantryError):
     exit_code = 3
 
 
+class GrantRefused(TenantryError):
+    """This refresh token opens nothing: it is over, or none of this tenant's."""
+
+    code = "grant.refused"
+    remedy = "Sign in again."
+    status = 400
+    exit_code = 3
+
+
+class TokenReused(GrantRefused):
+    """This refresh token was used before, so all that were given out after it are over."""
+
+    code = "grant.reused"
+    remedy = "Sign in again; each refresh token is good once."
+
+
+class GrantUnknown(TenantryError):
+    """The grant_type '{kind}' is none that is given tokens for here."""
+
+    code = "grant.unknown"
+    remedy = "Send grant_type=session, password or refresh_token."
+    status = 400
+    exit_code = 2
+
+
 class Forbidden(TenantryError):
     """{who} may not {verb}: it wants {wanted}."""
 

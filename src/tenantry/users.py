@@ -74,6 +74,11 @@ _DECLARED: Final[Mapping[str, str]] = MappingProxyType(
   agent VARCHAR(300) NOT NULL DEFAULT '',
   UNIQUE (user_id, id)
 """,
+        "tenantry_try": """
+  id VARCHAR(64) NOT NULL PRIMARY KEY,
+  number INTEGER NOT NULL,
+  ends BIGINT NOT NULL
+""",
     }
 )
 """Columns and keys of each table. Moments are seconds since 1970; what opens something is kept as its SHA-256.
@@ -86,6 +91,7 @@ _DECLARED: Final[Mapping[str, str]] = MappingProxyType(
 - `tenantry_passkey`: `id` is the hash of the credential's own id (`credential`), which is too long for a key.
 - `tenantry_recovery`: codes that stand for a lost device.
 - `tenantry_refresh`: one row for each family; `digest` is that of its newest token, the only one that is good.
+- `tenantry_try`: how often somebody guessed, and when the next guess is looked at; `id` is a hash of who guesses whom.
 """
 
 TABLES: Final = tuple(_DECLARED)

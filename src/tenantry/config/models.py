@@ -161,7 +161,7 @@ class Platform(Frozen):
 
 class Jwt(Frozen):
     claim: str = Field(default="tenant_id", min_length=1)
-    jwks: Sourced = "self"  # a file or https URL with the public keys; "self": the platform's own key
+    jwks: Sourced = "self"  # a file or https URL with the public keys; "self": tenants' own tokens
     issuer: str | None = None
     audience: str | None = None
 
@@ -307,9 +307,16 @@ class Support(Frozen):
     longest: Seconds = 8 * 3600.0
 
 
+class Users(Frozen):
+    pages: bool = True  # whether the middleware answers the pages of tenants' users, below /.tenantry/
+    colour: str | None = Field(default=None, min_length=1)  # the value of a tenant's that holds its colour
+    logo: str | None = Field(default=None, min_length=1)  # likewise the path of its logo
+
+
 class Runtime(Frozen):
     open_databases: int = Field(default=200, ge=1)  # tenant databases kept open by one process
     session: Seconds = 14 * 86400.0  # how long a sign-in holds
+    token: Annotated[Seconds, Field(ge=30, le=86400)] = 300.0  # how long an access token for a tenant's API holds
     secure_cookies: bool = True
     leak_after: Seconds = 60.0  # when the log names a session on a server that is still open
 
@@ -330,6 +337,7 @@ class Config(Frozen):
     runtime: Runtime = Runtime()
     verify: Verify = Verify()
     mail: Mail = Mail()
+    users: Users = Users()
     support: Support = Support()
     root: Path = Field(default=Path(), exclude=True)  # the directory of tenantry.toml
 
@@ -361,6 +369,14 @@ class Config(Frozen):
     def portal(self) -> str:
         """The address of the admin portal, without a slash at the end."""
         return f"{self.url}/admin"
+
+    def address(self, slug: str, host: str | None) -> str:
+        """Where a tenant is reached, without a slash at the end: its own name where it has one, else its path."""
+        scheme, _, platform = self.url.partition("://")
+        port = platform.rpartition(":")[2] if ":" in platform else ""
+        if host is not None and "host" in self.routing.by:
+            return f"{scheme}://{host}{f':{port}' if port else ''}"
+        return self.url + self.routing.path.format(slug=slug).rstrip("/")
 
     @property
     def control_url(self) -> str:

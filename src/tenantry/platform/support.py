@@ -121,10 +121,6 @@ class Supports:
 
     async def _root(self, tx: Transaction, row: TenantRow) -> str:
         """The address of a tenant, without a slash at the end: its own name where it has one, else its path."""
-        scheme, _, platform = self._config.url.partition("://")
-        port = platform.rpartition(":")[2] if ":" in platform else ""
         found = await tenants.environments(tx, [row.id])
         host = next((one.hostnames[0] for one in found if one.name == PRODUCTION and one.hostnames), None)
-        if host is not None and "host" in self._config.routing.by:
-            return f"{scheme}://{host}{f':{port}' if port else ''}"
-        return self._config.url + self._config.routing.path.format(slug=row.slug).rstrip("/")
+        return self._config.address(row.slug, host)

@@ -95,6 +95,7 @@ class User:
     second_factor: bool = False
     issuer: str | None = None  # of a provider's user, with `subject`: who asserts this person, and as whom
     subject: str | None = None
+    invited: bool = False  # has no password yet, and no provider
 
 
 class Accounts:
@@ -110,12 +111,12 @@ class Accounts:
 
     async def list(self) -> list[User]:
         """All users, by login."""
-        return [_user(row) for row in await self._rows("ORDER BY login")]
+        return [user_of(row) for row in await self._rows("ORDER BY login")]
 
     async def first(self) -> User | None:
         """The user whose login comes first; None where the tenant has none."""
         rows = await self._rows("ORDER BY login LIMIT 1")
-        return _user(rows[0]) if rows else None
+        return user_of(rows[0]) if rows else None
 
     async def get(self, user: str) -> User:
         """The user of an id. Raises `AccountError`."""
@@ -127,6 +128,32 @@ class Accounts:
         if not await self._enter(made, await _hash(password)):
             raise AccountError(f"The login '{made.login}' is taken.", remedy="Choose another one.")
         return made
+
+    async def invite(self, login: str, name: str = "", role: Role = Role.USER) -> User:
+        """Add a user who has no password yet: a link lets her choose one. Raises `AccountError` for a taken login."""
+        made = User(new_id(), _login(login), _name(name), Role(role), True, 0, datetime.now(UTC), invited=True)
+        if not await self._enter(made, ""):
+            raise AccountError(f"The login '{made.login}' is taken.", remedy="Choose another one.")
+        return made
+
+    async def search(self, text: str = "", after: str = "", limit: int = 50) -> Sequence[User]:
+        """Users whose login or name has this text in it, by login; `after` is the last login of the page before."""
+        like = _sought(text)
+        for sign in "!%_":
+            like = like.replace(sign, f"!{sign}")
+        found = "(LOWER(login) LIKE :like ESCAPE '!' OR LOWER(name) LIKE :like ESCAPE '!')"
+        rest = f"WHERE login > :after AND {found} ORDER BY login LIMIT :limit"
+        rows = await self._rows(rest, like=f"%{like}%", after=_sought(after), limit=limit)
+        return [user_of(row) for row in rows]
+
+    async def by_login(self, login: str) -> User | None:
+        """The user of a login; None where there is none."""
+        rows = await self._rows("WHERE login = :login", login=_sought(login))
+        return user_of(rows[0]) if rows else None
+
+    async def hashed(self, password: str) -> str:
+        """The stored form of a password. Raises `AccountError` for one that keeps no rule."""
+        return await _hash(password)
 
     async def authenticate(self, login: str, password: str) -> User:
         """The active user of a login and password. Raises `SignInRefused`, after the same time in every case."""
@@ -140,7 +167,7 @@ class Accounts:
         if not stored.startswith(GENERATED) and outdated(stored):
             new = await asyncio.to_thread(hash_chosen, password)
             await self._changed(rows[0].id, "password = :new", "password = :old", {"new": new, "old": stored})
-        return _user(rows[0])
+        return user_of(rows[0])
 
     async def set_password(self, user: str, password: str) -> None:
         """Give a user another password; all sessions of the user end."""
@@ -158,6 +185,10 @@ class Accounts:
     async def enable(self, user: str) -> None:
         """Let a user in again."""
         await self._update(user, "active = 1")
+
+    async def call(self, user: str, name: str) -> None:
+        """Give a user another name, which people read."""
+        await self._update(user, "name = :name", name=_name(name))
 
     async def rename(self, user: str, login: str) -> None:
         """Give a user another login. Raises `AccountError` for one that is taken."""
@@ -222,7 +253,7 @@ class Accounts:
                 await work.commit()
         if row is None:
             raise InvalidToken(reason="the session is over", remedy="Sign in again.")
-        return _user(row)
+        return user_of(row)
 
     async def sessions(self, user: str) -> Sequence[Session]:
         """The sessions of a user that are not over, the last used first."""
@@ -289,7 +320,7 @@ class Accounts:
 
     async def _provided(self, issuer: str, subject: str) -> User | None:
         rows = await self._rows("WHERE issuer = :issuer AND subject = :subject", issuer=issuer, subject=subject)
-        return _user(rows[0]) if rows else None
+        return user_of(rows[0]) if rows else None
 
     async def _brought(self, found: User, login: str, name: str, role: Role | None) -> User:
         """A provider's user as it says that it is now."""
@@ -348,10 +379,12 @@ class Accounts:
         return bool(changed)
 
 
-def _user(row: Row[Any]) -> User:
+def user_of(row: Row[Any]) -> User:
+    """The user of a row of the users' table."""
     created = datetime.fromisoformat(row.created)
     known = row.id, row.login, row.name, Role(row.role), bool(row.active), row.epoch, created
-    return User(*known, row.totp is not None, row.issuer, row.subject)
+    invited = not row.password and row.issuer is None
+    return User(*known, row.totp is not None, row.issuer, row.subject, invited)
 
 
 def _session(row: Row[Any]) -> Session:
@@ -364,7 +397,7 @@ def _session(row: Row[Any]) -> Session:
 def _one(rows: Sequence[Row[Any]]) -> User:
     if not rows:
         raise AccountError("There is no such user.", remedy="List the users and take one of their ids.")
-    return _user(rows[0])
+    return user_of(rows[0])
 
 
 def _fold(login: str) -> str:

@@ -13,7 +13,7 @@ from tenantry.model import Environment, Loaded, normalise_host
 from tenantry.runtime.schema import any_behind
 from tenantry.runtime.settings import Rule, Settings
 from tenantry.runtime.table import Table, default
-from tenantry.runtime.tokens import Verifier, bearer
+from tenantry.runtime.tokens import Name, Signer, Verifier, bearer, name_of
 
 SPELLINGS: Final = 100_000
 """How many other spellings of known hosts (with a port, with capitals) are remembered."""
@@ -54,6 +54,7 @@ class Resolver:
         self._settings = settings
         self.table = self.build(Loaded(0, ()))
         self.refused: dict[str, TenantryError] = {}
+        self.signer: Signer | None = None  # verifies tokens that tenants gave out; without it they open nothing
         self._domain = normalise_host(settings.domain).encode("ascii")
         self._spellings: dict[bytes, bytes] = {}
         before, _, after = settings.path.partition("{slug}")
@@ -172,10 +173,21 @@ class Resolver:
         token = bearer(request.authorizations[0]) if request.authorizations else None
         if token is None:
             return None
+        name, jwt = name_of(token), self._settings.jwt
+        if (jwt is not None and jwt.own) or (name is not None and name.tenant in self.table.tenants):
+            return self._own(token, name)
         found = self.table.by_tenant(self._verifier.claim(token))
         if found is None:
             raise InvalidToken(reason="it names no tenant of this platform")
         return found
+
+    def _own(self, token: bytes, name: Name | None) -> Environment:
+        """The environment that gave this token out."""
+        for environment in self.table.tenants.get(name.tenant, ()) if name else ():
+            if name and self.signer and environment.name == name.environment:
+                self.signer.verify(environment, token)
+                return environment
+        raise InvalidToken(reason="no tenant of this platform gave it out")
 
     # --- gates ----------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ import contextlib
 import os
 import sys
 import threading
+import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
@@ -22,10 +23,13 @@ from tenantry.runtime.accounts import Accounts
 from tenantry.runtime.asked import OWN, Handler
 from tenantry.runtime.cache import TenantCache
 from tenantry.runtime.databases import Databases, Origin
+from tenantry.runtime.entrance import ENTRANCE, Entrance
 from tenantry.runtime.follower import Follower
+from tenantry.runtime.grants import Grants
+from tenantry.runtime.proofs import Proofs
 from tenantry.runtime.resolver import Resolver
 from tenantry.runtime.sessions import Sessions
-from tenantry.runtime.settings import Logins, Settings, Source, SupportDesk
+from tenantry.runtime.settings import Logins, Postman, Settings, Source, SupportDesk
 from tenantry.runtime.storage import Storage, open_storage
 from tenantry.runtime.support import Support
 from tenantry.runtime.usage import RequestUsage
@@ -66,6 +70,7 @@ class Runtime:
         keys: Callable[[Environment], bytes],
         logins: Logins = no_logins,
         desk: SupportDesk | None = None,
+        postman: Postman | None = None,
     ) -> None:
         self.settings = settings
         self.source = source
@@ -79,7 +84,14 @@ class Runtime:
         self._keys: _Remembered[bytes] = _Remembered(keys)
         self._values: _Remembered[Mapping[str, Any]] = _Remembered(self._resolve_values)
         self.sessions = Sessions(settings, self._keys.get)
-        self.accounts = Accounts(settings, UserBase(settings, self.databases), self.sessions, self._keys.get)
+        users = UserBase(settings, self.databases)
+        self.accounts = Accounts(settings, users, self.sessions, self._keys.get)
+        self.proofs = Proofs(users, self.accounts, self._keys.get)
+        self.clock: Callable[[], float] = time.time  # by which tokens run out
+        self.grants = Grants(
+            settings, users, self.accounts, self.sessions, self.proofs, self._keys.get, desk, clock=lambda: self.clock()
+        )
+        self.resolver.signer = self.grants.signer
         self.support = Support(
             settings,
             self._keys.get,
@@ -88,8 +100,17 @@ class Runtime:
             lambda environment: self.resolver.table.current(environment),
             lambda: self._follower.status == "ok",
         )
-        self.pages: dict[str, Handler] = {"support": self.support.answer}
+        self.pages: dict[str, Handler] = {
+            "support": self.support.answer,
+            "token": self.grants.answer,
+            "jwks.json": self.grants.key_set,
+        }
         """The middleware's own pages at each tenant, by the first part of their path below `/.tenantry/`."""
+        self.entrance = Entrance(
+            settings, self.accounts, self.proofs, self.sessions, self._keys.get, self._values.get, postman
+        )
+        if settings.pages is not None:
+            self.pages |= dict.fromkeys(ENTRANCE, self.entrance.answer)
         self._sign_in: str | None = None
         self._forget_process()
         _children.add(self)
@@ -145,6 +166,7 @@ class Runtime:
                 task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        await self.entrance.close()
         await self.databases.close()
 
     def start_thread(self) -> None:

@@ -29,6 +29,7 @@ class Jwt:
     audience: str | None = None
     algorithms: tuple[str, ...] = ALGORITHMS
     leeway: int = 30  # seconds that clocks may differ
+    own: bool = False  # in place of `keys`: the tokens that tenants give out at /.tenantry/token
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,14 @@ class SharedTables:
 
     faults: Callable[[Any, str], Sequence[str]]  # (psycopg connection, role) → what does not keep tenants apart there
     pooler: str | None = None  # URL, without a login, of a pooler of transactions in front of the server
+
+
+@dataclass(frozen=True, slots=True)
+class EntrancePages:
+    """How the pages of tenants' users look."""
+
+    colour: str | None = None  # the value of a tenant's that holds its colour
+    logo: str | None = None  # likewise the path of its logo
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +81,9 @@ class Settings:
     shared: Mapping[tuple[str, str], SharedTables] = field(default_factory=dict)  # of (blueprint, resource)
     leak_after: float = 60.0  # seconds after which the log names a session on a server that is still open
     session_seconds: int = 14 * 86400
+    token_seconds: int = 300  # how long an access token of a tenant's holds
+    token_audience: str = ""  # whom they are meant for; "": the domain
+    pages: EntrancePages | None = None  # the pages of tenants' users; None where applications bring their own
     secure_cookies: bool = True
     trusted_proxies: tuple[str, ...] = ()  # whose X-Forwarded-Proto is believed in redirects
     jwt: Jwt | None = None
@@ -91,7 +103,14 @@ class Source(Protocol):
 
 
 class SupportDesk(Protocol):
-    """What of support access is written down. Every method raises when the control database is gone."""
+    """What is written down at the platform of what happens at a tenant, support access above all.
+
+    Every method raises when the control database is gone.
+    """
+
+    async def note(self, environment: Environment, action: str, by: str, **details: Any) -> None:
+        """Enter in the audit log what somebody did at this tenant."""
+        ...
 
     async def take(self, environment: Environment, link: str) -> SupportAccess:
         """Use a link up. Raises `SupportLinkInvalid` for one that opens nothing at this tenant."""
@@ -112,3 +131,33 @@ class SupportDesk(Protocol):
     async def let_in(self, environment: Environment, until: datetime | None, by: str) -> None:
         """Let support in until then, or no more."""
         ...
+
+
+class Postman(Protocol):
+    """Brings letters to tenants' users."""
+
+    @property
+    def is_set_up(self) -> bool:
+        """Whether mail can be sent at all."""
+        ...
+
+    def address(self, environment: Environment) -> str:
+        """Where a tenant is reached, as the platform knows it and no request says, without a slash at the end."""
+        ...
+
+    async def send(self, environment: Environment, to: str, letter: Note) -> None:
+        """Have a letter sent in the tenant's name. Raises `MailFailed` or `RegistryUnavailable`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What a letter says: paragraphs, and an address to go to."""
+
+    subject: str
+    paragraphs: Sequence[str]
+    link: str
+    action: str  # what following the link does, in two or three words
+    kind: str  # which letter it is, as "user.invite"
+    until: datetime  # when its link opens nothing any more
+    by: str  # who has it sent, for the audit log

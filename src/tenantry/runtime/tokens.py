@@ -1,11 +1,20 @@
-"""Verified bearer tokens that name a tenant (RFC 7519, by the advice of RFC 8725)."""
+"""Bearer tokens that name a tenant (RFC 7519, by the advice of RFC 8725): verified, and our own made."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+import base64
+import json
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from tenantry.credentials import derive_key
 from tenantry.errors import ConfigError, InvalidToken
-from tenantry.runtime.settings import Jwt
+from tenantry.model import Environment, new_id
+from tenantry.runtime.settings import Jwt, Settings
+
+if TYPE_CHECKING:
+    from joserfc.jwk import ECKey
 
 TOKEN_LENGTH: Final = 8192
 """The longest token looked at, in bytes."""
@@ -44,11 +53,144 @@ class Verifier:
             claims = decode(token, self._keys, algorithms=self._jwt.algorithms).claims
             self._claims.validate(claims)
         except (JoseError, ValueError, TypeError, RecursionError) as error:
-            reason = getattr(error, "description", "") or str(error) or "it cannot be read"
-            raise InvalidToken(reason=reason[:200].rstrip(".")) from error
+            raise _invalid(error) from error
         if self._jwt.claim not in claims:
             raise InvalidToken(reason=f"it has no claim '{self._jwt.claim}'")
         return claims[self._jwt.claim]
+
+
+def _invalid(error: Exception) -> InvalidToken:
+    reason = getattr(error, "description", "") or str(error) or "it cannot be read"
+    return InvalidToken(reason=reason[:200].rstrip("."))
+
+
+# --- our own ------------------------------------------------------------------------------------------------------
+
+ALGORITHM: Final = "ES256"
+"""How our own are signed (RFC 7518 section 3.4): every library knows it."""
+
+TYPE: Final = "at+jwt"
+"""What our own say they are (RFC 9068 section 2.1), so that no other token is taken for one."""
+
+PERIOD: Final = 30 * 86400
+"""Seconds for which a tenant signs with one key."""
+
+LEEWAY: Final = 30
+"""Seconds that the clocks of our own processes may differ."""
+
+_PKCS8: Final = bytes.fromhex("3041020100301306072a8648ce3d020106082a8648ce3d030107042730250201010420")
+"""What stands before a private number of P-256 (RFC 5958, RFC 5915), whose public point is computed from it."""
+
+
+class Name(NamedTuple):
+    """What a token's header says whose key signed it (`kid`); believed once the signature was verified."""
+
+    tenant: str  # id
+    environment: str
+    period: int  # since 1970, counted in `PERIOD`
+
+    def __str__(self) -> str:
+        return f"{self.tenant}.{self.environment}.{self.period}"
+
+
+def name_of(token: bytes) -> Name | None:
+    """Whose key one of our own tokens says it is signed with; None for all others."""
+    if len(token) > TOKEN_LENGTH:
+        return None
+    head = token.partition(b".")[0]
+    try:
+        found = json.loads(base64.urlsafe_b64decode(head + b"=" * (-len(head) % 4)))
+        tenant, environment, period = found["kid"].split(".")
+        return Name(tenant, environment, int(period)) if found.get("typ") == TYPE and len(period) < 10 else None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+
+
+class Signer:
+    """Signs and verifies the tokens of tenants, each with keys of its own, of which each serves for 30 days.
+
+    A key is derived from the tenant's data key, which the vault seals: so every process has the same ones, none is
+    stored, and all go with the tenant.
+    """
+
+    def __init__(self, settings: Settings, keys: Callable[[Environment], bytes], clock: Callable[[], float]) -> None:
+        self._keys = keys
+        self._clock = clock
+        self._audience = settings.token_audience or settings.domain
+
+    def sign(self, environment: Environment, claims: Mapping[str, Any], seconds: int) -> str:
+        """A token that holds for so many seconds."""
+        from joserfc.jwt import encode
+
+        moment = int(self._clock())
+        name = Name(environment.tenant.id, environment.name, moment // PERIOD)
+        times = {"iat": moment, "nbf": moment, "exp": moment + seconds}
+        whose = {"iss": issuer(environment), "aud": self._audience, "tenant_id": environment.tenant.id}
+        header = {"alg": ALGORITHM, "kid": str(name), "typ": TYPE}
+        key = self._key(environment, name.period)
+        return encode(header, {**claims, **whose, **times, "jti": new_id()}, key, algorithms=[ALGORITHM])
+
+    def verify(self, environment: Environment, token: bytes) -> Mapping[str, Any]:
+        """What a token of this environment says. Raises `InvalidToken` for every other one."""
+        from joserfc.errors import JoseError
+        from joserfc.jwt import JWTClaimsRegistry, decode
+
+        name, period = name_of(token), int(self._clock()) // PERIOD
+        if name is None or (name.tenant, name.environment) != (environment.tenant.id, environment.name):
+            raise InvalidToken(reason="it is another tenant's", remedy="Use it at its own tenant's address.")
+        if name.period not in (period - 1, period, period + 1):
+            raise InvalidToken(reason="its key serves no more")
+        wanted = {"iss": issuer(environment), "aud": self._audience, "tenant_id": environment.tenant.id}
+        options: dict[str, Any] = {claim: {"essential": True} for claim in ("exp", "nbf", "iat", "sub", "sid")}
+        try:
+            claims = decode(token, self._key(environment, name.period), algorithms=[ALGORITHM]).claims
+            JWTClaimsRegistry(lambda: int(self._clock()), LEEWAY, **options).validate(claims)
+        except (JoseError, ValueError, TypeError, RecursionError) as error:
+            raise _invalid(error) from error
+        for claim, value in wanted.items():  # exactly as we say it: no list that has it among others
+            if claims.get(claim) != value:
+                raise InvalidToken(reason=f"its claim '{claim}' is another one's")
+        return claims
+
+    def key_set(self, environment: Environment, seconds: int) -> dict[str, Any]:
+        """The public keys as a JSON Web Key Set (RFC 7517 section 5).
+
+        The next one is there before it signs, so that nobody has to ask again in a hurry; the one before stays until
+        the last token of `seconds` is over that it signed.
+        """
+        moment = int(self._clock())
+        period = moment // PERIOD
+        first = period - 1 if moment - period * PERIOD <= seconds + LEEWAY else period
+        names = [Name(environment.tenant.id, environment.name, one) for one in range(first, period + 2)]
+        return {
+            "keys": [
+                self._key(environment, name.period).as_dict(private=False)
+                | {"kid": str(name), "alg": ALGORITHM, "use": "sig"}
+                for name in names
+            ]
+        }
+
+    def _key(self, environment: Environment, period: int) -> ECKey:
+        data_key = self._keys(environment)
+        for turn in range(10):  # one of 4,294,967,296 numbers is none of the curve's
+            try:
+                return _imported(derive_key(data_key, f"token/{environment.name}/{period}/{turn}"))
+            except ValueError:
+                continue
+        raise AssertionError("ten numbers in a row cannot all be too large")
+
+
+@lru_cache(maxsize=4096)
+def _imported(number: bytes) -> ECKey:
+    from joserfc.jwk import ECKey
+
+    text = base64.b64encode(_PKCS8 + number)
+    return ECKey.import_key(b"-----BEGIN PRIVATE KEY-----\n" + text + b"\n-----END PRIVATE KEY-----\n")
+
+
+def issuer(environment: Environment) -> str:
+    """Who issues the tokens of an environment: a name that stays when the tenant is renamed."""
+    return f"urn:tenantry:{environment.tenant.id}:{environment.name}"
 
 
 def bearer(authorization: bytes | None) -> bytes | None:

@@ -59,6 +59,14 @@ class Work:
         changed: Any = await self._session.execute(self._text(statement), values)
         return int(changed.rowcount)
 
+    async def put(self, table: str, **values: Any) -> int:
+        """Add a row unless there is one of its key; how many rows were added."""
+        plain = self._session.get_bind().dialect.name == "mysql"
+        names = ", ".join(values)
+        marks = ", ".join(f":{name}" for name in values)
+        begins, ends = ("INSERT IGNORE", "") if plain else ("INSERT", " ON CONFLICT DO NOTHING")
+        return await self.run(f"{begins} INTO {{prefix}}{table} ({names}) VALUES ({marks}){ends}", **values)
+
     async def lock(self, query: str, **values: Any) -> None:
         """Keep others from changing the rows of a query until this transaction ends."""
         if self._session.get_bind().dialect.name != "sqlite":  # which lets one at a time write in any case

@@ -17,6 +17,7 @@ from tenantry.refusals import RoleNeeded, UserNeeded
 from tenantry.runtime.accounts import User
 from tenantry.runtime.asked import OWN, SAFE, Asked
 from tenantry.runtime.pages import prefers_json
+from tenantry.runtime.tokens import bearer, name_of
 
 if TYPE_CHECKING:
     from tenantry.runtime.runtime import Runtime
@@ -89,6 +90,9 @@ class Visit:
         runtime = self._runtime
         if runtime.settings.users.get(self.environment.tenant.blueprint) is None or support_access() is not None:
             return None
+        token = bearer(asked.headers.get("authorization", "").encode("latin-1", "replace"))
+        if token is not None and name_of(token) is not None:  # an application's own tokens are its own matter
+            return await runtime.grants.user(token)
         try:
             session = runtime.sessions.find(asked.cookies, asked.root)
             return await runtime.accounts.signed_in(session) if session is not None else None

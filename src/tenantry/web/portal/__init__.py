@@ -58,7 +58,11 @@ def install(app: FastAPI) -> None:
     """Add all of it to the application."""
     for part in PARTS:
         app.include_router(part.router, prefix="/admin", include_in_schema=False)
-    app.mount("/admin/static", StaticFiles(directory=STATIC), name="static")
+    app.mount(
+        "/admin/static",
+        StaticFiles(directory=STATIC, packages=[("tenantry.runtime.entrance", "static")]),
+        name="static",
+    )
 
     async def slash(_: Request) -> Response:
         return RedirectResponse("/admin/", 308)
