@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,9 @@ TEMPLATE = (
 )
 FIRST = "CREATE TABLE page (id INTEGER PRIMARY KEY, title TEXT NOT NULL);\n-- down\nDROP TABLE page;\n"
 SECOND = "ALTER TABLE page ADD COLUMN body TEXT NOT NULL DEFAULT '';\n-- down\nALTER TABLE page DROP COLUMN body;\n"
+
+EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+"""A moment that is over."""
 
 PATIENCE = 180.0
 """Seconds until a test gives up on something that never comes; nothing is measured by it."""

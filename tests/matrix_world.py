@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, Final
@@ -20,15 +21,17 @@ import pyotp
 from sqlalchemy.exc import SADeprecationWarning
 
 from authenticator import Authenticator
+from providers import Names, names
 from servers import Postgres
 from tenantry.application import connect
 from tenantry.config import Config, load
-from tenantry.identity.principal import SCOPES, AdminRole
+from tenantry.identity.principal import SCOPES, AdminRole, digest
 from tenantry.identity.signin import Client
 from tenantry.mail import Letter
 from tenantry.model import new_id
+from tenantry.operations import trials
 from tenantry.platform import Platform
-from tenantry.registry import journal, letters, people
+from tenantry.registry import journal, letters, people, signups
 from tenantry.registry.database import now
 from tenantry.runtime import TenantMiddleware
 from tenantry.web.doors import PROVISIONING
@@ -53,6 +56,12 @@ port = 9
 [api]
 token_rate = 0
 address_rate = 0
+
+[signup]
+open = true
+verify_mail = false
+work = 0
+blueprint = "blog"
 
 [blueprints.archive]
 title = "What lies on a server"
@@ -159,6 +168,45 @@ async def looking_in(world: World, values: Values) -> Values:
 async def suspended(world: World, values: Values) -> None:
     """The tenant is suspended."""
     world.run("UPDATE tenant SET status = 'suspended' WHERE slug = 'acme'")
+
+
+async def trialing(world: World, values: Values) -> None:
+    """The tenant is tried out."""
+    world.run("UPDATE tenant SET status = 'trialing' WHERE slug = 'acme'")
+
+
+async def signing_up(world: World, values: Values) -> Values:
+    """Somebody is about to confirm a sign-up."""
+    row = {"slug": "fresh", "held": "fresh", "name": "Eve", "mail": "eve@example.org", "organization": "Fresh"}
+    row |= {"id": "sign-up", "address": "", "ticket": digest("ticket"), "link": digest("link"), "created": now()}
+    row["code"] = world.platform.signups._keyed("sign-up", "123456")
+    async with world.platform.registry.write() as tx:
+        await signups.add(tx, row | {"expires": now() + timedelta(hours=1)})
+    return {"ticket": "ticket", "link": "link"}
+
+
+async def signed_up(world: World, values: Values) -> Values:
+    """Somebody confirmed a sign-up, and her tenant is there."""
+    found = await signing_up(world, values)
+    tenant = (await world.platform.tenants.show("acme")).row.id
+    async with world.platform.registry.write() as tx:
+        await signups.change(tx, "sign-up", tenant_id=tenant, operation_id=values["operation_id"])
+    return found
+
+
+async def invited_to_sign_up(world: World, values: Values) -> Values:
+    """Somebody is invited to sign up."""
+    return {"invitation": (await world.platform.signups.invite()).row.id}
+
+
+async def over(world: World, values: Values) -> Values:
+    """A trial is over, and the mail about it was read."""
+    row = (await world.platform.tenants.show("vault")).row
+    world.run("UPDATE tenant SET status = 'suspended' WHERE slug = 'vault'")
+    async with world.platform.registry.write() as tx:
+        await signups.begin_trial(tx, row.id, "eve@example.org", now())
+        await signups.note_trial(tx, row.id, ended=now())
+    return {"token": trials.export_token(world.platform.registry.vault, row.id, now())}
 
 
 async def queued(world: World, values: Values) -> Values:
@@ -276,6 +324,7 @@ FRESH: Final = {"slug": "fresh", "blueprint": "blog"}
 LIST: Final = "slug,name\nfirst,First\nsecond,Second\n"
 ACME: Final = {"slugs": ["acme"]}
 PLAIN: Final = Request()
+SIGN_ON: Final = {"client_id": "tenantry", "secret": "s", "issuer": "http://localhost:1"}
 
 
 def _server(values: Values) -> dict[str, Any]:
@@ -302,6 +351,7 @@ API: Final[dict[str, Request]] = {
     "POST /tenants/{slug}/rename": Request({"to": "acme-2"}),
     "POST /tenants/{slug}/suspend": Request({"reason": "unpaid"}),
     "POST /tenants/{slug}/resume": Request(given=suspended),
+    "POST /tenants/{slug}/activate": Request(given=trialing),
     "POST /tenants/{slug}/check": PLAIN,
     "GET /tenants/{slug}/usage": PLAIN,
     "GET /tenants/{slug}/caveats": PLAIN,
@@ -311,6 +361,10 @@ API: Final[dict[str, Request]] = {
     "POST /tenants/{slug}/support": Request({"reason": "a slow page"}),
     "POST /tenants/{slug}/support/{access}/end": Request(given=looking_in),
     "GET /support": PLAIN,
+    "GET /signups": PLAIN,
+    "GET /signups/-/invitations": PLAIN,
+    "POST /signups/-/invitations": PLAIN,
+    "DELETE /signups/-/invitations/{invitation}": Request(given=invited_to_sign_up),
     "GET /hostnames": PLAIN,
     "POST /hostnames": Request({"slug": "acme", "host": "www.acme.example"}),
     "DELETE /hostnames/{host}": Request(given=hosted),
@@ -383,6 +437,14 @@ API: Final[dict[str, Request]] = {
     "DELETE /organizations/{organization}": PLAIN,
     "POST /organizations/{organization}/assign": Request(ACME),
     "POST /organizations/{organization}/unassign": Request(ACME),
+    "GET /organizations/{organization}/sso": PLAIN,
+    "PUT /organizations/{organization}/sso": Request(SIGN_ON),
+    "DELETE /organizations/{organization}/sso": PLAIN,
+    "POST /organizations/{organization}/sso/check": PLAIN,
+    "POST /organizations/{organization}/sso/trial": PLAIN,
+    "POST /organizations/{organization}/sso/domains": Request({"domain": "new.example"}),
+    "POST /organizations/{organization}/sso/domains/{domain}/prove": PLAIN,
+    "DELETE /organizations/{organization}/sso/domains/{domain}": PLAIN,
 }
 
 PAGES: Final[dict[str, Request]] = {
@@ -416,6 +478,7 @@ PAGES: Final[dict[str, Request]] = {
     "POST /tenants/{slug}/edit": Request({"name": "Acme & Söhne"}),
     "POST /tenants/{slug}/rename": Request({"to": "acme-2"}),
     "POST /tenants/{slug}/suspend": PLAIN,
+    "POST /tenants/{slug}/activate": Request(given=trialing),
     "POST /tenants/{slug}/resume": Request(given=suspended),
     "POST /tenants/{slug}/hostnames": Request({"host": "www.acme.example"}),
     "POST /tenants/{slug}/hostnames/remove": Request({"host": "www.acme.example"}, hosted),
@@ -431,6 +494,18 @@ PAGES: Final[dict[str, Request]] = {
     "POST /organizations/{organization}/assign": Request(ACME),
     "POST /organizations/{organization}/unassign": Request(ACME),
     "POST /organizations/{organization}/remove": Request({"confirm": "Holding"}),
+    "GET /organizations/{organization}/sso": PLAIN,
+    "POST /organizations/{organization}/sso": Request(SIGN_ON),
+    "POST /organizations/{organization}/sso/remove": PLAIN,
+    "POST /organizations/{organization}/sso/check": PLAIN,
+    "POST /organizations/{organization}/sso/trial": PLAIN,
+    "POST /organizations/{organization}/sso/domains": Request({"domain": "new.example"}),
+    "POST /organizations/{organization}/sso/domains/prove": Request({"domain": "holding.example"}),
+    "POST /organizations/{organization}/sso/domains/remove": Request({"domain": "holding.example"}),
+    # sign-ups
+    "GET /signups": PLAIN,
+    "POST /signups": Request({"mail": "new@example.org"}),
+    "POST /signups/invitations/{invitation}/remove": Request(given=invited_to_sign_up),
     # mail
     "GET /mail": PLAIN,
     "GET /mail/preview": PLAIN,
@@ -495,11 +570,43 @@ PAGES: Final[dict[str, Request]] = {
 }
 
 
+FORM: Final = {"slug": "fresh", "name": "Eve", "mail": "eve@example.com", "organization": "Fresh", "password": PASSWORD}
+
+SIGNING_UP: Final[dict[str, Request]] = {
+    "GET ": PLAIN,
+    "POST ": Request(FORM),
+    "GET /-/slug": Request(more="?slug=fresh"),
+    "GET /link/{link}": Request(given=signing_up),
+    "POST /link/{link}": Request({"password": PASSWORD}, signing_up),
+    "GET /{ticket}": Request(given=signing_up),
+    "POST /{ticket}": Request({"code": "123456", "password": PASSWORD}, signing_up),
+    "GET /{ticket}/steps": Request(given=signed_up),
+    "GET /export/{token}": Request(given=over),
+    "POST /export/{token}": Request(given=over),
+}
+
+
 def _below(prefix: str, requests: Mapping[str, Request]) -> dict[str, Request]:
     return {address.replace(" ", f" {prefix}", 1): request for address, request in requests.items()}
 
 
-REQUESTS: Final = _below("/api", API) | _below("/admin", PAGES) | {PROVISIONED: Request(FRESH)}
+PROVIDERS: Final[dict[str, Request]] = {
+    "GET /{organization}/start": PLAIN,
+    "GET /{organization}/callback": PLAIN,
+    "GET /{organization}/sign-out": PLAIN,
+    "GET /{organization}/signed-out": PLAIN,
+    "POST /{organization}/back-channel": PLAIN,
+    "GET /{organization}/front-channel": PLAIN,
+}
+
+REQUESTS: Final = {
+    **_below("/api", API),
+    **_below("/admin", PAGES),
+    **_below("/signup", SIGNING_UP),
+    **_below("/sso", PROVIDERS),
+    PROVISIONED: Request(FRESH),
+    "POST /hooks/payment": PLAIN,
+}
 
 
 async def _other(slug: str) -> Values:
@@ -518,8 +625,10 @@ async def world(root: Path, postgres: Postgres) -> AsyncIterator[World]:
     """A storyfront with tenants, and everybody who comes to it."""
     place = root / "storyfront"
     shutil.copytree(ROOT / "examples" / "storyfront", place, ignore=shutil.ignore_patterns("__pycache__", "var"))
+    asked = contextlib.ExitStack()
+    known = asked.enter_context(names())
     with (place / "tenantry.toml").open("a") as toml:
-        toml.write(SETTINGS)
+        toml.write(SETTINGS + f'[sso]\nresolvers = ["127.0.0.1:{known.port}"]\n')
     (place / "archive").mkdir()
     (place / "archive" / "0001_start.sql").write_text("CREATE TABLE page (id int);\n-- down\nDROP TABLE page;\n")
     (place / ".env").write_text(f"TENANTRY_SECRET_KEY={token_hex(32)}\n")
@@ -528,6 +637,7 @@ async def world(root: Path, postgres: Postgres) -> AsyncIterator[World]:
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(app.state.house.close)
+        stack.callback(asked.close)
         base = stack.enter_context(contextlib.closing(sqlite3.connect(root / "base.sqlite")))
         client = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url=HERE, trust_env=False))
         opened = await app.state.house.opened()
@@ -536,6 +646,7 @@ async def world(root: Path, postgres: Postgres) -> AsyncIterator[World]:
         made = World(opened, live, base, client)
         made.device = Authenticator(config.url, "localhost")
         await _fill(made, postgres.administrator())
+        await _sign_on(made, known)
         made.keep()
         made.persons["tenant user"] = await _tenant_user(config, made)
         yield made
@@ -568,6 +679,14 @@ async def _fill(world: World, url: str) -> None:
     small = await platform.tokens.create("small", ["tenants:read"], admin="root@example.org")
     world.persons["small token"] = Somebody({"Authorization": f"Bearer {small.token}"})
     world.persons["expired"] = await _expired(world)
+
+
+async def _sign_on(world: World, known: Names) -> None:
+    sso = world.platform.sso
+    await sso.set("Holding", **SIGN_ON)
+    claimed = (await sso.add_domain("Holding", "holding.example")).domains[0]
+    known.texts[claimed.record] = [claimed.value]
+    world.values["domain"] = claimed.domain
 
 
 async def _admin(world: World, name: str, role: AdminRole) -> Somebody:

@@ -10,9 +10,9 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -22,18 +22,22 @@ from urllib.request import urlopen
 from tenantry.config import FILE, Config, secret_keys
 from tenantry.embedded import Hold
 from tenantry.errors import ConfigError, EmbeddedFailed, RegistryBehind, RegistryUnavailable, TenantryError
+from tenantry.identity import handover
 from tenantry.identity.principal import digest
+from tenantry.identity.sso.tickets import CODE, Ticket
 from tenantry.mail import Letter, Post
-from tenantry.model import Changes, Environment, Loaded, SupportAccess
-from tenantry.operations import placement
+from tenantry.model import Changes, Environment, Loaded, Person, SignOn, SupportAccess, new_id, normalise_host
+from tenantry.operations import change, placement
 from tenantry.operations.blueprints import Blueprints, read_config
 from tenantry.refusals import SupportLinkInvalid
-from tenantry.registry import Feed, Registry, Transaction, Vault, support
-from tenantry.registry.database import Database
+from tenantry.registry import Feed, Registry, Transaction, Vault, journal, signups, sso, support, tenants
+from tenantry.registry.database import NAME, Database, now, plain
 from tenantry.resources import Resource
 from tenantry.runtime import Runtime, Settings
 from tenantry.runtime.resolver import Request, Resolver
 from tenantry.runtime.settings import EntrancePages, Jwt, Note, PoolLimits, SharedTables
+from tenantry.runtime.welcome import ENTER, WELCOME, Field, Step, Welcome
+from tenantry.sso_refusals import HandoverWrong
 
 SNAPSHOT: Final = "snapshot.json"
 JWKS_BYTES: Final = 1_000_000
@@ -43,6 +47,12 @@ SETUP_SECONDS: Final = 5.0
 """How long a control database without its tables is waited for, looked at every `SETUP_STEP` seconds."""
 
 SETUP_STEP: Final = 0.1
+
+
+KEPT_SECONDS: Final = 3.0
+"""How long the wizard waits for a worker to keep an answer, looked at every `KEPT_STEP` seconds."""
+
+KEPT_STEP: Final = 0.02
 
 
 class Elsewhere(Protocol):
@@ -85,8 +95,22 @@ def connect(config: Config | Path | str | None = None) -> Runtime:
 def runtime_of(config: Config, vault: Vault, known: Settings) -> Runtime:
     """A runtime of a platform that is not the one of this process."""
     source = RegistrySource(config.control_url, vault, config.data if config.wants_embedded else None)
-    open_login = partial(placement.unseal, vault)
-    return Runtime(known, source, partial(open_key, vault), open_login, Reception(source), Letterbox(config, source))
+    desks = Reception(source), Letterbox(config, source), SignOnReception(config, vault, source)
+    runtime = Runtime(known, source, partial(open_key, vault), partial(placement.unseal, vault), *desks)
+    welcome = Welcome(runtime.accounts, runtime.sessions, NewTenants(config, vault, source), _wizard(config))
+    runtime.pages |= {ENTER: welcome.enter, WELCOME: welcome.answer}
+    return runtime
+
+
+def _wizard(config: Config) -> dict[str, list[Step]]:
+    """The steps of the wizard, for the blueprint of tenants that sign up."""
+    blueprint = config.signup.blueprint or next(iter(config.blueprints))
+    return {
+        blueprint: [
+            Step(step.title, step.text, tuple(Field(**one.model_dump() | {"label": one.shown}) for one in step.fields))
+            for step in config.signup.wizard or ()
+        ]
+    }
 
 
 def open_key(vault: Vault, environment: Environment) -> bytes:
@@ -289,6 +313,101 @@ class Reception:
             tx.audit("support.consent", tenant.slug, id=tenant.id, until=until)
             if until is None:
                 await support.end_of_tenant(tx, tenant.id, by)
+
+
+class NewTenants:
+    """Lets those in who signed up, and keeps what they answer the wizard."""
+
+    def __init__(self, config: Config, vault: Vault, source: RegistrySource) -> None:
+        self._vault = vault
+        self._blueprints = Blueprints(config)
+        self._steps = len(config.signup.wizard or ())
+        self._source = source
+
+    async def enter(self, environment: Environment, code: str) -> tuple[str, str]:
+        """Use a code up. Raises `HandoverInvalid`."""
+        tenant = environment.tenant
+        async with self._source.write("signup") as tx:
+            given = await handover.take(tx, self._vault, code, tenant.id, now())
+            tx.actor = plain(f"signup:{given.login}", NAME)
+            tx.audit("signup.enter", tenant.slug, id=tenant.id)
+        return given.login, given.name
+
+    async def standing(self, environment: Environment) -> int | None:
+        """The step that comes next."""
+        async with self._source.read() as tx:
+            step = await signups.welcome(tx, environment.tenant.id)
+        return step if step is None or step < self._steps else None
+
+    async def keep(self, environment: Environment, step: int, values: Mapping[str, Any], by: str) -> None:
+        """Change the tenant's values as an admin would, and wait a moment until that is done.
+
+        Raises `OperationInProgress` while something else is done to the tenant.
+        """
+        operation_id, tenant = new_id(), environment.tenant
+        async with self._source.write(plain(f"tenant:{by}", NAME)) as tx:
+            standing = await signups.welcome(tx, tenant.id)
+            found = await tenants.environments(tx, [tenant.id])
+            await signups.set_welcome(tx, tenant.id, max(step + 1, standing or 0) if step + 1 < self._steps else None)
+            if not values or not found:
+                return
+            before = dict(found[0].tenant.settings)
+            arguments = {"after": {"settings": before | dict(values)}, "before": {"settings": before}}
+            steps, whose = change.steps(self._blueprints, found), (tenant.id, tenant.slug)
+            await journal.submit(tx, operation_id, "edit", steps, tenant=whose, arguments=arguments)
+        until = time.monotonic() + KEPT_SECONDS
+        while time.monotonic() < until:
+            async with self._source.read() as tx:
+                if not (await journal.get(tx, operation_id)).state.live:
+                    return
+            await asyncio.sleep(KEPT_STEP)
+
+
+class SignOnReception:
+    """Sends people to the platform who sign in by their organization, and takes in those who come back."""
+
+    def __init__(self, config: Config, vault: Vault, source: RegistrySource) -> None:
+        self._config = config
+        self._url = config.url
+        self._vault = vault
+        self._source = source
+
+    def start(self, environment: Environment, sign_on: SignOn, host: str, root: str, browser: str, back: str) -> str:
+        """The address at the platform. The way back is made of what is known of the tenant, not of the request."""
+        way = self._root(environment, host, root)
+        ticket = Ticket(environment.tenant.id, environment.id, way, browser, back)
+        sealed = ticket.sealed(self._vault, sign_on.organization)
+        return f"{self._url}/sso/{sign_on.organization}/start?ticket={sealed}"
+
+    def _root(self, environment: Environment, host: str, root: str) -> str:
+        """The name at which the browser is, where it is one of the tenant's; the port is the platform's in any case."""
+        if root:
+            return self._url + root
+        name = normalise_host(host)
+        known = name if name in environment.hostnames else next(iter(environment.hostnames), None)
+        return self._config.address(environment.tenant.slug, known)
+
+    async def take(self, environment: Environment, code: str, browser: str) -> tuple[Person, str]:
+        """Use a code up. Raises `HandoverWrong`."""
+        async with self._source.write("sso") as tx:
+            sealed = await sso.take_code(tx, digest(code), environment.id, browser)
+        if sealed is None:
+            raise HandoverWrong
+        person, back = json.loads(self._vault.open_platform(CODE + digest(code), sealed))
+        return Person(**person), back
+
+    async def began(self, environment: Environment, person: Person, outside: str, seconds: int) -> None:
+        """Note a session."""
+        tenant = environment.tenant
+        row = {"id": outside, "organization_id": person.organization, "subject": person.subject, "sid": person.sid}
+        places = {"tenant_id": tenant.id, "environment_id": environment.id, "until": now() + timedelta(seconds=seconds)}
+        async with self._source.write(f"sso:{person.mail}") as tx:
+            await sso.add_session(tx, row | places)
+            tx.audit("sso.sign_in", tenant.slug, id=tenant.id, mail=person.mail, role=person.role)
+
+    def leave(self, sign_on: SignOn) -> str:
+        """The address at which somebody signs out of the organization."""
+        return f"{self._url}/sso/{sign_on.organization}/sign-out"
 
 
 class Letterbox:

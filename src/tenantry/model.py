@@ -88,6 +88,28 @@ class SupportAccess:
 
 
 @dataclass(frozen=True, slots=True)
+class SignOn:
+    """How the people of an organization sign in, at all of its tenants."""
+
+    organization: str  # id
+    name: str
+    only: bool  # whether passwords open nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody for whom an organization's provider vouches."""
+
+    organization: str  # id
+    issuer: str
+    subject: str  # the provider's own name for her, which never changes
+    mail: str
+    name: str
+    role: str
+    sid: str = ""  # the session at the provider, where it names one
+
+
+@dataclass(frozen=True, slots=True)
 class Tenant:
     """A customer of the platform, as every process knows it."""
 
@@ -103,6 +125,7 @@ class Tenant:
     )  # overrides of the blueprint's values, as the operator set them
     former: tuple[str, ...] = ()  # slugs that lead here since a rename
     support: tuple[SupportAccess, ...] = field(default=(), repr=False)  # not ended; whether their time is over is asked
+    sign_on: SignOn | None = None  # where its organization has a provider
 
 
 @dataclass(frozen=True, slots=True)

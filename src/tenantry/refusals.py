@@ -347,3 +347,102 @@ class SupportReadOnly(TenantryError):
     remedy = "Open one that may write, where that is needed."
     status = 403
     exit_code = 3
+
+
+class SignUpClosed(TenantryError):
+    """Nobody can sign up here at the moment."""
+
+    code = "signup.closed"
+    remedy = "Set signup.open in tenantry.toml, where strangers may."
+    status = 403
+    exit_code = 3
+
+
+class InvitationNeeded(TenantryError):
+    """Signing up takes an invitation, and this one is none: {reason}."""
+
+    code = "signup.invitation"
+    remedy = "Ask whoever runs the platform for one; `tenantry signup invite` makes it."
+    status = 403
+    exit_code = 3
+
+
+class SignUpRefused(TenantryError):
+    """You cannot sign up so: {reason}."""
+
+    code = "signup.refused"
+    remedy = "Correct it and try again."
+    status = 422
+    exit_code = 3
+
+
+class LooksAlike(TenantryError):
+    """'{slug}' looks like '{other}', which is {why}."""
+
+    code = "slug.lookalike"
+    remedy = "Choose one that nobody takes for another."
+    status = 409
+    exit_code = 3
+
+
+class SignUpGone(TenantryError):
+    """This sign-up was confirmed elsewhere, or its time is over."""
+
+    code = "signup.gone"
+    remedy = "Look for the page on which you confirmed it, or begin anew."
+    status = 410
+    exit_code = 3
+
+
+class CodeWrong(TenantryError):
+    """This code is not the one in the mail."""
+
+    code = "signup.code"
+    remedy = "{left}"
+    status = 422
+    exit_code = 3
+
+
+class WorkNeeded(TenantryError):
+    """Your browser has not done its part yet."""
+
+    code = "signup.work"
+    remedy = "Wait {seconds} seconds, then send the form again."
+    status = 429
+    exit_code = 3
+
+
+class HandoverInvalid(TenantryError):
+    """This way in was used before, has run out, or leads to another tenant."""
+
+    code = "signup.handover"
+    remedy = "Sign in by your mail address and your password."
+    status = 410
+    exit_code = 3
+
+
+class InvitationNotFound(TenantryError):
+    """There is no invitation '{invitation}'."""
+
+    code = "signup.no_invitation"
+    remedy = "`tenantry signup invitations` names them all."
+    status = 404
+    exit_code = 4
+
+
+class WebhookRefused(TenantryError):
+    """This webhook is refused: {reason}."""
+
+    code = "webhook.refused"
+    remedy = "Look at [payment] in tenantry.toml, and at the sender's clock."
+    status = 401
+    exit_code = 3
+
+
+class WebhookRepeated(TenantryError):
+    """This very message came before."""
+
+    code = "webhook.repeated"
+    remedy = "A sender that tries again signs the time of its new try."
+    status = 409
+    exit_code = 3

@@ -17,6 +17,8 @@ CONTROL = {
     "CONTROL_DATABASE_URL": "sqlite:///x",
     "PG_ADMIN_URL": "postgresql://admin@db.example/postgres",
     "SMTP_PASSWORD": "x",
+    "PAYMENT_SECRET": "whsec_eA==",
+    "STRIPE_SECRET": "whsec_x",
 }
 REQUIRED = {"ServerSpec": {"kind": "postgres", "url": "postgresql://admin@db.example/postgres"}}
 

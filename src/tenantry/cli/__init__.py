@@ -30,6 +30,7 @@ COMMANDS: Final = (
     ("hostname", "hostname:app", _DAY, "The names that lead to tenants."),
     ("server", "server:app", _DAY, "The servers that tenants' databases lie on."),
     ("org", "org:app", _DAY, "Organizations: tenants that belong together."),
+    ("sso", "sso:app", _DAY, "Organizations' single sign-on by OpenID Connect."),
     ("operation", "operation:app", _DAY, "What is being done, was done and failed."),
     ("migrate", "migrate:app", _DAY, "Bring the tenants' databases to the newest schema."),
     ("schema", "schema:app", _DAY, "What a PostgreSQL schema needs before tenants can share its tables."),
@@ -39,6 +40,7 @@ COMMANDS: Final = (
     ("token", "token:app", _DAY, "Tokens by which programs call the API."),
     ("mail", "mail:app", _DAY, "Letters: queued, sent, failed and held back; keys that sign them."),
     ("support", "support:app", _DAY, "Look into a tenant, for a while and for a reason, seen by its people."),
+    ("signup", "signup:app", _DAY, "Who is signing up, and invitations to do so."),
     ("status", "status:status", _DAY, "How the platform is: tenants, operations, workers, limits."),
     (
         "statistics",

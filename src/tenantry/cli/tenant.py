@@ -224,6 +224,21 @@ async def resume(slug: Slug, /, *, wait: Wait = True, common: Common = COMMON) -
 
 
 @app.command
+async def activate(
+    slug: Slug,
+    /,
+    *,
+    plan: Annotated[str | None, Parameter(help="The plan it has from now on.")] = None,
+    wait: Wait = True,
+    common: Common = COMMON,
+) -> None:
+    """End a tenant's trial well, also one that is over already."""
+    async with common.platform() as platform:
+        if await carry_out(platform, await platform.tenants.activate(slug, plan), common.out, wait):
+            _done(common, slug, "is active.")
+
+
+@app.command
 async def check(slug: Slug, /, *, common: Common = COMMON) -> int:
     """Test every part of a tenant, or prove that nothing is left of one that was destroyed."""
     from tenantry.errors import TenantNotFound

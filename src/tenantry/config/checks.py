@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from typing import Any, Final, NamedTuple
 
 from tenantry.config.lines import Path as Key
-from tenantry.config.models import Blueprint, Config
+from tenantry.config.models import Blueprint, Config, Option, Value
 from tenantry.errors import InvalidHost, InvalidSlug, ReservedSlug
 from tenantry.model import FACTS, check_slug, expand, fields_of, normalise_host
 
@@ -45,6 +45,7 @@ def cross_checks(config: Config, declared: Any = None) -> Iterator[Trouble]:
     yield from _routing(config)
     yield from _processes(config)
     yield from _servers(config)
+    yield from _sign_up(config)
     for name, blueprint in config.blueprints.items():
         key: Key = ("blueprints", name)
         yield from _names(key, name, blueprint)
@@ -103,6 +104,43 @@ def _processes(config: Config) -> Iterator[Trouble]:
         except ValueError:
             remedy = 'Write an address or a network: "10.0.0.7" or "10.0.0.0/8".'
             yield Trouble(("serve", "trusted_proxies", index), "it is no address and no network", remedy)
+
+
+def _sign_up(config: Config) -> Iterator[Trouble]:
+    """What sign-up names has to be there, and the wizard fills what the blueprint declares."""
+    settings = config.signup
+    if settings.plan is not None and settings.plan not in config.plans:
+        yield Trouble(("signup", "plan"), "there is no such plan", meant(settings.plan, config.plans, "There is"))
+    name = settings.blueprint or next(iter(config.blueprints), "")
+    if name not in config.blueprints:
+        yield Trouble(("signup", "blueprint"), "there is no such blueprint", meant(name, config.blueprints, "There is"))
+        return
+    if f"{settings.also_at or ''}/".startswith(("/api/", "/admin/", "/hooks/", "/signup/")):
+        yield Trouble(("signup", "also_at"), "the platform has other pages there", "Choose another path.")
+    try:
+        declared = config.whole(name).values
+    except KeyError:
+        return
+    for at, step in enumerate(settings.wizard or ()):
+        for number, one in enumerate(step.fields):
+            key: Key = ("signup", "wizard", at, "fields", number)
+            yield from _option(key, one, declared)
+
+
+def _option(key: Key, one: Option, declared: Mapping[str, Value]) -> Iterator[Trouble]:
+    if one.value not in declared:
+        remedy = meant(one.value, declared, "The blueprint has")
+        yield Trouble((*key, "value"), f"the blueprint declares no value '{one.value}'", remedy)
+        return
+    kinds = {bool: ("yes/no",), int: ("number",), float: ("number",)}.get(
+        type(declared[one.value].default), ("text", "choice", "colour")
+    )
+    if one.kind not in kinds:
+        yield Trouble((*key, "kind"), f"the value '{one.value}' is no {one.kind}", f"It can be: {', '.join(kinds)}.")
+    if declared[one.value].secret:
+        yield Trouble((*key, "value"), f"the value '{one.value}' is secret", "Ask for it in the application.")
+    if (one.kind == "choice") is not bool(one.options):
+        yield Trouble((*key, "options"), "a choice has options, and nothing else has", 'Write options = ["a", "b"].')
 
 
 def _servers(config: Config) -> Iterator[Trouble]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -116,6 +117,20 @@ def _domain(value: str) -> str:
 
 
 Domain = Annotated[str, AfterValidator(_domain)]
+
+
+def _resolver(value: str) -> str:
+    host, _, port = value.rpartition(":") if value.count(":") == 1 else (value, "", "53")
+    try:
+        ipaddress.ip_address(host)
+    except ValueError as error:
+        raise ValueError("a name server is an address such as 9.9.9.9 or 127.0.0.1:5353") from error
+    if not (port.isdigit() and 0 < int(port) < 65536):
+        raise ValueError("its port is 1 to 65535")
+    return value
+
+
+Resolver = Annotated[str, AfterValidator(_resolver)]
 
 
 def _schedule(value: str) -> str:
@@ -301,10 +316,63 @@ class Mail(Frozen):
     look: Look = Look()
 
 
+class Option(Frozen):
+    """A field of the wizard: it fills a value that the blueprint declares."""
+
+    value: str = Field(min_length=1)
+    kind: Literal["text", "choice", "number", "yes/no", "colour"] = "text"
+    label: str = ""
+    help: str = ""
+    options: tuple[str, ...] = ()  # of a choice
+    required: bool = False
+
+    @property
+    def shown(self) -> str:
+        """What stands before it."""
+        return self.label or self.value.replace("_", " ").capitalize()
+
+
+class Step(Frozen):
+    """A step of the wizard."""
+
+    title: str = Field(min_length=1, max_length=100)
+    text: str = ""
+    fields: tuple[Option, ...] = Field(min_length=1)
+
+
+class SignUp(Frozen):
+    open: bool = False
+    invite_only: bool = False  # an admin's invitation is needed
+    also_at: str | None = Field(default=None, pattern=r"^/[A-Za-z0-9._~/-]*[A-Za-z0-9._~-]$")
+    blueprint: str | None = None  # None: the first
+    plan: str | None = None
+    verify_mail: bool = True
+    hold: Seconds = 3600.0  # how long a name is held for somebody who has not confirmed yet
+    terms: str | None = Field(default=None, pattern=r"^(https?:/)?/\S+$")  # where they are read
+    terms_version: str = Field(default="1", min_length=1, max_length=40)
+    trial: Seconds | None = None  # None: active at once
+    remind: tuple[Seconds, ...] = (3 * 86400.0, 86400.0)  # before a trial ends
+    delete_after: Seconds | None = None  # since a trial ended; None: never
+    disposable: bool = False  # whether addresses of throw-away mail services are taken
+    per_address: int = Field(default=10, ge=0)  # sign-ups a day from one address; 0: no limit
+    per_domain: int = Field(default=100, ge=0)  # likewise, of one mail domain
+    work: int = Field(default=16, ge=0, le=24)  # bits of the proof of work; 0: none is asked for
+    wizard: tuple[Step, ...] | None = None
+
+
+class Payment(Frozen):
+    secret: Secret | None = None  # of Standard Webhooks
+    stripe_secret: Secret | None = None
+
+
 class Support(Frozen):
     allowed: bool = True  # whether the platform's people may look into tenants at all
     consent: bool = False  # whether the tenant's own people have to let them in first
     longest: Seconds = 8 * 3600.0
+
+
+class SingleSignOn(Frozen):
+    resolvers: tuple[Resolver, ...] = ()  # name servers that are asked for TXT records; none: the system's own
 
 
 class Users(Frozen):
@@ -337,8 +405,11 @@ class Config(Frozen):
     runtime: Runtime = Runtime()
     verify: Verify = Verify()
     mail: Mail = Mail()
+    signup: SignUp = SignUp()
+    payment: Payment = Payment()
     users: Users = Users()
     support: Support = Support()
+    sso: SingleSignOn = SingleSignOn()
     root: Path = Field(default=Path(), exclude=True)  # the directory of tenantry.toml
 
     _origins: dict[tuple[str | int, ...], str] = PrivateAttr(default_factory=dict)

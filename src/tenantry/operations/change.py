@@ -9,15 +9,16 @@ from typing import Any, ClassVar
 
 from tenantry.errors import TenantNotFound
 from tenantry.model import Environment, Status, check_move
+from tenantry.operations.blueprints import Blueprints
 from tenantry.operations.toolbox import VALUE, Toolbox
 from tenantry.operations.verb import Verb, Work, resource_steps
-from tenantry.registry import Transaction, journal, tenants
+from tenantry.registry import Transaction, journal, signups, tenants
 from tenantry.resources import Resource
 
 RECORD = "record"
 
 
-def steps(tools: Toolbox, environments: Sequence[Environment]) -> list[tuple[str, str]]:
+def steps(tools: Blueprints, environments: Sequence[Environment]) -> list[tuple[str, str]]:
     """Record the change, then make anew what is made out of a tenant's names and values."""
     return [(RECORD, ""), *resource_steps(tools, environments, following=True)]
 
@@ -155,9 +156,14 @@ class Rename(Verb):
 
 
 class Standing(Verb):
-    """Suspends or resumes. Arguments: `status`, `reason`, and `before`, the status it had."""
+    """Suspends, resumes or activates.
+
+    Arguments: `status`, `reason`, `before`, the status it had, and `plan`, where it gets another one.
+    """
 
     async def perform(self, work: Work, step: journal.Step) -> str:
+        if step.kind:
+            return await _remake(work, step)
         operation = work.operation
         target = Status(operation.arguments["status"])
         environments = await work.environments()
@@ -166,10 +172,16 @@ class Standing(Verb):
         tenant = environments[0].tenant
         if tenant.status is not target:
             check_move(tenant.slug, tenant.status, target)
-            reason = operation.arguments["reason"]
+            reason, plan = operation.arguments["reason"], operation.arguments.get("plan", tenant.plan)
             async with work.write() as tx:
                 await tenants.set_status(tx, [tenant.id], target, reason)
-                tx.audit(f"tenant.{self.name}", tenant.slug, id=tenant.id, reason=reason)
+                if target is Status.ACTIVE:
+                    await signups.end_trial(tx, tenant.id)
+                told: dict[str, Any] = {"reason": reason}
+                if plan != tenant.plan:
+                    await tenants.alter(tx, [tenant.id], plan=plan)
+                    told["plan"] = plan
+                tx.audit(f"tenant.{self.name}", tenant.slug, id=tenant.id, **told)
         return target.value
 
 
@@ -183,3 +195,9 @@ class Resume(Standing):
     """Serves a suspended tenant again."""
 
     name: ClassVar[str] = "resume"
+
+
+class Activate(Standing):
+    """Ends a trial well."""
+
+    name: ClassVar[str] = "activate"

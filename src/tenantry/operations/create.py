@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, ClassVar
 
 from tenantry.errors import LimitReached, OperationRefused, SlugTaken
 from tenantry.identity import sees_only
-from tenantry.model import Environment, Status
+from tenantry.model import Environment, Status, Tenant, new_id
 from tenantry.operations import drop, placement
-from tenantry.operations.toolbox import VALUE, Toolbox
+from tenantry.operations.toolbox import OWNER, VALUE, Toolbox
 from tenantry.operations.verb import Verb, Work, resource_steps
-from tenantry.registry import Transaction, journal, tenants
+from tenantry.registry import Transaction, journal, signups, tenants
+from tenantry.registry.database import now
 from tenantry.resources import Resource
 
 ADMIN_STEP = "admin"
@@ -69,6 +73,44 @@ async def reserve(
     await tenants.put_secrets(tx, rows)
 
 
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who signed up for a tenant: its first admin, who chose a password herself."""
+
+    mail: str
+    password: str = field(repr=False)  # Argon2id
+    trial: float | None = None  # seconds for which she tries it out
+
+
+async def enter(
+    tx: Transaction,
+    tools: Toolbox,
+    environments: Sequence[Environment],
+    secret: Mapping[str, Any],
+    server: str | None = None,
+    owner: Owner | None = None,
+) -> str:
+    """Reserve a tenant and queue what makes it: the operation's id. Raises as `Tenants.create` does."""
+    vault, tenant, operation_id = tools.registry.vault, environments[0].tenant, new_id()
+    key = vault.new_data_key(tenant.id)
+    sealed = {
+        name: vault.seal(tenant.id, key, VALUE + name, json.dumps(value, ensure_ascii=False))
+        for name, value in secret.items()
+    }
+    await refuse_full(tx, tools, 1)
+    await refuse_taken(tx, tenant.slug)
+    await reserve(tx, tools, environments, {tenant.id: sealed}, {tenant.id: key}, placement.Choice(server=server))
+    arguments: dict[str, Any] = {**describe(environments[0]), "secrets": sorted(secret), "server": server}
+    if owner is not None:
+        told = json.dumps({"login": owner.mail, "password": owner.password})
+        await tenants.put_secrets(tx, [(tenant.id, OWNER, vault.seal(tenant.id, key, OWNER, told))])
+        arguments |= {"secrets": [*arguments["secrets"], OWNER], "owner": owner.mail, "trial": owner.trial}
+    planned = steps(tools, environments)
+    await journal.submit(tx, operation_id, "create", planned, tenant=(tenant.id, tenant.slug), arguments=arguments)
+    tx.audit("tenant.reserve", tenant.slug, id=tenant.id, blueprint=tenant.blueprint, plan=tenant.plan)
+    return operation_id
+
+
 def describe(environment: Environment) -> dict[str, Any]:
     """What an operation must keep to reserve a tenant again."""
     tenant = environment.tenant
@@ -122,9 +164,15 @@ class Create(Verb):
         return version
 
     async def _admin(self, work: Work) -> str:
-        made, errors = await work.tools.enrol_admins(await work.environments())
+        environments = await work.environments()
+        async with work.tools.registry.read() as tx:
+            sealed = await tenants.secrets(tx, str(work.operation.tenant_id))
+        chosen = sealed.get(OWNER) if environments else None
+        made, errors = await work.tools.enrol_admins(environments, chosen=chosen)
         for error in errors.values():
             raise error
+        if chosen is not None:
+            return str(work.operation.arguments["owner"])
         if not made:
             return ""
         async with work.write() as tx:
@@ -140,13 +188,23 @@ class Create(Verb):
                 behind = self._behind(work, environments)
                 if not behind:
                     tenant = environments[0].tenant
-                    if tenant.status is not Status.ACTIVE:  # else a worker came to here and no further
-                        facts = {"id": tenant.id, "blueprint": tenant.blueprint, "plan": tenant.plan}
-                        await tenants.set_status(tx, [tenant.id], Status.ACTIVE)
-                        tx.audit(f"tenant.{self.name}", tenant.slug, **facts)
+                    if tenant.status is Status.CREATING:  # else a worker came to here and no further
+                        await self._open(tx, work, tenant)
                     return " ".join(name for environment in environments for name in environment.hostnames)
             for resource, environment in behind:
                 await self._settle(work, resource, environment)
+
+    async def _open(self, tx: Transaction, work: Work, tenant: Tenant) -> None:
+        """Let requests reach it: for good, or to be tried out."""
+        arguments = work.operation.arguments
+        trial = arguments.get("trial")
+        await tenants.set_status(tx, [tenant.id], Status.TRIALING if trial else Status.ACTIVE)
+        await tenants.drop_secret(tx, tenant.id, OWNER)  # she is in the tenant's own database
+        if trial:
+            await signups.begin_trial(tx, tenant.id, arguments["owner"], now() + timedelta(seconds=trial))
+        if arguments.get("owner") and work.tools.config.signup.wizard:
+            await signups.set_welcome(tx, tenant.id, 0)
+        tx.audit(f"tenant.{self.name}", tenant.slug, id=tenant.id, blueprint=tenant.blueprint, plan=tenant.plan)
 
     def _behind(self, work: Work, environments: Sequence[Environment]) -> list[tuple[Resource, Environment]]:
         """What is not at the schema of new tenants."""

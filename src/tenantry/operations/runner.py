@@ -36,6 +36,7 @@ VERBS: Final[Mapping[str, Verb]] = {
         change.Rename(),
         change.Suspend(),
         change.Resume(),
+        change.Activate(),
         destroy.Destroy(),
         drop.Drop(),
         migrate.Migrate(),

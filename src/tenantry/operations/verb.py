@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from tenantry.errors import Cancelled, Handover, Paused, TenantNotFound
 from tenantry.model import Environment
+from tenantry.operations.blueprints import Blueprints
 from tenantry.operations.toolbox import Toolbox
 from tenantry.registry import Transaction, journal
 from tenantry.resources import Resource
@@ -95,7 +96,7 @@ class Verb:
 
 
 def resource_steps(
-    tools: Toolbox, environments: Sequence[Environment], *, following: bool = False
+    tools: Blueprints, environments: Sequence[Environment], *, following: bool = False
 ) -> list[tuple[str, str]]:
     """A step for each resource of each environment: (name, kind); the environment is named where there are several.
 

@@ -16,12 +16,12 @@ from tenantry.errors import RegistryUnavailable, TenantryError
 from tenantry.mail.bounces import listen
 from tenantry.mail.delivery import Delivery
 from tenantry.model import new_id
-from tenantry.operations import verify
+from tenantry.operations import trials, verify
 from tenantry.operations.engine import Engine
 from tenantry.operations.measure import measure_some
 from tenantry.operations.runner import Runner
 from tenantry.operations.toolbox import Toolbox
-from tenantry.registry import Feed, journal, support, tenants
+from tenantry.registry import Feed, journal, signups, support, tenants
 from tenantry.registry.database import now
 from tenantry.resources import Resource
 
@@ -95,6 +95,7 @@ class Worker:
                 asyncio.create_task(_ever(self._refill, 0)),
                 asyncio.create_task(_ever(self._verify_when_due, SCHEDULE_LOOK)),
                 asyncio.create_task(_ever(partial(measure_some, self.tools), MEASURE_LOOK)),
+                asyncio.create_task(_ever(self._trials, SCHEDULE_LOOK)),
                 asyncio.create_task(_ever(partial(listen, self.registry, self.tools.config), LISTEN_AGAIN)),
             ]
             post = asyncio.create_task(self.delivery.run(stop))
@@ -236,6 +237,7 @@ class Worker:
             await journal.bury(tx, self.settings.dead_after)
             await tenants.forget_former(tx)
             await support.end_over(tx)
+            await signups.forget_over(tx, now())
         await self.delivery.tidy()
         await self._forget_ended()
         with contextlib.suppress(TimeoutError):
@@ -273,6 +275,10 @@ class Worker:
         if due:
             async with self.registry.write(verify.SCHEDULE) as tx:
                 await verify.submit_due(tx, settings.schedule, settings.sample, self._began)
+
+    async def _trials(self) -> None:
+        """Do what trials that end want done."""
+        await trials.turn(self.tools, now())
 
     def _resources(self) -> list[Resource]:
         return [resource for resources in self.tools.resources.values() for resource in resources]

@@ -33,10 +33,13 @@ from tenantry.platform.fleet import Migrations
 from tenantry.platform.hostnames import Hostnames
 from tenantry.platform.mails import Mails
 from tenantry.platform.operations import Operations
+from tenantry.platform.payments import Payments
 from tenantry.platform.people import Admins, Organizations, Tokens
 from tenantry.platform.rehearse import Rehearsals
 from tenantry.platform.safety import refuse_weak
 from tenantry.platform.servers import Servers
+from tenantry.platform.signup import SignUps
+from tenantry.platform.sso import Sso
 from tenantry.platform.statistics import Statistics
 from tenantry.platform.support import Supports
 from tenantry.platform.tenants import Credentials, PlannedStep, Source, TenantDetails, Tenants
@@ -69,7 +72,10 @@ class Platform:
     account: Account
     tokens: Tokens
     organizations: Organizations
+    sso: Sso
     support: Supports
+    signups: SignUps
+    payments: Payments
     mails: Mails
 
     def __init__(self, config: Config, registry: Registry) -> None:
@@ -93,7 +99,10 @@ class Platform:
         self.account = Account(registry, config)
         self.tokens = Tokens(registry)
         self.organizations = Organizations(registry)
+        self.sso = Sso(registry, config)
         self.support = Supports(registry, config)
+        self.signups = SignUps(registry, config, self.tenants)
+        self.payments = Payments(registry, config, self.tenants)
         self.mails = Mails(registry, config)
 
     @classmethod

@@ -16,7 +16,9 @@ class NothingToExport(TenantryError):
     """'{slug}' has nothing that is exported to files for other programs."""
 
     code = "tenant.no_export"
-    remedy = "Databases on PostgreSQL and shared tables are; `tenantry tenant show {slug}` names its parts."
+    remedy = (
+        "SQLite files, databases on PostgreSQL and shared tables are; `tenantry tenant show {slug}` names its parts."
+    )
     status = 422
     exit_code = 2
 

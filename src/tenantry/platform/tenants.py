@@ -28,11 +28,13 @@ from tenantry.model import (
     check_slug,
     new_id,
 )
-from tenantry.operations import adopt, change, create, destroy, drop, placement, rotate, rotate_shared
+from tenantry.operations import adopt, change, create, destroy, drop, placement, rotate, rotate_shared, trials
 from tenantry.operations.toolbox import ADMIN, VALUE, Toolbox
 from tenantry.platform import csvfile, exports
 from tenantry.platform.announce import Announcing
-from tenantry.registry import Transaction, journal, people, servers, tenants
+from tenantry.refusals import SignUpGone
+from tenantry.registry import Transaction, journal, people, servers, signups, tenants
+from tenantry.registry.database import now
 from tenantry.registry.letters import Hold
 from tenantry.registry.tenants import HostnameRow, TenantRow
 from tenantry.resources import Resource
@@ -103,7 +105,7 @@ class Tenants(Announcing):
     """Every verb on tenants."""
 
     def __init__(self, tools: Toolbox) -> None:
-        self._tools = tools
+        self.tools = self._tools = tools
         self._registry = tools.registry
         self._config = tools.config
 
@@ -189,6 +191,19 @@ class Tenants(Announcing):
         async with self._registry.write() as tx:
             tx.audit("tenant.export", slug, id=row.id, tables=len(found), rows=sum(one.rows for one in found))
         return found
+
+    async def closed(self, token: str) -> TenantRow:
+        """The tenant, closed as its trial is over, whose data its owner may take by this. Raises `SignUpGone`.
+
+        No verb: its owner shows what a mail brought her.
+        """
+        tenant_id = trials.exportable(self._registry.vault, token, now())
+        async with self._registry.read() as tx:
+            trial = await signups.trial(tx, tenant_id) if tenant_id else None
+            row = await tenants.by_id(tx, tenant_id) if tenant_id and trial and trial.ended else None
+        if row is None or row.status != Status.SUSPENDED:
+            raise SignUpGone("This link opens nothing.", remedy="It held until the tenant was opened or removed.")
+        return row
 
     @verb("tenant.measure", "tenants:read", Reach.TENANT)
     async def measure(self, slug: str) -> Usage:
@@ -329,20 +344,13 @@ class Tenants(Announcing):
         `ConfigError`.
         """
         environments, secret = self._draft(slug, name, blueprint, plan, settings)
-        tenant = environments[0].tenant
-        operation_id = new_id()
-        key = self._registry.vault.new_data_key(tenant.id)
-        sealed = {name: self._seal(tenant.id, key, name, value) for name, value in secret.items()}
         async with self._registry.write() as tx:
-            await create.refuse_full(tx, self._tools, 1)
-            await create.refuse_taken(tx, slug)
-            choice = placement.Choice(server=server)
-            await create.reserve(tx, self._tools, environments, {tenant.id: sealed}, {tenant.id: key}, choice)
-            steps = create.steps(self._tools, environments)
-            arguments = {**create.describe(environments[0]), "secrets": sorted(secret), "server": server}
-            await journal.submit(tx, operation_id, "create", steps, tenant=(tenant.id, slug), arguments=arguments)
-            tx.audit("tenant.reserve", slug, id=tenant.id, blueprint=tenant.blueprint, plan=tenant.plan)
+            operation_id = await create.enter(tx, self._tools, environments, secret, server)
             return await journal.get(tx, operation_id)
+
+    def drafted(self, slug: str, name: str, blueprint: str | None, plan: str | None) -> Sequence[Environment]:
+        """The environments of a tenant that is not there yet, after every check of its words."""
+        return self._draft(slug, name, blueprint, plan, None)[0]
 
     def _draft(
         self,
@@ -584,6 +592,11 @@ class Tenants(Announcing):
             before = {"slug": slug, "hostnames": {e.id: list(e.hostnames) for e in environments}}
             return await self._submit(tx, "rename", row, environments, {"to": to, "before": before})
 
+    @verb("tenant.activate", "tenants:write", Reach.TENANT)
+    async def activate(self, slug: str, plan: str | None = None) -> journal.Operation:
+        """End a tenant's trial well, also one that is over already; and give it a plan."""
+        return await self._stand(slug, "activate", Status.ACTIVE, "", self._plan(plan) if plan else None)
+
     @verb("tenant.suspend", "tenants:write", Reach.TENANT)
     async def suspend(self, slug: str, reason: str = "") -> journal.Operation:
         """Refuse a tenant's requests from now on; its data stay as they are."""
@@ -594,13 +607,16 @@ class Tenants(Announcing):
         """Serve a suspended tenant again."""
         return await self._stand(slug, "resume", Status.ACTIVE, "")
 
-    async def _stand(self, slug: str, verb: str, target: Status, reason: str) -> journal.Operation:
+    async def _stand(
+        self, slug: str, verb: str, target: Status, reason: str, plan: str | None = None
+    ) -> journal.Operation:
         async with self._registry.write() as tx:
             row = await tenants.find(tx, slug)
             await journal.refuse_busy(tx, row.id, slug)
             check_move(slug, Status(row.status), target)
             arguments = {"status": target.value, "before": row.status, "reason": reason[:REASON_LENGTH]}
-            return await self._submit(tx, verb, row, [], arguments)
+            environments = await tenants.environments(tx, [row.id]) if plan else []
+            return await self._submit(tx, verb, row, environments, arguments | ({"plan": plan} if plan else {}))
 
     @verb("tenant.plan_destroy", "tenants:read", Reach.TENANT)
     async def plan_destroy(self, slug: str) -> Sequence[PlannedStep]:

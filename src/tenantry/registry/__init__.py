@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from tenantry.errors import RegistryBehind, RegistryMissing, RegistryUnavailable
 from tenantry.model import new_id
-from tenantry.registry import journal, letters, migrations, people, proof, servers, tables, tenants
+from tenantry.registry import journal, letters, migrations, people, proof, servers, sso, tables, tenants
 from tenantry.registry.audit import AuditReport, Entry
 from tenantry.registry.database import Database, Transaction, plain
 from tenantry.registry.feed import Feed
@@ -85,6 +85,7 @@ class Registry:
                 field = f"totp:{admin_id}"
                 again = self.vault.seal_platform(field, self.vault.open_platform(field, sealed))
                 await people.change(tx, admin_id, totp=again)
+            await sso.reseal(tx, self.vault)
             await tenants.put_meta(tx, "check", self.vault.new_check())
             tx.changed(*(tenant_id for tenant_id, _ in keys))
             tx.audit("secret.rotate", "platform", keys=len(keys))

@@ -10,7 +10,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, delete, func, or_, select, update
 
 from tenantry.refusals import AdminNotFound
-from tenantry.registry import support, tables
+from tenantry.registry import sso, support, tables
 from tenantry.registry.database import IN_LIMIT, Transaction, chunks, now, plain
 
 SUPERADMIN: Final = "superadmin"
@@ -429,6 +429,12 @@ async def forget_failures(tx: Transaction, before: datetime) -> None:
     await tx.execute(delete(tables.throttle).where(tables.throttle.c.until < before))
 
 
+async def is_spent(tx: Transaction, digest: str) -> bool:
+    """Whether something that counts once was used up."""
+    table = tables.spent
+    return await tx.first(select(table.c.digest).where(table.c.digest == digest, table.c.until >= now())) is not None
+
+
 async def spend(tx: Transaction, digest: str, until: datetime) -> bool:
     """Use something up that counts once, and need not be kept after a moment; whether it was unused."""
     table = tables.spent
@@ -479,13 +485,14 @@ async def change_organization(tx: Transaction, organization_id: str, **values: A
     """Change columns of an organization."""
     table = tables.organization
     await tx.execute(update(table).where(table.c.id == organization_id).values(**values))
+    await tell_of_sign_on(tx, organization_id)
 
 
 async def drop_organization(tx: Transaction, organization_id: str) -> list[str]:
     """Forget an organization; its tenants, whose slugs these are, stay and belong to none."""
     slugs = await tenants_in(tx, organization_id)
-    tenant = tables.tenant
-    await tx.execute(update(tenant).where(tenant.c.organization_id == organization_id).values(organization_id=None))
+    await link_tenants(tx, None, await _ids_in(tx, organization_id))
+    await sso.forget(tx, organization_id)
     await tx.execute(delete(tables.organization).where(tables.organization.c.id == organization_id))
     return slugs
 
@@ -504,11 +511,22 @@ async def tenants_in(tx: Transaction, organization_id: str) -> list[str]:
     return [row[0] for row in await tx.all(query)]
 
 
+async def _ids_in(tx: Transaction, organization_id: str) -> list[str]:
+    tenant = tables.tenant.c
+    return [row[0] for row in await tx.all(select(tenant.id).where(tenant.organization_id == organization_id))]
+
+
+async def tell_of_sign_on(tx: Transaction, organization_id: str) -> None:
+    """Let all processes know that the tenants of an organization sign in by something else."""
+    tx.changed(*await _ids_in(tx, organization_id))
+
+
 async def link_tenants(tx: Transaction, organization_id: str | None, tenant_ids: Collection[str]) -> None:
     """Put tenants into an organization, or into none."""
     tenant = tables.tenant
     for some in chunks(list(tenant_ids), IN_LIMIT):
         await tx.execute(update(tenant).where(tenant.c.id.in_(some)).values(organization_id=organization_id))
+    tx.changed(*tenant_ids)
 
 
 async def mails_of(tx: Transaction, tenant_ids: Sequence[str]) -> dict[str, str]:

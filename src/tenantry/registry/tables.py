@@ -77,6 +77,54 @@ organization = Table(
     Column("created", Moment, nullable=False),
 )
 
+sso = Table(
+    "sso",
+    metadata,
+    Column("organization_id", ForeignKey("organization.id"), primary_key=True),
+    Column("preset", String(16), nullable=False),  # oidc, entra
+    Column("issuer", String(500), nullable=False),
+    Column("client_id", String(255), nullable=False),
+    Column("secret", LargeBinary, nullable=False),  # sealed with the platform key
+    Column("default_role", String(10), nullable=False),  # "" keeps out whoever has no role by a claim
+    Column("claim", String(100), nullable=False),  # that holds groups or app roles; "": none
+    Column("roles", JSON, nullable=False),  # what the claim says: the role
+    Column("only", Boolean, nullable=False),  # whether passwords open nothing
+    Column("changed", Moment, nullable=False),
+)
+
+sso_domain = Table(
+    "sso_domain",
+    metadata,
+    Column("organization_id", ForeignKey("organization.id"), primary_key=True),
+    Column("domain", String(253), primary_key=True, index=True),
+    Column("token", String(64), nullable=False),  # what its TXT record has to hold
+    Column("proven", Moment),
+)
+
+sso_code = Table(
+    "sso_code",
+    metadata,
+    Column("digest", String(64), primary_key=True),  # SHA-256
+    Column("environment_id", Id, nullable=False),
+    Column("browser", String(64), nullable=False),  # SHA-256 of the cookie at the tenant
+    Column("person", LargeBinary, nullable=False),  # sealed with the platform key
+    Column("until", Moment, nullable=False),
+)
+
+sso_session = Table(
+    "sso_session",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("organization_id", ForeignKey("organization.id"), nullable=False),
+    Column("tenant_id", Id, nullable=False),
+    Column("environment_id", Id, nullable=False),
+    Column("subject", String(255), nullable=False),
+    Column("sid", String(255), nullable=False),
+    Column("until", Moment, nullable=False, index=True),
+    Index("ix_sso_session_subject", "organization_id", "subject"),
+    Index("ix_sso_session_sid", "organization_id", "sid"),
+)
+
 tenant = Table(
     "tenant",
     metadata,
@@ -412,6 +460,57 @@ support_access = Table(
     Column("expires", Moment, nullable=False, index=True),
     Column("used", Moment),
     Column("ended", Moment),
+)
+
+sign_up = Table(
+    "sign_up",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("held", Slug, unique=True),  # the slug, until the tenant has it itself
+    Column("slug", Slug, nullable=False),
+    Column("name", Name, nullable=False),  # of the person
+    Column("mail", String(254), nullable=False),
+    Column("organization", Name, nullable=False),  # what the tenant is called
+    Column("address", String(45), nullable=False),
+    Column("ticket", String(64), nullable=False, unique=True),  # a hash: what the browser shows that goes on with it
+    Column("link", String(64), unique=True),  # a hash; none once it was used
+    Column("code", String(64)),  # a keyed hash: six digits are soon tried out otherwise
+    Column("tries", Integer, nullable=False, server_default="0"),
+    Column("terms", String(40)),  # the version that was accepted
+    Column("created", Moment, nullable=False),
+    Column("expires", Moment, nullable=False, index=True),
+    Column("tenant_id", Id),  # once it is confirmed; no foreign key: rows and tenants go at different times
+    Column("operation_id", Id),
+)
+
+sign_up_invitation = Table(
+    "sign_up_invitation",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("digest", String(64), nullable=False, unique=True),
+    Column("mail", String(254)),  # whose it is; none: whoever holds it
+    Column("by", Name, nullable=False),
+    Column("created", Moment, nullable=False),
+    Column("expires", Moment, nullable=False),
+    Column("used", Moment),
+)
+
+trial = Table(
+    "trial",
+    metadata,
+    Column("tenant_id", ForeignKey("tenant.id"), primary_key=True),
+    Column("mail", String(254), nullable=False),  # who is told
+    Column("until", Moment, nullable=False, index=True),
+    Column("reminded", Float),  # seconds before the end that the last reminder was about
+    Column("ended", Moment),
+    Column("warned", Moment),  # that it is removed soon
+)
+
+welcome = Table(
+    "welcome",
+    metadata,
+    Column("tenant_id", ForeignKey("tenant.id"), primary_key=True),
+    Column("step", Integer, nullable=False),  # of the wizard, that comes next
 )
 
 counted = Table(

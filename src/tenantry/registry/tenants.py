@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from tenantry.errors import HostTaken, SlugTaken, TenantNotFound
 from tenantry.model import Environment, Place, Status, Tenant
 from tenantry.refusals import InvalidRequest
-from tenantry.registry import support, tables
+from tenantry.registry import sso, support, tables
 from tenantry.registry.database import IN_LIMIT, Transaction, chunks, now, plain
 
 FIELD: Final = "\x1f"
@@ -78,6 +78,12 @@ async def find(tx: Transaction, slug: str) -> TenantRow:
     if row is None:
         raise TenantNotFound(slug=slug)
     return TenantRow(*row)
+
+
+async def by_id(tx: Transaction, tenant_id: str) -> TenantRow | None:
+    """The tenant of this id, if it is there."""
+    row = await tx.first(select(*_ROW).where(tables.tenant.c.id == tenant_id))
+    return TenantRow(*row) if row else None
 
 
 async def exists(tx: Transaction, tenant_id: str) -> bool:
@@ -189,6 +195,8 @@ async def taken(tx: Transaction, slugs: Sequence[str]) -> dict[str, str]:
         )
         for slug, owner, until in await tx.all(query):
             found[slug] = f"held for '{owner}', which was renamed, until {until:%Y-%m-%d}"
+        query = select(tables.sign_up.c.held).where(tables.sign_up.c.held.in_(some), tables.sign_up.c.expires > now())
+        found.update((slug, "held for somebody who is signing up") for (slug,) in await tx.all(query))
     return found
 
 
@@ -304,6 +312,7 @@ async def _load(tx: Transaction, ids: Sequence[str] | None) -> list[Environment]
     for tenant_id, slug in await tx.all(query if ids is None else query.where(tables.former_slug.c.tenant_id.in_(ids))):
         former_slugs[tenant_id] = (*former_slugs.get(tenant_id, ()), slug)
     accesses = await support.standing(tx, ids)
+    sign_ons = await sso.sign_ons(tx, ids)
     places = await _places(tx, ids)
     hostnames, former = await _hostnames(tx, ids)
     tenants: dict[str, Tenant] = {}
@@ -327,6 +336,7 @@ async def _load(tx: Transaction, ids: Sequence[str] | None) -> list[Environment]
                 settings=opened[settings],
                 former=former_slugs.get(tenant_id, ()),
                 support=accesses.get(tenant_id, ()),
+                sign_on=sign_ons.get(tenant_id),
             )
         result.append(
             Environment(
@@ -468,7 +478,7 @@ async def remove(tx: Transaction, ids: Sequence[str]) -> None:
         for table in (tables.hostname, tables.resource):
             await tx.execute(delete(table).where(table.c.environment_id.in_(inner)))
         own = (tables.environment, tables.secret, tables.data_key, tables.former_slug, tables.admin_tenant)
-        for table in (*own, tables.support_access, tables.counted):
+        for table in (*own, tables.support_access, tables.counted, tables.trial, tables.welcome):
             await tx.execute(delete(table).where(table.c.tenant_id.in_(some)))
         await tx.execute(delete(tables.tenant).where(tables.tenant.c.id.in_(some)))
     tx.changed(*ids)

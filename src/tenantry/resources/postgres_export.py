@@ -97,19 +97,20 @@ def export(connection: Connection, found: Sequence[Content], form: ExportForm, t
 
 def _written(connection: Connection, one: Content, form: ExportForm, folder: Path) -> Exported:
     shown = one.name if one.schema == "public" else f"{one.schema}.{one.name}"
-    path = folder / f"{'' if one.schema == 'public' else _safe(one.schema) + '.'}{_safe(one.name)}.{form}"
-    with open(path, "xb", opener=_private) as file:
+    path = folder / f"{'' if one.schema == 'public' else safe(one.schema) + '.'}{safe(one.name)}.{form}"
+    with open(path, "xb", opener=private) as file:
         rows = (_csv if form == "csv" else _json)(connection, one, file)
         file.flush()
         os.fsync(file.fileno())
     return Exported(shown, path.name, rows, path.stat().st_size)
 
 
-def _private(path: str, flags: int) -> int:
+def private(path: str, flags: int) -> int:
+    """Open a file that its owner alone reads."""
     return os.open(path, flags, 0o600)
 
 
-def _safe(name: str) -> str:
+def safe(name: str) -> str:
     """A table's name as part of a file's: a dot in it is no dot between schema and table."""
     return _UNSAFE.sub(lambda found: f"%{ord(found[0]):02X}", name)
 
@@ -119,7 +120,7 @@ def _csv(connection: Connection, one: Content, file: IO[bytes]) -> int:
     words = sql.SQL("COPY ({}) TO STDOUT (FORMAT csv, HEADER, ENCODING 'UTF8')").format(one.query)
     with connection.cursor() as cursor:
         with cursor.copy(words) as copy:
-            _write(file, (bytes(piece) for piece in copy))
+            write(file, (bytes(piece) for piece in copy))
         return cursor.rowcount
 
 
@@ -128,7 +129,7 @@ def _json(connection: Connection, one: Content, file: IO[bytes]) -> int:
     words = sql.SQL("COPY (SELECT row_to_json(r)::text FROM ({}) r) TO STDOUT (ENCODING 'UTF8')").format(one.query)
     with connection.cursor() as cursor:
         with cursor.copy(words) as copy:
-            _write(file, _listed(str(text) for (text,) in copy.rows()))
+            write(file, _listed(str(text) for (text,) in copy.rows()))
         return cursor.rowcount
 
 
@@ -140,7 +141,7 @@ def _listed(rows: Iterator[str]) -> Iterator[bytes]:
     yield b"\n]\n"
 
 
-def _write(file: IO[bytes], pieces: Iterator[bytes]) -> None:
+def write(file: IO[bytes], pieces: Iterator[bytes]) -> None:
     """Several rows at a time."""
     block = bytearray()
     for piece in pieces:

@@ -21,8 +21,8 @@ from pydantic import BaseModel
 
 from tenantry import paths
 from tenantry.errors import PathEscape
-from tenantry.model import Attempt, Environment, Finding, Usage, check_path
-from tenantry.resources import Setting, database, migrator, scratch, sqlite_scratch
+from tenantry.model import Attempt, Environment, Exported, ExportForm, Finding, Usage, check_path
+from tenantry.resources import Setting, database, migrator, scratch, sqlite_export, sqlite_scratch
 from tenantry.resources.files import Filed, Inside
 from tenantry.resources.migrator import Connection
 from tenantry.resources.scratch import Scratch
@@ -297,6 +297,10 @@ class Sqlite(Filed, database.Database):
         self._drop(env)
 
     # --- looking at it ---
+
+    def _export(self, env: Environment, into: Path, form: ExportForm) -> list[Exported]:
+        with self._open(env) as connection:
+            return sqlite_export.export(connection, form, into / self.name)
 
     def _measure(self, env: Environment) -> Usage:
         root, path = self.spot(env)

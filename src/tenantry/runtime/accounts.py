@@ -29,6 +29,7 @@ from tenantry.model import Environment, new_id
 from tenantry.runtime.sessions import NOBODY, Client, Session, Sessions, SignedIn, digest
 from tenantry.runtime.settings import Settings
 from tenantry.runtime.userbase import UserBase
+from tenantry.sso_refusals import PasswordsOff
 
 if TYPE_CHECKING:
     from sqlalchemy import Row
@@ -47,7 +48,7 @@ _COLUMNS: Final = "id, login, name, role, password, active, epoch, created, totp
 _USERS: Final = f"SELECT {_COLUMNS} FROM {{prefix}}tenantry_user"  # noqa: S608 -- constants
 
 _SIGNED_IN: Final = f"""
-SELECT {", ".join(f"u.{name}" for name in _COLUMNS.split(", "))}, s.seen
+SELECT {", ".join(f"u.{name}" for name in _COLUMNS.split(", "))}, s.seen, s.outside
 FROM {{prefix}}tenantry_session s JOIN {{prefix}}tenantry_user u ON u.id = s.user_id
 WHERE s.id = :session AND s.user_id = :user AND s.epoch = u.epoch AND s.expires > :now AND u.active = 1
 """  # noqa: S608 -- constants
@@ -157,6 +158,7 @@ class Accounts:
 
     async def authenticate(self, login: str, password: str) -> User:
         """The active user of a login and password. Raises `SignInRefused`, after the same time in every case."""
+        refuse_passwords()
         key = derive_key(self._keys(current_environment()), "password")
         rows = await self._rows("WHERE login = :login", login=_sought(login))
         stored = rows[0].password if rows else ""
@@ -211,6 +213,8 @@ class Accounts:
         proved who she is, `outside` what a provider calls the session. Raises `SignInRefused` where the user has been
         disabled, or signed out everywhere, since it was read.
         """
+        if outside is None:
+            refuse_passwords()
         moment, secret = int(time.time()), secrets.token_urlsafe(32)
         before = self._before(client)
         async with self._base.open() as work:
@@ -251,7 +255,7 @@ class Accounts:
                 statement = "UPDATE {prefix}tenantry_session SET seen = :now WHERE id = :session AND seen = :seen"
                 await work.run(statement, now=moment, session=session.id, seen=row.seen)
                 await work.commit()
-        if row is None:
+        if row is None or not stands(row.outside):
             raise InvalidToken(reason="the session is over", remedy="Sign in again.")
         return user_of(row)
 
@@ -377,6 +381,21 @@ class Accounts:
             changed = await work.run(statement, **values, user=user)
             await work.commit()
         return bool(changed)
+
+
+def refuse_passwords() -> None:
+    """Raise `PasswordsOff` where people sign in by their organization alone."""
+    known = current_environment().tenant.sign_on
+    if known is not None and known.only:
+        raise PasswordsOff(organization=known.name)
+
+
+def stands(outside: str | None) -> bool:
+    """Whether a session that was begun so counts still: the organization may be another one by now, or the only way."""
+    known = current_environment().tenant.sign_on
+    if outside is None:
+        return known is None or not known.only
+    return known is not None and outside.partition("/")[0] == known.organization
 
 
 def user_of(row: Row[Any]) -> User:

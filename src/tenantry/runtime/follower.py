@@ -13,11 +13,12 @@ import random
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 from tenantry.errors import RegistryUnavailable
-from tenantry.model import Environment, Loaded, Place, Server, ServerState, Status, Tenant
+from tenantry.model import Environment, Loaded, Place, Server, ServerState, SignOn, Status, Tenant
 from tenantry.runtime.resolver import Resolver
 from tenantry.runtime.settings import Source
 from tenantry.runtime.table import Table
@@ -30,7 +31,7 @@ WAIT: Final = (0.1, 5.0)
 SETTLE: Final = 1.0
 """Seconds from a change to its snapshot, so that a burst of changes is written once."""
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 
 
 class Follower:
@@ -222,6 +223,7 @@ def _pack(environment: Environment) -> dict[str, Any]:
             "client_id": tenant.client_id,
             "settings": dict(tenant.settings),
             "former": tenant.former,
+            "sign_on": asdict(tenant.sign_on) if tenant.sign_on else None,
         },
     }
 
@@ -258,10 +260,12 @@ def _unpack(record: dict[str, Any], places: dict[Place, Place]) -> Environment:
     """Equal places become one object, as the registry gives them."""
     found = (_unpack_place(fields) for fields in record["places"])
     tenant = dict(record["tenant"])
+    sign_on = SignOn(**tenant["sign_on"]) if tenant["sign_on"] else None
+    typed = {"status": Status(tenant["status"]), "former": tuple(tenant["former"]), "sign_on": sign_on}
     return Environment(
         id=record["id"],
         name=record["name"],
-        tenant=Tenant(**tenant | {"status": Status(tenant["status"]), "former": tuple(tenant["former"])}),
+        tenant=Tenant(**tenant | typed),
         home=record["home"],
         places=tuple(places.setdefault(place, place) for place in found),
         hostnames=tuple(record["hostnames"]),

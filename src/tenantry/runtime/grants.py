@@ -20,17 +20,18 @@ from tenantry.credentials import derive_key
 from tenantry.errors import ForeignSession, InvalidToken, SignInRefused, TenantryError
 from tenantry.model import Environment, new_id
 from tenantry.refusals import CsrfFailed, GrantRefused, GrantUnknown, TokenReused
-from tenantry.runtime.accounts import Accounts, User, user_of
+from tenantry.runtime.accounts import Accounts, User, stands, user_of
 from tenantry.runtime.asked import Asked
 from tenantry.runtime.pages import Answer
 from tenantry.runtime.proofs import Proofs
 from tenantry.runtime.sessions import COOKIE_LENGTH, Sessions, digest, serializer
 from tenantry.runtime.settings import Settings, SupportDesk
 from tenantry.runtime.tokens import Signer
-from tenantry.runtime.userbase import UserBase
+from tenantry.runtime.userbase import UserBase, Work
 
 if TYPE_CHECKING:
     from itsdangerous import URLSafeTimedSerializer
+    from sqlalchemy import Row
 
 KEYS_SECONDS: Final = 3600
 """How long others may keep the public keys: a new one is among them a month before it signs."""
@@ -43,7 +44,8 @@ r.user_id = u.id AND r.epoch = u.epoch AND u.active = 1 AND r.expires > :now AND
 
 _USER: Final = f"""
 SELECT u.id, u.login, u.name, u.role, u.password, u.active, u.epoch, u.created, u.totp, u.issuer, u.subject,
-  r.digest, r.expires
+  r.digest, r.expires,
+  (SELECT s.outside FROM {{prefix}}tenantry_session s WHERE s.id = r.session_id) AS outside
 FROM {{prefix}}tenantry_refresh r JOIN {{prefix}}tenantry_user u ON {_STANDS} WHERE r.id = :family
 """  # noqa: S608 -- constants
 
@@ -125,7 +127,7 @@ class Grants:
         moment, new = int(self._clock()), secrets.token_urlsafe(32)
         async with self._base.open() as work:
             turned = await work.run(_TURN, family=family, old=digest(secret), new=digest(new), now=moment)
-            row = await work.first(_USER, family=family, now=moment)
+            row = await _found(work, family, moment)
             if turned and row is not None:
                 await work.commit()
                 return self._tokens(user_of(row), family, new, row.expires)
@@ -148,7 +150,7 @@ class Grants:
         """The user of an access token, as she is now. Raises `InvalidToken`, also where its family is over."""
         claims = self.signer.verify(current_environment(), token)
         async with self._base.open() as work:
-            row = await work.first(_USER, family=str(claims["sid"]), now=int(self._clock()))
+            row = await _found(work, str(claims["sid"]), int(self._clock()))
         if row is None or row.id != claims["sub"]:
             raise InvalidToken(reason="its user has signed out", remedy="Sign in again.")
         return user_of(row)
@@ -260,3 +262,9 @@ def _json(
     named = dict(headers)
     own = {"content-type": kind, "content-length": str(len(text)), "x-content-type-options": "nosniff"}
     return Answer(status, list(({"cache-control": "no-store"} | own | named).items()), text)
+
+
+async def _found(work: Work, family: str, moment: int) -> Row[Any] | None:
+    """The user of a family that stands, also by the organization that its session was begun by."""
+    row = await work.first(_USER, family=family, now=moment)
+    return row if row is not None and stands(row.outside) else None

@@ -71,6 +71,7 @@ h1{{margin:0 0 .5rem;font-size:1.5rem;line-height:1.25;text-wrap:balance;overflo
 p{{margin:0;color:var(--soft)}}small{{display:block;margin-top:2rem;color:var(--soft);letter-spacing:.03em}}
 button{{margin-top:1.5rem;padding:.6rem 1.4rem;font:inherit;color:var(--card);background:var(--mark);border:0;
 border-radius:.5rem;cursor:pointer}}
+.on{{margin-top:1.5rem}}a{{color:var(--mark)}}
 </style></head><body><main><h1>{title}</h1><p>{text}</p>{more}</main></body></html>
 """
 
@@ -159,6 +160,13 @@ def tell(title: str, text: str, cookie: str) -> Answer:
     headers = [("content-security-policy", _POLICY), ("set-cookie", cookie), *_PRIVATE]
     body = _PAGE.format(title=escape(title), text=escape(text), more="").encode()
     return _answer(200, "text/html; charset=utf-8", body, headers)
+
+
+def told(status: int, title: str, text: str, where: str, label: str) -> Answer:
+    """A page that tells something, with a link to go on."""
+    link = f'<p class="on"><a href="{escape(where)}">{escape(label)}</a></p>'
+    body = _PAGE.format(title=escape(title), text=escape(text), more=link).encode()
+    return _answer(status, "text/html; charset=utf-8", body, [("content-security-policy", _POLICY), *_PRIVATE])
 
 
 def style(text: str) -> Answer:

@@ -94,7 +94,7 @@ class Proofs:
             user = await self._accounts.get(row.user_id) if row else None
         except AccountError:  # removed since
             user = None
-        if row is None or user is None or not user.active:
+        if row is None or user is None or not user.active or user.issuer is not None:
             raise LinkInvalid(remedy="Ask an admin for another one, or ask for a new password.")
         return user, row.purpose
 
@@ -290,7 +290,7 @@ class Proofs:
             )
             await work.commit()
         user = await self._accounts.get(row.user_id)
-        if not user.active:
+        if not user.active or user.issuer is not None:  # a provider's user comes by it alone
             raise authenticators.refusal()
         return user
 
@@ -309,9 +309,12 @@ class Proofs:
             if waits:
                 await work.undo()
                 raise TooManyTries(seconds=waits)
-            old = moment - int(FORGOTTEN.total_seconds())
-            await work.run("DELETE FROM {prefix}tenantry_try WHERE ends < :old", old=old)
             await work.commit()
+            old = moment - int(FORGOTTEN.total_seconds())
+            query = "SELECT id FROM {prefix}tenantry_try WHERE ends < :old LIMIT 10"
+            for row in await work.all(query, old=old):  # each by itself: a scan would lock what others count
+                await work.run("DELETE FROM {prefix}tenantry_try WHERE id = :id AND ends < :old", id=row.id, old=old)
+                await work.commit()
 
     async def passed(self, counted: Counted) -> None:
         """Take a try back that was none of a guesser's. A device that its owner used begins anew.
@@ -349,7 +352,7 @@ async def _put_codes(work: Work, user: str, given: Sequence[str]) -> None:
 
 async def _count(work: Work, kind: str, key: str, moment: int) -> int:
     """Count one more; the seconds still to wait before the try before it is over. Its row stays locked."""
-    await work.put("tenantry_try", id=key, number=0, ends=moment)
+    await work.there("tenantry_try", id=key, number=0, ends=moment)
     forgotten = moment - int(FORGOTTEN.total_seconds())
     await work.run(
         "UPDATE {prefix}tenantry_try SET number = CASE WHEN ends < :forgotten THEN 1 ELSE number + 1 END "

@@ -29,7 +29,8 @@ from tenantry.runtime.grants import Grants
 from tenantry.runtime.proofs import Proofs
 from tenantry.runtime.resolver import Resolver
 from tenantry.runtime.sessions import Sessions
-from tenantry.runtime.settings import Logins, Postman, Settings, Source, SupportDesk
+from tenantry.runtime.settings import Logins, Postman, Settings, SignOnDesk, Source, SupportDesk
+from tenantry.runtime.sign_on import SignOnPages
 from tenantry.runtime.storage import Storage, open_storage
 from tenantry.runtime.support import Support
 from tenantry.runtime.usage import RequestUsage
@@ -71,6 +72,7 @@ class Runtime:
         logins: Logins = no_logins,
         desk: SupportDesk | None = None,
         postman: Postman | None = None,
+        sign_on: SignOnDesk | None = None,
     ) -> None:
         self.settings = settings
         self.source = source
@@ -100,8 +102,10 @@ class Runtime:
             lambda environment: self.resolver.table.current(environment),
             lambda: self._follower.status == "ok",
         )
+        sso = SignOnPages(settings, self.sessions, self.accounts, sign_on)
         self.pages: dict[str, Handler] = {
             "support": self.support.answer,
+            "sso": sso.answer,
             "token": self.grants.answer,
             "jwks.json": self.grants.key_set,
         }

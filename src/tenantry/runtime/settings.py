@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
-from tenantry.model import Changes, Environment, Loaded, Login, Place, Server, SupportAccess
+from tenantry.model import Changes, Environment, Loaded, Login, Person, Place, Server, SignOn, SupportAccess
 
 Rule = Literal["host", "path", "jwt"]
 
@@ -130,6 +130,26 @@ class SupportDesk(Protocol):
 
     async def let_in(self, environment: Environment, until: datetime | None, by: str) -> None:
         """Let support in until then, or no more."""
+        ...
+
+
+class SignOnDesk(Protocol):
+    """Where people are sent who sign in by their organization, and who comes back."""
+
+    def start(self, environment: Environment, sign_on: SignOn, host: str, root: str, browser: str, back: str) -> str:
+        """The address at the platform; `browser` is the hash of what the browser holds, `back` a path to return to."""
+        ...
+
+    async def take(self, environment: Environment, code: str, browser: str) -> tuple[Person, str]:
+        """Use a code up: who it is, and where she wanted to go. Raises `HandoverWrong`."""
+        ...
+
+    async def began(self, environment: Environment, person: Person, outside: str, seconds: int) -> None:
+        """Note a session for so many seconds, so that the provider can end it by this name."""
+        ...
+
+    def leave(self, sign_on: SignOn) -> str:
+        """The address at which somebody signs out of the organization."""
         ...
 
 

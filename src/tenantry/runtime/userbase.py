@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -61,11 +61,17 @@ class Work:
 
     async def put(self, table: str, **values: Any) -> int:
         """Add a row unless there is one of its key; how many rows were added."""
-        plain = self._session.get_bind().dialect.name == "mysql"
-        names = ", ".join(values)
+        return await self.run(self._adding(table, values, "INSERT IGNORE", ""), **values)
+
+    async def there(self, table: str, **values: Any) -> None:
+        """Likewise; on MariaDB and MySQL it is locked at once for change, since two who share a lock could not."""
+        await self.run(self._adding(table, values, "INSERT", " ON DUPLICATE KEY UPDATE id = id"), **values)
+
+    def _adding(self, table: str, values: Mapping[str, Any], begins: str, ends: str) -> str:
+        if self._session.get_bind().dialect.name != "mysql":
+            begins, ends = "INSERT", " ON CONFLICT DO NOTHING"
         marks = ", ".join(f":{name}" for name in values)
-        begins, ends = ("INSERT IGNORE", "") if plain else ("INSERT", " ON CONFLICT DO NOTHING")
-        return await self.run(f"{begins} INTO {{prefix}}{table} ({names}) VALUES ({marks}){ends}", **values)
+        return f"{begins} INTO {{prefix}}{table} ({', '.join(values)}) VALUES ({marks}){ends}"
 
     async def lock(self, query: str, **values: Any) -> None:
         """Keep others from changing the rows of a query until this transaction ends."""

@@ -33,7 +33,7 @@ from tenantry.platform import Platform
 from tenantry.process import end_with_parent
 from tenantry.refusals import AddressTaken
 from tenantry.resources import kinds
-from tenantry.runtime import TenantMiddleware, pages
+from tenantry.runtime import Runtime, TenantMiddleware, pages
 from tenantry.web.beside import beside
 from tenantry.web.patience import Patient
 from tenantry.web.ready import PATH as READY
@@ -49,7 +49,7 @@ Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-OWN: Final = ("/api/", "/admin/")
+OWN: Final = ("/api/", "/admin/", "/signup/", "/sso/", "/hooks/")
 """How the paths begin that are the platform's own, at its bare domain."""
 
 COUNTED: Final = "PROMETHEUS_MULTIPROC_DIR"
@@ -190,8 +190,9 @@ def build() -> Asgi:
     root = str(config.root)
     if root not in sys.path:
         sys.path.insert(0, root)
-    own = Own(config, _imported(config.serve.platform_app) if config.serve.platform_app else _front(config))
     runtime = connect(config)
+    front = _imported(config.serve.platform_app) if config.serve.platform_app else _front(config)
+    own = Own(config, front, runtime)
     tenants = TenantMiddleware(_imported(config.serve.app), runtime=runtime, platform_app=own)
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
@@ -253,16 +254,21 @@ def _front(config: Config) -> Asgi:
 class Own:
     """The API and the portal, made when somebody first asks for them: who only serves tenants starts without."""
 
-    def __init__(self, config: Config, front: Asgi) -> None:
+    def __init__(self, config: Config, front: Asgi, runtime: Runtime | None = None) -> None:
         self._config = config
+        self._runtime = runtime
         self._front = front
         self._hosts = {_name(config.platform.domain), _name(urlsplit(config.url).netloc)}
         self._making: asyncio.Task[FastAPI] | None = None
         self._hushed = False
+        self._sign_up = config.signup.also_at
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer at the platform's bare domain."""
         path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if path == self._sign_up:
+            path = "/signup"
+            scope = {**scope, "path": path, "raw_path": path.encode(), "root_path": ""}
         if not f"{path}/".startswith(OWN):
             await self._front(scope, receive, send)
             return
@@ -281,7 +287,7 @@ class Own:
 
     async def _site(self) -> FastAPI:
         if self._making is None:
-            self._making = asyncio.create_task(asyncio.to_thread(_site, self._config))
+            self._making = asyncio.create_task(asyncio.to_thread(_site, self._config, self._runtime))
         site = await asyncio.shield(self._making)
         if self._hushed:
             site.state.house.hush()
@@ -307,7 +313,7 @@ def _name(host: str) -> str:
         return ""
 
 
-def _site(config: Config) -> FastAPI:
+def _site(config: Config, runtime: Runtime | None) -> FastAPI:
     from tenantry.web.site import site
 
-    return site(config)
+    return site(config, runtime)

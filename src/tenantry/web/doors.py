@@ -61,7 +61,7 @@ class Door:
     @property
     def is_page(self) -> bool:
         """Whether browsers come here, with a session; else programs, with a token."""
-        return self.path.startswith("/admin") and (self.method, self.path) != PROVISIONING
+        return self.path.startswith(("/admin", "/signup")) and (self.method, self.path) != PROVISIONING
 
     @property
     def reach(self) -> Reach | None:

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 from starlette.requests import HTTPConnection
 
+from tenantry.application import runtime_of, settings
 from tenantry.config import Config
 from tenantry.identity.links import Forgotten
 from tenantry.identity.passkeys import Passkeys
 from tenantry.identity.signin import SignIn
 from tenantry.platform import Platform
+from tenantry.runtime import Runtime
 from tenantry.web.hub import Hub
 from tenantry.web.tally import Tally
 
@@ -31,8 +33,9 @@ class Opened:
 class House:
     """Opens the platform once; nobody waits for it: tenants are served also while the control database is lost."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, runtime: Runtime | None = None) -> None:
         self.config = config
+        self._runtime = runtime  # of the tenants that are served beside
         self.tally = Tally()
         self._stack = contextlib.AsyncExitStack()
         self._turn = asyncio.Lock()
@@ -52,6 +55,15 @@ class House:
                     if self._hushed:
                         self._opened.hub.close()
         return self._opened
+
+    async def runtime(self) -> Runtime:
+        """What reaches the tenants' own users: where no tenant is served beside, a runtime of these pages alone."""
+        if self._runtime is None:
+            here = await self.opened()
+            self._runtime = runtime_of(self.config, here.platform.registry.vault, settings(self.config))
+            self._stack.push_async_callback(self._runtime.stop)
+        await self._runtime.start()
+        return self._runtime
 
     def hush(self) -> None:
         """Let those go who follow an operation: their streams end when it does, and nobody waits so long."""

@@ -12,7 +12,8 @@ from starlette.responses import Response
 
 from tenantry import tracing
 from tenantry.config import Config
-from tenantry.web import api, metrics, portal
+from tenantry.runtime import Runtime
+from tenantry.web import api, hooks, metrics, portal, signup, sso
 from tenantry.web.api.guard import count_stranger
 from tenantry.web.api.problems import Problem
 from tenantry.web.armour import Armour
@@ -24,8 +25,8 @@ from tenantry.web.rates import Rates
 from tenantry.web.watch import Watched
 
 
-def site(config: Config) -> FastAPI:
-    """The application."""
+def site(config: Config, runtime: Runtime | None = None) -> FastAPI:
+    """The application; the runtime is that of the tenants which are served beside it."""
     tracing.start()
     app = FastAPI(
         title=config.platform.name,
@@ -36,7 +37,7 @@ def site(config: Config) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.house = House(config)
+    app.state.house = House(config, runtime)
     app.state.rates = Rates.of(config)
     api.install(app)
     app.add_middleware(Bounded)
@@ -44,6 +45,9 @@ def site(config: Config) -> FastAPI:
     metrics.add(app, requests)
     app.add_middleware(Watched, requests=requests)
     portal.install(app)
+    signup.install(app)
+    hooks.install(app)
+    app.include_router(sso.router, include_in_schema=False)
     app.add_route("/api/openapi.json", _description(app))
     app.add_middleware(Armour)
     doors(app)  # each says its right, or nothing is served

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from tenantry import tries
 from tenantry.errors import AccountError, SignInRefused, TenantryError
+from tenantry.model import SignOn
 from tenantry.refusals import LinkInvalid, TooManyTries
 from tenantry.runtime.accounts import User
 from tenantry.runtime.entrance.letters import send_link
@@ -33,7 +34,11 @@ async def form(visit: Visit) -> Answer:
 
 def _form(visit: Visit, problem: TenantryError | None = None) -> Answer:
     login = visit.typed("login") if visit.asked.method == "POST" else ""
-    return visit.page("sign_in.html", problem=problem, login=login, next=visit.next)
+    return visit.page("sign_in.html", problem=problem, login=login, next=visit.next, sign_on=_sign_on(visit))
+
+
+def _sign_on(visit: Visit) -> SignOn | None:
+    return visit.environment.tenant.sign_on
 
 
 @opens("POST", "sign-in", None)

@@ -41,6 +41,7 @@ ROUTES: Final = (
     Route("POST", "/tenants/{slug}/rename", "tenant.rename", 202),
     Route("POST", "/tenants/{slug}/suspend", "tenant.suspend", 202),
     Route("POST", "/tenants/{slug}/resume", "tenant.resume", 202),
+    Route("POST", "/tenants/{slug}/activate", "tenant.activate", 202),
     Route("POST", "/tenants/{slug}/check", "tenant.check"),
     Route("GET", "/tenants/{slug}/usage", "tenant.measure"),
     Route("GET", "/tenants/{slug}/caveats", "tenant.caveats"),
@@ -50,6 +51,10 @@ ROUTES: Final = (
     Route("POST", "/tenants/{slug}/support", "support.open", 201),
     Route("POST", "/tenants/{slug}/support/{access}/end", "support.end"),
     Route("GET", "/support", "support.list"),
+    Route("GET", "/signups", "signup.list"),
+    Route("GET", "/signups/-/invitations", "signup.invitations"),
+    Route("POST", "/signups/-/invitations", "signup.invite", 201),
+    Route("DELETE", "/signups/-/invitations/{invitation}", "signup.uninvite", 204),
     Route("GET", "/hostnames", "hostname.list"),
     Route("POST", "/hostnames", "hostname.add", 201),
     Route("DELETE", "/hostnames/{host}", "hostname.remove"),
@@ -121,6 +126,14 @@ ROUTES: Final = (
     Route("DELETE", "/organizations/{organization}", "org.remove"),
     Route("POST", "/organizations/{organization}/assign", "org.assign"),
     Route("POST", "/organizations/{organization}/unassign", "org.unassign"),
+    Route("GET", "/organizations/{organization}/sso", "sso.show"),
+    Route("PUT", "/organizations/{organization}/sso", "sso.set"),
+    Route("DELETE", "/organizations/{organization}/sso", "sso.remove"),
+    Route("POST", "/organizations/{organization}/sso/check", "sso.check"),
+    Route("POST", "/organizations/{organization}/sso/trial", "sso.trial"),
+    Route("POST", "/organizations/{organization}/sso/domains", "sso.add_domain"),
+    Route("POST", "/organizations/{organization}/sso/domains/{domain}/prove", "sso.prove_domain"),
+    Route("DELETE", "/organizations/{organization}/sso/domains/{domain}", "sso.remove_domain"),
 )
 """Collections' own verbs stand below `-`, which is no slug and no name of anything."""
 

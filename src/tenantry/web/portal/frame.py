@@ -56,6 +56,7 @@ class Tab:
 TABS: Final[list[Tab]] = [
     Tab("Tenants", "/admin/"),
     Tab("Organizations", "/admin/organizations", superadmin=True),
+    Tab("Sign-ups", "/admin/signups", superadmin=True),
     Tab("Admin users", "/admin/admins", superadmin=True),
     Tab("Statistics", "/admin/statistics"),
     Tab("Operations", "/admin/operations", apart=True),

@@ -69,7 +69,8 @@ async def _show(
     with visit.acting():
         found = await visit.platform.organizations.show(organization)
         picker = await picking(visit, f"{HERE}/{found.row.id}", found.tenants, search, after, only)
-    shown: dict[str, Any] = {"row": found.row, "typed": {"name": found.row.name, "mail": found.row.mail}}
+        sso = await visit.platform.sso.show(found.row.id)
+    shown: dict[str, Any] = {"row": found.row, "sso": sso, "typed": {"name": found.row.name, "mail": found.row.mail}}
     return visit.page("organization.html", current=HERE, **(shown | picker | more))
 
 

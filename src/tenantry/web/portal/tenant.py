@@ -204,6 +204,18 @@ async def suspend(visit: Visiting, slug: str, reason: Text = "") -> Response:
     return visit.go(f"/admin/tenants/{slug}", f"{slug} is being suspended. Its data stay as they are.")
 
 
+@router.post("/activate")
+@asks("tenant.activate")
+async def activate(visit: Visiting, slug: str) -> Response:
+    """End its trial well."""
+    try:
+        with visit.acting():
+            await visit.platform.tenants.activate(slug)
+    except TenantryError as error:
+        return await _page(visit, slug, error)
+    return visit.go(f"/admin/tenants/{slug}", f"{slug} is being activated.")
+
+
 @router.post("/resume")
 @asks("tenant.resume")
 async def resume(visit: Visiting, slug: str) -> Response:
