@@ -49,6 +49,10 @@ NAMES: Final = {"acme": "Zyzzyva & Söhne", "vault": "Zyzzyva's vault"}
 """Names of the admin's tenants, which stand nowhere else."""
 
 SETTINGS: Final = """
+[mail]
+host = "127.0.0.1"
+port = 9
+
 [api]
 token_rate = 0
 address_rate = 0
@@ -339,6 +343,7 @@ API: Final[dict[str, Request]] = {
     "GET /tenants/-/slugs/{slug}": Request(given=lambda *_: _other("fresh")),
     "POST /tenants/-/import": Request({"text": LIST, "blueprint": "blog"}),
     "POST /tenants/-/rotate": Request({"slugs": ["vault"]}),
+    "POST /tenants/-/announce": Request({"begins": "2036-11-28T02:00", "ends": "2036-11-28T04:00"}),
     "GET /tenants/{slug}": PLAIN,
     "PATCH /tenants/{slug}": Request({"name": "Acme & Söhne"}),
     "DELETE /tenants/{slug}": PLAIN,
@@ -454,7 +459,7 @@ PAGES: Final[dict[str, Request]] = {
     "GET /passkey/options": PLAIN,
     "POST /passkey": Request(lambda values: {"answer": values["answer"]}, with_passkey),
     "GET /forgot": PLAIN,
-    "POST /forgot": Request({"mail": "eve@example.org"}),
+    "POST /forgot": Request({"mail": "nobody@example.org"}),  # for somebody a link is made once the answer is out
     "GET /palette": Request(more="?search=acme"),
     # tenants
     "GET /tenants/-/export.csv": PLAIN,
@@ -501,6 +506,12 @@ PAGES: Final[dict[str, Request]] = {
     "GET /signups": PLAIN,
     "POST /signups": Request({"mail": "new@example.org"}),
     "POST /signups/invitations/{invitation}/remove": Request(given=invited_to_sign_up),
+    # mail
+    "GET /mail": PLAIN,
+    "GET /mail/preview": PLAIN,
+    "GET /mail/preview/html": PLAIN,
+    "POST /mail/letters/{letter}/retry": Request(given=failed_letter),
+    "POST /mail/release": Request({"address": "held@example.org"}, failed_letter),
     # admin users
     "GET /admins": PLAIN,
     "POST /admins": Request({"mail": "new@example.org"}),

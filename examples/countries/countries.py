@@ -12,9 +12,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from tenantry import current_tenant, tenant_session, tenant_values
+from tenantry import current_tenant, require, tenant_session, tenant_values
 from tenantry.errors import TenantryError
-from tenantry.runtime.accounts import User
 from tenantry.runtime.pages import refusal
 from tenantry.runtime.runtime import connected
 
@@ -51,7 +50,7 @@ async def show(_: Request) -> Response:
 
 async def write(request: Request) -> Response:
     """Write the page anew: `{"title": …, "text": …, "subdivisions": [[code, name, kind], …]}`, by a signed-in user."""
-    await signed_in(request)
+    require()
     sent = await fields(request, "title", "text", "subdivisions")
     async with tenant_session() as session:
         await session.execute(
@@ -70,16 +69,7 @@ async def sign_in(request: Request) -> Response:
     sent = await fields(request, "login", "password")
     runtime = connected()
     user = await runtime.accounts.authenticate(sent["login"], sent["password"])
-    cookie = runtime.sessions.set_cookie(await runtime.accounts.begin(user))
-    return Response(status_code=204, headers={"set-cookie": cookie})
-
-
-async def signed_in(request: Request) -> User:
-    """The user of the request's session. Raises `ForeignSession`, `InvalidToken`, or 401 where there is none."""
-    session = connected().sessions.find(request.cookies)
-    if session is None:
-        raise HTTPException(401, "Sign in first.")
-    return await connected().accounts.signed_in(session)
+    return Response(status_code=204, headers={"set-cookie": await runtime.enter(user)})
 
 
 async def fields(request: Request, *names: str) -> dict[str, Any]:

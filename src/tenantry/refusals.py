@@ -178,6 +178,15 @@ class MailFailed(TenantryError):
     status = 503
 
 
+class NoMail(TenantryError):
+    """No server is set for mail."""
+
+    code = "mail.off"
+    remedy = "Set mail.host in tenantry.toml."
+    status = 409
+    exit_code = 3
+
+
 class LetterNotFound(TenantryError):
     """There is no letter '{letter}' that failed or is held."""
 

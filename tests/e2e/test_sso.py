@@ -94,7 +94,7 @@ def test_an_organization_is_set_up_tried_and_used(served: Served, browser: Brows
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.set_viewport_size({"width": 1280, "height": 900})
     page.click("text=Ask the provider")
-    page.wait_for_selector("text=says what it is, and has 1 keys")
+    page.wait_for_selector("text=says what it is, and has 1 key.")
     page.click("text=Try a sign-in")
     page.click("text=Go to the provider")
     _as(page, "eva@acme.example")

@@ -199,6 +199,7 @@ async def app(scope, receive, send):
 ONE_COOKIE_KEY = """
 from tenantry.runtime.sessions import Sessions
 runtime.sessions = Sessions(runtime.settings, lambda environment: b"one key for all tenants")
+runtime.accounts._sessions = runtime.sessions
 app = inner
 """
 COOKIE_OF_ANYBODY = """
@@ -209,7 +210,7 @@ class Trusting(Sessions):
         return SignedIn(user, digest(secret))
     def _serializer(self, environment):
         return super()._serializer(environment or next(iter(runtime.resolver.table.environments())))
-runtime.sessions = Trusting(runtime.settings, runtime._keys.get)
+runtime.sessions = runtime.accounts._sessions = Trusting(runtime.settings, runtime._keys.get)
 app = inner
 """
 CENTRAL_ACCOUNTS = (

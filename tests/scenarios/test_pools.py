@@ -21,6 +21,7 @@ from sqlalchemy.exc import DBAPIError
 
 import servers
 from fleets import Fleet, PoolLimits, looks_only
+from staying import stays
 from tenantry.context import tenant_context, without_tenant
 from tenantry.credentials import Role
 from tenantry.errors import (
@@ -444,8 +445,9 @@ async def test_states_of_a_server(fleet: Fleet, started: Start, postgres: server
 async def test_accounts(fleet: Fleet, started: Start, postgres: servers.Postgres) -> None:
     """Users are kept in the tenant's database; two admins who remove each other at the same time leave one of them."""
     fleet.server("pg1", postgres)
-    (acme,) = fleet.tenants_on("pg1", postgres, ["acme"])
+    acme, other = fleet.tenants_on("pg1", postgres, ["acme", "other"])
     runtime = await started()
+    await stays(runtime, acme, other)
     with tenant_context(acme):
         ada = await runtime.accounts.create("Ada@Example.com", "correct horse", role=Role.ADMIN)
         with pytest.raises(AccountError, match="taken"):

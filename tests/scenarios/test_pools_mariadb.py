@@ -17,6 +17,7 @@ from sqlalchemy import Column, Integer, MetaData, Table, inspect, text
 import servers
 from fleets import Fleet, looks_only
 from mariadb import MariaDB
+from staying import stays
 from tenantry import users
 from tenantry.context import tenant_context
 from tenantry.errors import ForeignTenant, ResourceError, ServerUnavailable
@@ -99,6 +100,12 @@ async def test_each_tenants_tables(fleet: Fleet, started: Start, mariadb_server:
                     await (await session.connection()).run_sync(table.metadata.create_all)
                 await session.commit()
         assert await asyncio.to_thread(tables, environment) == sorted([table.name, *users.TABLES])
+
+
+async def test_users_stay_at_their_tenant(fleet: Fleet, started: Start, mariadb_server: MariaDB) -> None:
+    """Sessions, tokens and a provider's users lie in the tenant's own database."""
+    acme, other = fleet.maria("db", mariadb_server, ["acme", "other"])
+    await stays(await started(), acme, other)
 
 
 async def test_what_is_not_committed_is_gone(fleet: Fleet, started: Start, mariadb_server: MariaDB) -> None:

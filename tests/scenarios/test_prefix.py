@@ -15,6 +15,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 import ground as g
 from prefix_world import PrefixGround, maria_database
+from staying import stays
 from tenantry.application import connect
 from tenantry.context import tenant_context
 from tenantry.credentials import Role
@@ -176,6 +177,7 @@ async def test_users_sign_in_at_their_own_tenant(ground: PrefixGround) -> None:
                 assert [one.login for one in await runtime.accounts.list()] == [admin.login, "bo@acme.test"]
             with tenant_context(runtime.environment("umbrella")), pytest.raises(SignInRefused):
                 await runtime.accounts.authenticate("bo@acme.test", "a long password")
+            await stays(runtime, runtime.environment("acme"), runtime.environment("umbrella"))
 
 
 async def test_what_is_not_promised_is_said(ground: PrefixGround) -> None:

@@ -16,6 +16,7 @@ import servers
 from fleets import Fleet, PoolLimits, looks_only
 from kills import populate
 from shelves import RowsShelves
+from staying import stays
 from tenantry import connect
 from tenantry.context import tenant_context, without_tenant
 from tenantry.credentials import Role
@@ -247,6 +248,7 @@ async def test_accounts_of_each_tenant(fleet: Fleet, started: Start, postgres: s
         assert len(await runtime.accounts.list()) == 1
         with pytest.raises(SignInRefused):
             await runtime.accounts.authenticate("ann@example.com", "password-of-other")
+    await stays(runtime, acme, other)
 
 
 # --- a platform ---------------------------------------------------------------------------------------------------

@@ -209,6 +209,30 @@ async def test_who_signed_in_long_ago_proves_it_once_more(here: e.Entry) -> None
     assert (await browser.get("me/second-factor")).status_code == 200
 
 
+async def test_a_providers_user_makes_no_way_past_it(here: e.Entry) -> None:
+    """Neither a password, a second factor nor a passkey; signing out everywhere begins no session of ours."""
+    browser, accounts = await here.browser(), here.runtime.accounts
+    with tenant_context(here.runtime.environment("acme")):
+        pia = await accounts.provision("https://login.example", "pia-1", "pia@example.org")
+        browser.client.cookies.set("tenantry_session", await accounts.begin(pia, via="sso"))
+        link = await here.runtime.proofs.new_link(pia.id, proofs.RESET)
+    page = (await browser.get("me")).text
+    assert "You sign in by your organization" in page
+    assert "Add a passkey" not in page
+    assert (await browser.get("me/second-factor")).status_code == 422
+    assert (await browser.get("me/passkeys/options")).status_code == 422
+    for name, form in (
+        ("me/password", {"old": "", "new": "a long password"}),
+        ("me/second-factor", {"sealed": "00", "code": "1"}),
+        ("me/passkeys", {"name": "x", "answer": "{}"}),
+        (f"link/{link}", {"password": "a long password"}),
+    ):
+        assert (await browser.send(name, form)).status_code in (410, 422), name
+    assert here.ground.sql("acme", "SELECT password FROM tenantry_user WHERE login = 'pia@example.org'") == [("",)]
+    assert (await browser.send("me/sessions")).headers["location"].endswith("/sign-in")
+    assert await browser.who() == "nobody"
+
+
 # --- passkeys -------------------------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ import tenantry
 from agency import store
 from agency.picture import late, timeline
 from agency.store import Refused
-from agency.web import Signed, day_of, field, go, number_of, render, root_of, same_origin, sent, size, today
+from agency.web import Signed, day_of, field, go, number_of, render, same_origin, sent, size, today
 from tenantry.errors import SignInRefused
 from tenantry.runtime.accounts import User
 from tenantry.runtime.runtime import connected
@@ -331,8 +331,7 @@ async def sign_in(request: Request) -> Response:
     except SignInRefused as error:
         return render(request, "sign-in.html", 401, login=field(form, "login"), wrong=error.message)
     answer = go(request, "/")
-    session = await runtime.accounts.begin(user)
-    answer.headers.append("set-cookie", runtime.sessions.set_cookie(session, root_of(request)))
+    answer.headers.append("set-cookie", await runtime.enter(user))
     return answer
 
 
@@ -340,5 +339,5 @@ async def sign_in(request: Request) -> Response:
 async def sign_out(request: Request) -> Response:
     same_origin(request)
     answer = go(request, "/sign-in")
-    answer.headers.append("set-cookie", connected().sessions.end_cookie(root_of(request)))
+    answer.headers.append("set-cookie", await connected().leave())
     return answer

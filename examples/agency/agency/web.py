@@ -16,9 +16,9 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 import tenantry
 from agency.store import STATES, Refused
-from tenantry.errors import ForeignSession, InvalidToken
+from tenantry.errors import ForeignSession
+from tenantry.refusals import UserNeeded
 from tenantry.runtime.accounts import User
-from tenantry.runtime.runtime import connected
 
 HERE: Final = Path(__file__).parent
 LARGEST: Final = 100_000
@@ -55,14 +55,10 @@ def today() -> date:
 async def signed_in(request: Request) -> User:
     """The user of a request. Others get 401; a write from another site's page, and one by a reader, get 403."""
     same_origin(request)
-    runtime = connected()
     try:
-        session = runtime.sessions.find(request.cookies, root_of(request))
-        user = await runtime.accounts.signed_in(session) if session else None
-    except (ForeignSession, InvalidToken):
-        user = None
-    if user is None:
-        raise HTTPException(401, "Sign in first.")
+        user = tenantry.require()
+    except (UserNeeded, ForeignSession) as error:
+        raise HTTPException(401, "Sign in first.") from error
     if request.method != "GET" and not may_write(user):
         raise HTTPException(403, "You may read here. Ask an admin of this agency for more.")
     return user

@@ -44,8 +44,7 @@ async def sign_in(request: Request) -> Response:
         user = await runtime.accounts.authenticate(str(sent.get("login", "")), str(sent.get("password", "")))
     except SignInRefused as error:
         return refused(401, error.message)
-    cookie = runtime.sessions.set_cookie(await runtime.accounts.begin(user), root_of(request))
-    return answer({"login": user.login, "role": user.role.value}, **{"set-cookie": cookie})
+    return answer({"login": user.login, "role": user.role.value}, **{"set-cookie": await runtime.enter(user)})
 
 
 async def year(request: Request) -> Response:

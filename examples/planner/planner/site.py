@@ -164,8 +164,7 @@ async def sign_in(request: Request) -> Response:
     except SignInRefused as error:
         return render(request, "sign-in.html", 401, login=form.get("login", ""), wrong=error.message)
     answer = go(request, "/")
-    cookie = runtime.sessions.set_cookie(await runtime.accounts.begin(user), root_of(request))
-    answer.headers.append("set-cookie", cookie)
+    answer.headers.append("set-cookie", await runtime.enter(user))
     return answer
 
 
@@ -173,5 +172,5 @@ async def sign_out(request: Request) -> Response:
     """End this session."""
     same_origin(request)
     answer = go(request, "/sign-in")
-    answer.headers.append("set-cookie", connected().sessions.end_cookie(root_of(request)))
+    answer.headers.append("set-cookie", await connected().leave())
     return answer

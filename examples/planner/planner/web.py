@@ -17,9 +17,9 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 import tenantry
 from planner.kinds import KINDS, Kind
-from tenantry.errors import ForeignSession, InvalidToken
+from tenantry.errors import ForeignSession
+from tenantry.refusals import UserNeeded
 from tenantry.runtime.accounts import User
-from tenantry.runtime.runtime import connected
 
 HERE: Final = Path(__file__).parent
 LARGEST: Final = 100_000
@@ -64,14 +64,10 @@ class Visitor:
 async def visitor(request: Request) -> Visitor:
     """The signed-in user of a request. Everybody else gets 401; a write from another site's page gets 403."""
     same_origin(request)
-    runtime = connected()
     try:
-        session = runtime.sessions.find(request.cookies, root_of(request))
-        if session is not None:
-            return Visitor(request, await runtime.accounts.signed_in(session))
-    except (ForeignSession, InvalidToken):
-        pass
-    raise HTTPException(401, "Sign in first.")
+        return Visitor(request, tenantry.require())
+    except (UserNeeded, ForeignSession) as error:
+        raise HTTPException(401, "Sign in first.") from error
 
 
 def same_origin(request: Request) -> None:

@@ -305,7 +305,7 @@ async def sign_in(request: Request) -> Response:
         return at.render("sign-in.html", 403, next=onward, login=login, wrong=wrong)
     person = people.person_of(user)
     answer = at.go(onward or ("/desk" if person.edits else "/"))
-    answer.headers.append("set-cookie", await people.cookie_of(person, at.root))
+    answer.headers.append("set-cookie", await people.cookie_of(person))
     return answer
 
 
@@ -320,7 +320,7 @@ async def sign_out(request: Request) -> Response:
         at = await here(request, session)
     await at.form()
     answer = at.go("/")
-    answer.headers.append("set-cookie", connected().sessions.end_cookie(at.root))
+    answer.headers.append("set-cookie", await connected().leave())
     return answer
 
 
@@ -345,6 +345,6 @@ async def account(request: Request) -> Response:
             wrong = str(error)
         else:
             answer = at.go("/account", "password")
-            answer.headers.append("set-cookie", await people.cookie_of(at.user, at.root))
+            answer.headers.append("set-cookie", await people.cookie_of(at.user))
             return answer
     return at.render("desk/account.html", 422 if wrong else 200, wrong=wrong)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from starlette.requests import Request
-
+import tenantry
 from tenantry.context import support_access
-from tenantry.errors import ForeignSession, InvalidToken
+from tenantry.errors import ForeignSession
 from tenantry.runtime.accounts import User
 from tenantry.runtime.runtime import connected
 
@@ -42,23 +41,21 @@ def person_of(user: User) -> Person:
     return Person(user.id, user.login, user.name, user.role.value, user.active)
 
 
-async def signed_in(request: Request) -> Person | None:
+def signed_in() -> Person | None:
     """The person of this request's session; nobody where it is over, or was made at another site.
 
     Whoever of the platform looks in sees what an admin sees; what may be changed Tenantry watches itself.
     """
     if access := support_access():
         return Person("", access.who, f"Support ({access.who})", "admin", True)
-    runtime = connected()
     try:
-        session = runtime.sessions.find(request.cookies, request.scope.get("root_path", ""))
-        return person_of(await runtime.accounts.signed_in(session)) if session else None
-    except (ForeignSession, InvalidToken):
+        user = tenantry.current_user()
+    except ForeignSession:
         return None
+    return person_of(user) if user else None
 
 
-async def cookie_of(person: Person, root: str) -> str:
+async def cookie_of(person: Person) -> str:
     """A Set-Cookie header that signs a person in, at this site and nowhere else."""
     runtime = connected()
-    user = await runtime.accounts.get(person.id)
-    return runtime.sessions.set_cookie(await runtime.accounts.begin(user), root)
+    return await runtime.enter(await runtime.accounts.get(person.id))

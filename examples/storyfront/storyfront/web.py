@@ -178,7 +178,7 @@ def _token(cookie: str, session: str) -> str:
 
 async def here(request: Request, session: AsyncSession) -> Here:
     """The site and the person of a request."""
-    return Here(request, await site.load(session, tenantry.tenant_values()), await people.signed_in(request))
+    return Here(request, await site.load(session, tenantry.tenant_values()), people.signed_in())
 
 
 def allow(at: Here, *, manage: bool = False) -> Person:

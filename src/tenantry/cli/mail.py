@@ -132,6 +132,18 @@ async def bounce(
         common.out.line("It says of none of our letters that it failed; nothing is changed.")
 
 
+@app.command
+async def preview(
+    *, port: Annotated[int, Parameter(help="Where it serves, on this machine alone.")] = 8025, common: Common = COMMON
+) -> None:
+    """Serve every kind of letter with made-up content, in the platform's look and tenants', until told to stop."""
+    from tenantry.web.letters import serve
+
+    async with common.platform() as platform:
+        common.out.line(f"Letters are shown at http://127.0.0.1:{port}/  Stop it with Ctrl-C.")
+        await serve(platform, port)
+
+
 @app.command(name="test")
 async def try_(to: Annotated[str, Parameter(help="The mail address.")], /, *, common: Common = COMMON) -> None:
     """Hand a letter over at once, beside the queue, to see whether the server takes it."""

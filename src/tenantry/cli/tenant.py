@@ -398,3 +398,27 @@ def _done(common: Common, slug: str, what: str) -> None:
     if common.json:
         common.out.data({"slug": slug, "message": f"{slug} {what}"})
     common.out.line(f"{slug} {what}", "bold")
+
+
+@app.command
+async def announce(
+    slugs: Annotated[list[str] | None, Parameter(help="Tenants' slugs; else all that are served.")] = None,
+    /,
+    *,
+    begins: Annotated[str, Parameter(help="When it begins: 2026-11-28T02:00, in UTC where it names no zone.")],
+    ends: Annotated[str, Parameter(help="When it ends.")],
+    about: Annotated[str, Parameter(help="Why, and what it means for tenants.")] = "",
+    common: Common = COMMON,
+) -> None:
+    """Tell tenants' admins by mail when something is maintained. Whoever was told does not hear it twice."""
+    async with common.platform() as platform:
+        found = await platform.tenants.announce(begins, ends, about, slugs or ())
+        if not common.elsewhere:
+            await platform.mails.deliver(alone=True)
+    if common.json:
+        common.out.data(found)
+        return
+    common.out.line(f"{found.queued} letters are queued; {found.before} tenants were told before.", "bold")
+    for why, named in (("nothing is sent to their address", found.held), ("no address", found.unreachable)):
+        if named:
+            common.out.line(f"Not told, {why}: {', '.join(named)}", "yellow")

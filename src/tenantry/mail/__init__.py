@@ -19,7 +19,7 @@ from tenantry.config import Config
 from tenantry.errors import AccountError
 from tenantry.mail.letter import Letter, sample
 from tenantry.model import new_id
-from tenantry.refusals import MailFailed
+from tenantry.refusals import MailFailed, NoMail
 from tenantry.registry import Transaction, letters
 from tenantry.registry.database import now, plain
 from tenantry.registry.letters import LetterState
@@ -56,7 +56,7 @@ class Post:
         """Have a letter sent as soon as this transaction is committed, and never where it is not.
 
         `tenant` is the id of the one in whose look it is. Of letters with the same `once` only the first is sent.
-        Raises `MailFailed` where no server is set, or for what no mail can hold.
+        Raises `NoMail` where no server is set, `MailFailed` for what no mail can hold.
         """
         self._check(to, letter)
         key = hashlib.sha256(once.encode()).hexdigest() if once else None
@@ -84,7 +84,7 @@ class Post:
 
     def _check(self, to: str, letter: Letter) -> None:
         if not self.is_set_up:
-            raise MailFailed(to=to[:100], reason="no server is set for mail")
+            raise NoMail
         if not letter.subject.isprintable():
             raise MailFailed(to=to[:100], reason="its subject holds what no header can")
         try:

@@ -24,7 +24,7 @@ from tenantry.mail.bounces import is_gone, returns_to
 from tenantry.mail.letter import Envelope, Letter, compose
 from tenantry.mail.signing import Signer
 from tenantry.model import new_id
-from tenantry.refusals import MailFailed
+from tenantry.refusals import MailFailed, NoMail
 from tenantry.registry import Registry, letters, tenants
 from tenantry.registry.database import now
 from tenantry.registry.letters import Claimed, LetterState
@@ -217,9 +217,9 @@ class Delivery:
             await letters.forget(tx, now() - KEPT)
 
     async def test(self, to: str, letter: Letter) -> None:
-        """Hand one letter over at once, beside the queue. Raises `MailFailed`."""
+        """Hand one letter over at once, beside the queue. Raises `NoMail` or `MailFailed`."""
         if self._config.mail.host is None:
-            raise MailFailed(to=to, reason="no server is set for mail")
+            raise NoMail
         claimed = Claimed(new_id(), "", to, None, b"", 1, now())
         async with Carrier(self._config) as carrier:
             try:

@@ -277,7 +277,9 @@ class Visitor:
             yield Breach(SESSIONS, what, f"'{found.login}' of {other.tenant.slug} is signed in")
         finally:
             with tenant_context(other):
-                await self.runtime.accounts.end_session(user.id, self.runtime.sessions.read(cookie).id)
+                for one in await self.runtime.accounts.sessions(user.id):
+                    if one.via == "verify":
+                        await self.runtime.accounts.end_session(user.id, one.id)
 
     async def _sessions(self, env: Environment, other: Environment) -> AsyncIterator[Attempt]:
         """Database sessions: without a tenant, carried to another one, the engine behind one, and used in turn."""

@@ -209,7 +209,11 @@ class Sso:
             keys = (await providers.keys(provider, None))["keys"]
         except TenantryError as error:
             return [SsoFinding(False, error.message, error.hint)]
-        told = [SsoFinding(True, f"{provider.issuer} says what it is, and has {len(keys)} keys.")]
+        told = [
+            SsoFinding(
+                True, f"{provider.issuer} says what it is, and has {len(keys)} key{'' if len(keys) == 1 else 's'}."
+            )
+        ]
         if not provider.end_session:
             told.append(SsoFinding(True, "It has no address at which people sign out of it."))
         if not provider.names_itself:

@@ -31,9 +31,11 @@ from tenantry.model import (
 from tenantry.operations import adopt, change, create, destroy, drop, placement, rotate, rotate_shared, trials
 from tenantry.operations.toolbox import ADMIN, VALUE, Toolbox
 from tenantry.platform import csvfile, exports
+from tenantry.platform.announce import Announcing
 from tenantry.refusals import SignUpGone
 from tenantry.registry import Transaction, journal, people, servers, signups, tenants
 from tenantry.registry.database import now
+from tenantry.registry.letters import Hold
 from tenantry.registry.tenants import HostnameRow, TenantRow
 from tenantry.resources import Resource
 
@@ -96,9 +98,10 @@ class TenantDetails:
     credentials_wait: bool  # whether the first admin's password was not shown yet
     users: Mapping[str, str]  # "environment/resource" → the user by which it reaches its server
     organization: str | None = None  # its name
+    held: Hold | None = None  # why no mail is sent to its admins
 
 
-class Tenants:
+class Tenants(Announcing):
     """Every verb on tenants."""
 
     def __init__(self, tools: Toolbox) -> None:
@@ -154,6 +157,7 @@ class Tenants:
                 credentials_wait=ADMIN in await tenants.secrets(tx, row.id),
                 users={f"{e.name}/{name}": login.user for e in environments for name, login in e.logins.items()},
                 organization=await people.organization_of(tx, row.id),
+                held=await self._held(tx, environments[0].tenant),
             )
 
     @verb("tenant.check", "tenants:read", Reach.TENANT)

@@ -527,3 +527,13 @@ async def link_tenants(tx: Transaction, organization_id: str | None, tenant_ids:
     for some in chunks(list(tenant_ids), IN_LIMIT):
         await tx.execute(update(tenant).where(tenant.c.id.in_(some)).values(organization_id=organization_id))
     tx.changed(*tenant_ids)
+
+
+async def mails_of(tx: Transaction, tenant_ids: Sequence[str]) -> dict[str, str]:
+    """By tenant, the address of its organization's administrator, where it has an organization."""
+    tenant, organization = tables.tenant.c, tables.organization.c
+    joined = select(tenant.id, organization.mail).join(tables.organization, organization.id == tenant.organization_id)
+    found: dict[str, str] = {}
+    for some in chunks(tenant_ids, IN_LIMIT):
+        found |= {row.id: row.mail for row in await tx.all(joined.where(tenant.id.in_(some)))}
+    return found

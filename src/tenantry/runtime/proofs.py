@@ -94,7 +94,7 @@ class Proofs:
             user = await self._accounts.get(row.user_id) if row else None
         except AccountError:  # removed since
             user = None
-        if row is None or user is None or not user.active:
+        if row is None or user is None or not user.active or user.issuer is not None:
             raise LinkInvalid(remedy="Ask an admin for another one, or ask for a new password.")
         return user, row.purpose
 
@@ -290,7 +290,7 @@ class Proofs:
             )
             await work.commit()
         user = await self._accounts.get(row.user_id)
-        if not user.active:
+        if not user.active or user.issuer is not None:  # a provider's user comes by it alone
             raise authenticators.refusal()
         return user
 

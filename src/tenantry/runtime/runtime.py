@@ -17,10 +17,18 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from tenantry.context import current_environment
 from tenantry.credentials import derive_key
-from tenantry.errors import RegistryUnavailable, ResourceError, RuntimeMissing, TenantNotFound, TenantryError
+from tenantry.errors import (
+    ForeignSession,
+    InvalidToken,
+    RegistryUnavailable,
+    ResourceError,
+    RuntimeMissing,
+    TenantNotFound,
+    TenantryError,
+)
 from tenantry.model import Environment, Login, Place, Server, facts_of, resolve_values
-from tenantry.runtime.accounts import Accounts
-from tenantry.runtime.asked import OWN, Handler
+from tenantry.runtime.accounts import Accounts, User
+from tenantry.runtime.asked import OWN, Asked, Handler
 from tenantry.runtime.cache import TenantCache
 from tenantry.runtime.databases import Databases, Origin
 from tenantry.runtime.entrance import ENTRANCE, Entrance
@@ -28,14 +36,14 @@ from tenantry.runtime.follower import Follower
 from tenantry.runtime.grants import Grants
 from tenantry.runtime.proofs import Proofs
 from tenantry.runtime.resolver import Resolver
-from tenantry.runtime.sessions import Sessions
+from tenantry.runtime.sessions import Client, Sessions
 from tenantry.runtime.settings import Logins, Postman, Settings, SignOnDesk, Source, SupportDesk
 from tenantry.runtime.sign_on import SignOnPages
 from tenantry.runtime.storage import Storage, open_storage
 from tenantry.runtime.support import Support
 from tenantry.runtime.usage import RequestUsage
 from tenantry.runtime.userbase import UserBase
-from tenantry.runtime.visit import SIGN_IN
+from tenantry.runtime.visit import SIGN_IN, current_visit
 
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
@@ -227,6 +235,31 @@ class Runtime:
     @sign_in.setter
     def sign_in(self, path: str) -> None:
         self._sign_in = path
+
+    async def enter(self, user: User, via: str = "password") -> str:
+        """Sign a user in by the answer to this request; gives the Set-Cookie header for it.
+
+        The session that came along ends. Raises `SignInRefused` for a user who has been disabled since it was read, and
+        `RuntimeMissing` outside a request.
+        """
+        asked = self._asked()
+        before = asked.cookies.get(self.sessions.name(asked.root))
+        client = Client(asked.address, asked.headers.get("user-agent", ""), before)
+        return self.sessions.set_cookie(await self.accounts.begin(user, client, via), asked.root)
+
+    async def leave(self) -> str:
+        """End the session of this request, if it has one; gives the Set-Cookie header that removes the cookie."""
+        asked = self._asked()
+        with contextlib.suppress(ForeignSession, InvalidToken):
+            if session := self.sessions.find(asked.cookies, asked.root):
+                await self.accounts.end_session(session.user, session.id)
+        return self.sessions.end_cookie(asked.root)
+
+    def _asked(self) -> Asked:
+        visit = current_visit()
+        if visit is None:
+            raise RuntimeMissing("No request is answered here.", remedy="Call it in a handler behind the middleware.")
+        return visit.asked
 
     def health(self) -> dict[str, Any]:
         """Whether tenants are known, and how current that is; see `Follower.health`."""

@@ -103,6 +103,10 @@ async def users_of(request: Any, at: dict[str, str]) -> None:
     assert eva.json() == {"login": "eva", "role": "user"}
     small = await request("GET", at["acme"] + "/invoices", headers=cookie)
     assert (small.status_code, small.json()["code"]) == (403, "user.forbidden")
+    anew = await request("POST", at["acme"] + "/sign-in", json=given, headers=cookie)  # leaves the session before
+    over = await request("GET", at["acme"] + "/me", headers=cookie)
+    assert (over.status_code, over.json()["code"]) == (401, "user.unknown")
+    cookie = {"cookie": anew.headers["set-cookie"].partition(";")[0]}
     foreign = await request("GET", at["other"] + "/me", headers=cookie)
     assert (foreign.status_code, foreign.json()["code"]) == (401, "session.foreign")
     wrong = await request("POST", at["other"] + "/sign-in", json=given | {"password": "wrong horse"})
@@ -113,6 +117,9 @@ async def users_of(request: Any, at: dict[str, str]) -> None:
     assert (await request("GET", at["other"] + "/invoices", headers=ada)).json() == []
     small = await request("GET", at["acme"] + "/invoices", headers=cookie | shown)
     assert (small.status_code, "This is not for you" in small.text) == (403, True)
+    gone = await request("POST", at["acme"] + "/sign-out", headers=cookie)
+    assert gone.headers["set-cookie"].startswith("tenantry_session=; Path=/; Max-Age=0")
+    assert (await request("GET", at["acme"] + "/me", headers=cookie)).status_code == 401
 
 
 async def create(made: Any, page: str) -> None:

@@ -12,6 +12,7 @@ import pytest
 from argon2 import PasswordHasher
 from itsdangerous import URLSafeTimedSerializer
 
+from staying import stays
 from tenantry.context import reading, tenant_context
 from tenantry.credentials import Role, derive_key, hash_generated, new_password
 from tenantry.errors import AccountError, ForeignSession, InvalidToken, NoTenant, SignInRefused
@@ -350,6 +351,13 @@ async def test_no_local_user_is_taken_over(accounts: Any) -> None:
         for issuer, subject in (("", "s"), ("i", ""), ("i" * 301, "s"), ("i", "s" * 256), ("i\0", "s")):
             with pytest.raises(AccountError, match="names nobody"):
                 await users.provision(issuer, subject, "x@example.com")
+
+
+async def test_users_stay_at_their_tenant(world: Any, accounts: Any) -> None:
+    """Sessions, tokens and a provider's users lie in the tenant's own database."""
+    acme, _ = accounts
+    other = world.tenant("other")
+    await stays(world.runtimes[0], acme, other)
 
 
 async def test_a_provider_asserts_one_user_many_times_at_once(accounts: Any) -> None:

@@ -51,6 +51,9 @@ async def _proved(visit: Visit) -> bool:
 
 
 async def _refuse_unproved(visit: Visit) -> None:
+    """Raise `ProofNeeded`; or `AccountError` for a provider's user, who would come in past it by what is made here."""
+    if visit.user.issuer is not None:
+        raise AccountError("You sign in by your organization.", remedy="Have it ask you for more than a password.")
     if not await _proved(visit):
         raise ProofNeeded
 
@@ -140,6 +143,9 @@ async def end(visit: Visit, session: str) -> Answer:
 async def end_others(visit: Visit) -> Answer:
     """Sign out everywhere else."""
     await visit.here.accounts.end_sessions(visit.user.id)
+    if visit.user.issuer is not None:  # whose provider alone begins a session
+        visit.leave()
+        return visit.back("sign-in", "You are signed out everywhere.")
     return await _again(visit, "You are signed out everywhere else.")
 
 

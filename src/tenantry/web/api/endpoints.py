@@ -156,4 +156,4 @@ def _doer(platform: Platform, call: Callable[..., Any]) -> Any:
     owner = call.__qualname__.partition(".")[0]
     if owner == type(platform).__name__:
         return platform
-    return next(part for part in vars(platform).values() if type(part).__name__ == owner)
+    return next(part for part in vars(platform).values() if owner in {kind.__name__ for kind in type(part).__mro__})

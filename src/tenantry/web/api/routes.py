@@ -33,6 +33,7 @@ ROUTES: Final = (
     Route("GET", "/tenants/-/slugs/{slug}", "tenant.slug"),
     Route("POST", "/tenants/-/import", "tenant.import", 202),
     Route("POST", "/tenants/-/rotate", "tenant.rotate", 202),
+    Route("POST", "/tenants/-/announce", "tenant.announce"),
     Route("GET", "/tenants/{slug}", "tenant.show"),
     Route("PATCH", "/tenants/{slug}", "tenant.edit", 202),
     Route("DELETE", "/tenants/{slug}", "tenant.destroy", 202),

@@ -62,6 +62,7 @@ TABS: Final[list[Tab]] = [
     Tab("Operations", "/admin/operations", apart=True),
     Tab("Migrations", "/admin/migrations", superadmin=True),
     Tab("Servers", "/admin/servers", superadmin=True),
+    Tab("Mail", "/admin/mail", superadmin=True),
     Tab("Verify", "/admin/verify", superadmin=True),
     Tab("Audit", "/admin/audit", apart=True),
     Tab("Settings", "/admin/settings", superadmin=True),
