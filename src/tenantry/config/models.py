@@ -356,7 +356,7 @@ class SignUp(Frozen):
     disposable: bool = False  # whether addresses of throw-away mail services are taken
     per_address: int = Field(default=10, ge=0)  # sign-ups a day from one address; 0: no limit
     per_domain: int = Field(default=100, ge=0)  # likewise, of one mail domain
-    work: int = Field(default=16, ge=0, le=24)  # bits of the proof of work; 0: none is asked for
+    work: int = Field(default=14, ge=0, le=24)  # bits of the proof of work; 0: none is asked for
     wizard: tuple[Step, ...] | None = None
 
 

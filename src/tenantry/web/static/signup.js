@@ -27,7 +27,7 @@ if (form && window.crypto?.subtle) {
     event.preventDefault();
     form.querySelector("[data-working]").hidden = false;
     form.elements.answer.value = await answered;
-    form.requestSubmit();
+    setTimeout(() => form.requestSubmit()); // a form that is being sent just now sends nothing else
   });
 }
 document.addEventListener("click", (event) => {
