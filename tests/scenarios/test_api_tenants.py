@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import ground as g
@@ -63,3 +64,36 @@ async def test_what_cannot_be_measured_is_named_and_the_rest_counted(ground: g.G
         page = await (await here.signed_in()).get("/admin/tenants/acme/connection")
         assert page.status_code == 200
         assert "without db and media" in page.text
+
+
+async def test_the_tenants_of_somebody_have_pages(ground: g.Ground) -> None:
+    """An organization's and an admin's: so many at a time, in order, those that a text finds; and their number."""
+    async with portal(ground) as here:
+        platform, slugs = here.platform, [f"t{number:02}" for number in range(30)]
+        rows = "".join(f"{slug},Äpfel {slug[1:]}\n" for slug in slugs)
+        await platform.operations.finish((await platform.tenants.import_text(f"slug,name\n{rows}", "some")).id)
+        await here.add(ANA)
+        row = await platform.organizations.create("Nord", ANA)
+        assert (await platform.organizations.assign("Nord", slugs[5:])).tenants == 25
+        assert await platform.admins.assign(ANA, slugs[5:]) == 25
+        token = (await platform.tokens.create("x", SCOPES, admin="root@example.org")).token
+        client = await here.browser(Authorization=f"Bearer {token}")
+        for path, number in (("organizations/Nord", "tenants"), (f"admins/{ANA}", "assigned")):
+            whole, after = [], ""
+            while page := (await client.get(f"/api/{path}", params={"limit": 10, "after": after})).json()["tenants"]:
+                assert len(page) <= 10
+                whole += page
+                after = page[-1]
+            assert whole == slugs[5:]
+            some = (await client.get(f"/api/{path}", params={"search": "APFEL 1", "limit": 3})).json()
+            assert some["tenants"] == ["t10", "t11", "t12"]
+            assert (some["row"] | some)[number] in (25, some["tenants"])
+            assert (await client.get(f"/api/{path}", params={"after": "' OR 1=1 --"})).json()["tenants"] == whole
+        assert (await platform.organizations.show("Nord")).row.tenants == 25
+        root = await here.signed_in()
+        page = await root.get(f"/admin/organizations/{row.id}", params={"search": "Äpfel 0"})
+        assert page.text.count("assigned already") == 5
+        assert (await platform.organizations.unassign("Nord", ["t04", "t05", "nobody", *slugs[6:8]])).tenants == 22
+        told = (await platform.audit.list(1, action="org.unassign"))[0].detail
+        assert json.loads(told)["tenants"] == ["t05", "t06", "t07"]
+        assert await platform.admins.unassign(ANA, slugs[:10]) == 20
