@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
+from typing import Any
 
+import httpx
 import pytest
+from starlette.responses import PlainTextResponse
 
 import ground as g
 from people_world import portal
 from portals import desk
+from tenantry.application import connect
 from tenantry.identity.principal import AdminRole
 from tenantry.operations.measure import measure_some
 from tenantry.platform import Platform, counting
 from tenantry.registry.statistics import API
+from tenantry.runtime import TenantMiddleware
 
 COUNTS = (
     "\n[blueprints.site.counts]\npages = \"SELECT count(*) FROM page WHERE title <> ':none'\"\n"
@@ -99,6 +104,62 @@ async def test_requests_to_the_api_are_counted_by_all_processes(ground: g.Ground
         assert requests is not None
         assert [one.number for one in requests] == [0, 0, 0, 0, 0, 0, 4]
     assert ground.control("SELECT count(*) FROM day_total WHERE name = ?".replace("?", f"'{API}'"))[0][0] == 1
+
+
+async def test_requests_to_tenants_and_their_sessions_are_counted(
+    ground: g.Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the application's process: none twice, none lost while the control database is away, nor at its end."""
+    monkeypatch.setattr("tenantry.runtime.runtime._installed", None)
+    control, away = ground.data / "control.sqlite", ground.data / "away.sqlite"
+    async with ground.open() as platform:
+        for slug in ("acme", "umbrella"):
+            await platform.operations.finish((await platform.tenants.create(slug)).id)
+    runtime = connect(ground.config)
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/in":
+            runtime.sessions.issue("somebody", 1)
+        await PlainTextResponse("here")(scope, receive, send)
+
+    transport = httpx.ASGITransport(TenantMiddleware(application, runtime=runtime))
+    async with httpx.AsyncClient(transport=transport) as client:
+
+        async def ask(*paths: str) -> None:
+            for slug in ("acme", "umbrella"):
+                for path in paths:
+                    assert (await client.get(f"http://{slug}.localhost{path}")).text == "here"
+
+        await ask("/", "/in")
+        assert (await client.get("http://nobody.localhost/")).status_code == 404
+        written = runtime._written
+        assert written is not None
+        await asyncio.gather(*(written.write() for _ in range(3)))
+        control.rename(away)
+        await ask("/")
+        await written.write()
+        away.rename(control)
+        assert await served(ground) == (4, 2)
+        await written.write()
+        assert await served(ground) == (6, 2)
+        await ask("/in")
+        await runtime.stop()
+    assert await served(ground) == (8, 4)
+    async with desk(ground) as here:
+        page = (await (await here.person("root")).get("/statistics")).text
+        assert "Site requests by day" in page
+        assert "8 today" in page
+        ana = await here.person("ana", AdminRole.ADMIN)
+        assert "Site requests" not in (await ana.get("/statistics")).text
+
+
+async def served(ground: g.Ground) -> tuple[int | None, int | None]:
+    """Requests to tenants' sites today, and sessions that began."""
+    async with ground.open() as platform:
+        found = await platform.statistics.show(7)
+    assert found.served is not None
+    assert found.begun is not None
+    return found.served[-1].number, found.begun[-1].number
 
 
 def test_settings_are_listed_by_command(ground: g.Ground) -> None:
