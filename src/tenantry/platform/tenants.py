@@ -13,6 +13,7 @@ from tenantry.errors import (
     MoveRefused,
     NoLogin,
     TenantNotFound,
+    TenantryError,
 )
 from tenantry.identity import Reach, sees_only, verb
 from tenantry.model import (
@@ -57,6 +58,16 @@ class DatabaseLogin:
     user: str
     password: str
     prefix: str = ""  # of its tables, where it shares the database
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What a tenant takes up, over all its environments and resources, and what of it could not be measured."""
+
+    bytes: int
+    rows: int
+    files: int
+    unmeasured: Sequence[Finding]
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,14 +198,17 @@ class Tenants:
         return found
 
     @verb("tenant.measure", "tenants:read", Reach.TENANT)
-    async def measure(self, slug: str) -> Usage:
-        """What a tenant takes up, over all its environments and resources."""
+    async def measure(self, slug: str) -> Measurement:
+        """What a tenant takes up now; a part that is gone or out of reach is named, and not in the sum."""
         row, environments = await self._parts(slug)
-        total = Usage()
+        total, unmeasured = Usage(), []
         for environment in environments:
             for resource in self._tools.resources[row.blueprint]:
-                total += await resource.measure(environment)
-        return total
+                try:
+                    total += await resource.measure(environment)
+                except TenantryError as error:
+                    unmeasured.append(Finding(resource.name, False, error.message, error.hint))
+        return Measurement(total.bytes, total.rows, total.files, unmeasured)
 
     @verb("tenant.login", "tenants:secrets", Reach.TENANT)
     async def login(self, slug: str, resource: str, environment: str | None = None) -> DatabaseLogin:
@@ -532,7 +546,8 @@ class Tenants:
                 items += [rotate_shared.item(*where) for where in await rotate_shared.databases(tx, self._tools)]
             operation_id, one = new_id(), chosen[0] if len(chosen) == len(items) == 1 else None
             await journal.submit(tx, operation_id, "rotate", [(rotate.STEP, "")], tenant=one, items=items)
-            tx.audit("platform.rotate", one[1] if one else "platform", operation=operation_id, tenants=len(items))
+            facts = {"operation": operation_id, "tenants": len(items), **({"id": one[0]} if one else {})}
+            tx.audit("platform.rotate", one[1] if one else "platform", **facts)
             return await journal.get(tx, operation_id)
 
     @verb("tenant.edit", "tenants:write", Reach.TENANT)

@@ -85,6 +85,12 @@ async def exists(tx: Transaction, tenant_id: str) -> bool:
     return await tx.first(select(tables.tenant.c.id).where(tables.tenant.c.id == tenant_id)) is not None
 
 
+def holds(search: str) -> ColumnElement[bool]:
+    """Whether a tenant's slug or name holds a text, however it is written."""
+    columns = (tables.tenant.c.slug, tables.tenant.c.folded)
+    return or_(*(column.contains(fold(search), autoescape=True) for column in columns))
+
+
 SORTS: Final[Mapping[str, Column[Any]]] = {
     "slug": tables.tenant.c.slug,
     "name": tables.tenant.c.folded,
@@ -114,14 +120,7 @@ async def page(
     """
     query = select(*_ROW).limit(limit)
     if search:
-        query = query.where(
-            or_(
-                *(
-                    column.contains(fold(search), autoescape=True)
-                    for column in (tables.tenant.c.slug, tables.tenant.c.folded)
-                )
-            )
-        )
+        query = query.where(holds(search))
     columns = tables.tenant.c
     for column, value in ((columns.status, status), (columns.blueprint, blueprint), (columns.plan, plan)):
         if value:
