@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import text
 from starlette.responses import PlainTextResponse
 
 import ground as g
 from people_world import portal
 from portals import desk
 from tenantry.application import connect
+from tenantry.context import tenant_context
 from tenantry.identity.principal import AdminRole
 from tenantry.operations.measure import measure_some
 from tenantry.platform import Platform, counting
+from tenantry.registry import tables
 from tenantry.registry.statistics import API
 from tenantry.runtime import TenantMiddleware
+from verifying import KINDS
 
 COUNTS = (
     "\n[blueprints.site.counts]\npages = \"SELECT count(*) FROM page WHERE title <> ':none'\"\n"
@@ -65,6 +71,46 @@ async def test_users_and_declared_things_are_counted(ground: g.Ground, monkeypat
         check=True,
     )
     assert {one["name"]: one["number"] for one in json.loads(told.stdout)["things"]} == {"users": 1, "pages": 0}
+
+
+ENDLESS = {"mysql": "SELECT sleep(600)", "prefix on MariaDB": "SELECT sleep(600)"}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "files"])
+async def test_every_kind_of_database_is_counted_in(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each tenant's own rows alone, of shared tables too; nothing is changed, and no statement goes on for ever."""
+    monkeypatch.setattr(counting, "SECONDS", 0.5)
+    monkeypatch.setattr("tenantry.runtime.runtime._installed", None)
+    ground = KINDS[kind].made(tmp_path / "platform", request)
+    blueprint = re.search(r"\[blueprints\.(\w+)", ground.config.read_text())
+    assert blueprint
+    with ground.config.open("a") as toml:
+        toml.write(f"\n[blueprints.{blueprint[1]}.counts]\n" + 'pages = "SELECT count(*) FROM {prefix}page"\n')
+        toml.write(f'spoilt = "DELETE FROM {{prefix}}page"\nendless = "{ENDLESS.get(kind, "SELECT pg_sleep(600)")}"\n')
+    async with ground.open() as platform:
+        for slug in ("acme", "umbrella"):
+            await platform.operations.finish((await platform.tenants.create(slug)).id)
+        await measure_some(platform.tools)
+        before = {one.name: one for one in (await platform.statistics.show()).things}["pages"]
+        runtime = connect(ground.config)
+        await runtime.start()
+        with tenant_context(runtime.environment("acme")):
+            prefix = runtime.place()[1].prefix
+            async with runtime.session() as session:
+                await session.execute(text(f"INSERT INTO {prefix}page (id, title) VALUES (901, 'one'), (902, 'two')"))
+                await session.commit()
+        await runtime.stop()
+        async with platform.registry.write() as tx:
+            await tx.execute(tables.resource.update().values(measured=None))
+        await measure_some(platform.tools)
+        found = {one.name: one for one in (await platform.statistics.show()).things}
+        assert found.keys() <= {"users", "pages"}
+        assert found["pages"].number == before.number + 2
+        most = {one.name: one.number for one in found["pages"].most}
+        assert most == {one.name: one.number + 2 * (one.name == "acme") for one in before.most}
+    await asyncio.sleep(0.1)  # connections say good-bye aside
 
 
 async def test_an_admin_sees_her_tenants_figures(ground: g.Ground) -> None:
