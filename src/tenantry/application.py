@@ -10,9 +10,9 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -27,7 +27,7 @@ from tenantry.model import Changes, Environment, Loaded, SupportAccess
 from tenantry.operations import placement
 from tenantry.operations.blueprints import Blueprints, read_config
 from tenantry.refusals import SupportLinkInvalid
-from tenantry.registry import Feed, Registry, Transaction, Vault, support
+from tenantry.registry import Feed, Registry, Transaction, Vault, statistics, support
 from tenantry.registry.database import Database
 from tenantry.resources import Resource
 from tenantry.runtime import Runtime, Settings
@@ -75,16 +75,24 @@ def connect(config: Config | Path | str | None = None) -> Runtime:
         config = read_config(Path(config or os.environ.get("TENANTRY_CONFIG", FILE)))
     if _elsewhere is not None:
         config = _elsewhere.adapt(config)
-    runtime = runtime_of(config, Vault(*secret_keys(config.root)), settings(config)).install()
+    runtime = runtime_of(config, Vault(*secret_keys(config.root)), settings(config), counted=True).install()
     if _elsewhere is not None:
         _elsewhere.connected(runtime)
     return runtime
 
 
-def runtime_of(config: Config, vault: Vault, known: Settings) -> Runtime:
-    """A runtime of a platform that is not the one of this process."""
+def runtime_of(config: Config, vault: Vault, known: Settings, *, counted: bool = False) -> Runtime:
+    """A runtime of a platform that is not the one of this process; statistics tell of its requests where `counted`."""
     source = RegistrySource(config.control_url, vault, config.data if config.wants_embedded else None)
-    return Runtime(known, source, partial(open_key, vault), partial(placement.unseal, vault), Reception(source))
+    opens = partial(open_key, vault), partial(placement.unseal, vault)
+    return Runtime(known, source, *opens, Reception(source), partial(write_down, source) if counted else None)
+
+
+async def write_down(source: RegistrySource, numbers: Mapping[str, int]) -> None:
+    """Add what tenants were asked for to the platform's statistics of today."""
+    async with source.write("runtime") as tx:
+        for name, number in numbers.items():
+            await statistics.add_to_days(tx, statistics.SERVED + name, {f"{datetime.now(UTC):%Y-%m-%d}": number})
 
 
 def open_key(vault: Vault, environment: Environment) -> bytes:

@@ -444,11 +444,15 @@ async def set_location(tx: Transaction, environment_id: str, name: str, location
 async def rename(tx: Transaction, tenant: Tenant, to: str, until: datetime, hosts: Mapping[str, str]) -> None:
     """Give a tenant another slug; its hostnames made of the old one redirect until then.
 
-    `hosts` maps an environment's id to its new canonical hostname.
+    `hosts` maps an environment's id to its new canonical hostname. Raises `SlugTaken` where another tenant came to the
+    new slug first: nothing holds it between the wish and this.
     """
     former = tables.former_slug
     await tx.execute(delete(former).where(former.c.slug.in_([to, tenant.slug])))
-    await alter(tx, [tenant.id], slug=to)
+    try:
+        await alter(tx, [tenant.id], slug=to)
+    except IntegrityError as error:
+        raise SlugTaken(slug=to) from error
     if to != tenant.slug and until > now():
         await tx.insert(former, [{"slug": tenant.slug, "tenant_id": tenant.id, "until": until}])
     hostname = tables.hostname

@@ -27,7 +27,7 @@ from tenantry.runtime.sessions import Sessions
 from tenantry.runtime.settings import Logins, Settings, Source, SupportDesk
 from tenantry.runtime.storage import Storage, open_storage
 from tenantry.runtime.support import Support
-from tenantry.runtime.usage import RequestUsage
+from tenantry.runtime.usage import Book, Count, RequestUsage, Written
 
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
@@ -63,6 +63,7 @@ class Runtime:
         keys: Callable[[Environment], bytes],
         logins: Logins = no_logins,
         desk: SupportDesk | None = None,
+        book: Book | None = None,
     ) -> None:
         self.settings = settings
         self.source = source
@@ -85,12 +86,15 @@ class Runtime:
             lambda environment: self.resolver.table.current(environment),
             lambda: self._follower.status == "ok",
         )
+        self._book = book
         self._forget_process()
         _children.add(self)
 
     def _forget_process(self) -> None:
         """Begin anew, as after a fork: threads, tasks, locks, connections and what was counted are the parent's."""
         self.usage = RequestUsage()
+        self.sessions.begun = Count()
+        self._written = self._new_written()
         self.cache = TenantCache()
         self.started = False
         self._task: asyncio.Task[None] | None = None
@@ -99,6 +103,11 @@ class Runtime:
         self._starting = threading.Lock()
         self.databases.abandon()
         self._follower = self._new_follower()
+
+    def _new_written(self) -> Written | None:
+        if self._book is None:
+            return None
+        return Written(self._book, requests=self.usage.number, sessions=self.sessions.begun.number)
 
     def _new_follower(self) -> Follower:
         return Follower(self.source, self.resolver, self.settings.snapshot, self._changed)
@@ -126,6 +135,8 @@ class Runtime:
         if follower.failed:
             self._task = None
             raise RegistryUnavailable(reason=str(follower.failed)) from follower.failed
+        if self._written is not None:
+            self._written.begin()
         self.started = True
 
     async def stop(self) -> None:
@@ -133,6 +144,8 @@ class Runtime:
         if self._loop is not None and self._loop is not asyncio.get_running_loop():  # a thread follows
             await asyncio.to_thread(self.stop_thread)
             return
+        if self._written is not None:
+            await self._written.close(in_reach=self._follower.status == "ok")
         task, self._task, self.started = self._task, None, False
         if task:
             async with self._follower.applying:
