@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -59,6 +60,18 @@ PAYLOADS: tuple[str | bytes, ...] = (
     "a" * 9_000,
     "\ufdfa" * 300,
 )
+
+
+@pytest.fixture(params=["SQLite", pytest.param("PostgreSQL", marks=pytest.mark.postgres)])
+def ground(request: pytest.FixtureRequest, tmp_path: Path) -> g.Ground:
+    """A platform whose control database is on either."""
+    made = g.Ground(tmp_path / "platform")
+    if request.param == "PostgreSQL":
+        toml = made.config.read_text().replace("[platform]\n", '[platform]\ncontrol = {env = "CONTROL_URL"}\n')
+        made.config.write_text(toml)
+        with (made.root / ".env").open("a") as env:
+            env.write(f"CONTROL_URL='{request.getfixturevalue('postgres_url')}'\n")
+    return made
 
 
 def encoded(payload: str | bytes) -> str:

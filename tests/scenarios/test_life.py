@@ -22,6 +22,7 @@ from tenantry.errors import (
 )
 from tenantry.platform import Platform
 from tenantry.platform.operations import OperationDetails
+from tenantry.refusals import InvalidRequest
 
 
 @pytest.fixture
@@ -166,6 +167,8 @@ async def test_rename_that_fails_is_undone(ground: Ground, platform: Platform) -
 async def test_suspend_and_resume(platform: Platform) -> None:
     """A suspended tenant says why, can be edited, cannot be suspended again, and is active after resuming."""
     await done(platform, platform.tenants.create("acme"))
+    with pytest.raises(InvalidRequest, match="501 characters"):
+        await platform.tenants.suspend("acme", "x" * 501)
     await done(platform, platform.tenants.suspend("acme", "unpaid"))
     row = (await platform.tenants.show("acme")).row
     assert (row.status, row.reason) == ("suspended", "unpaid")

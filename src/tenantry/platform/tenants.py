@@ -32,6 +32,7 @@ from tenantry.model import (
 from tenantry.operations import adopt, change, create, destroy, drop, placement, rotate, rotate_shared
 from tenantry.operations.toolbox import ADMIN, VALUE, Toolbox
 from tenantry.platform import csvfile, exports
+from tenantry.refusals import InvalidRequest
 from tenantry.registry import Transaction, journal, people, servers, tenants
 from tenantry.registry.tenants import HostnameRow, TenantRow
 from tenantry.resources import Resource
@@ -597,7 +598,10 @@ class Tenants:
 
     @verb("tenant.suspend", "tenants:write", Reach.TENANT)
     async def suspend(self, slug: str, reason: str = "") -> journal.Operation:
-        """Refuse a tenant's requests from now on; its data stay as they are."""
+        """Refuse a tenant's requests from now on; its data stay as they are.
+
+        The reason has 500 characters at most. Raises `InvalidRequest` for a longer one.
+        """
         return await self._stand(slug, "suspend", Status.SUSPENDED, reason)
 
     @verb("tenant.resume", "tenants:write", Reach.TENANT)
@@ -606,11 +610,13 @@ class Tenants:
         return await self._stand(slug, "resume", Status.ACTIVE, "")
 
     async def _stand(self, slug: str, verb: str, target: Status, reason: str) -> journal.Operation:
+        if len(reason) > REASON_LENGTH:
+            raise InvalidRequest(where="reason", reason=f"{len(reason)} characters are more than {REASON_LENGTH}")
         async with self._registry.write() as tx:
             row = await tenants.find(tx, slug)
             await journal.refuse_busy(tx, row.id, slug)
             check_move(slug, Status(row.status), target)
-            arguments = {"status": target.value, "before": row.status, "reason": reason[:REASON_LENGTH]}
+            arguments = {"status": target.value, "before": row.status, "reason": reason}
             return await self._submit(tx, verb, row, [], arguments)
 
     @verb("tenant.plan_destroy", "tenants:read", Reach.TENANT)
