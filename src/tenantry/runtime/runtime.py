@@ -120,10 +120,11 @@ class Runtime:
 
     # --- start and stop -------------------------------------------------------------------------------------------
 
-    async def start(self) -> None:
+    async def start(self, *, prove: bool = True) -> None:
         """Load all tenants and follow their changes in this event loop; returns when they are there.
 
-        Raises `RegistryUnavailable` where neither the control database nor a snapshot can be read.
+        Raises `RegistryUnavailable` where neither the control database nor a snapshot can be read, and
+        `SharedTablesWeak` where tables that tenants share do not keep them apart: without `prove`, sessions there do.
         """
         if self.started:
             return
@@ -135,6 +136,8 @@ class Runtime:
         if follower.failed:
             self._task = None
             raise RegistryUnavailable(reason=str(follower.failed)) from follower.failed
+        if prove and self.settings.shared:
+            await self.databases.prove(one for some in self.resolver.table.tenants.values() for one in some)
         if self._written is not None:
             self._written.begin()
         self.started = True
@@ -165,6 +168,7 @@ class Runtime:
             try:
                 asyncio.run_coroutine_threadsafe(self.start(), loop).result()
             except BaseException:
+                asyncio.run_coroutine_threadsafe(self.stop(), loop).result()
                 self._end_thread()
                 raise
 
