@@ -152,7 +152,7 @@ async def _things(tx: Transaction, admin_id: str) -> None:
             "address": "192.0.2.7",
             "agent": "Firefox/99.0",
         }
-        await people.add_session(tx, row | {"created": moment, "seen": moment, "expires": later})
+        await people.add_session(tx, row | {"created": moment, "proved": moment, "seen": moment, "expires": later})
     for number in range(TOKENS):
         token = {"id": new_id(), "admin_id": admin_id, "name": f"token {number}", "digest": new_id()}
         await people.add_token(tx, token | {"scopes": ["tenants:read"], "created": moment, "expires": later})

@@ -33,6 +33,8 @@ FILES = int(os.environ.get("MIGRATE_FILES", "1000"))
 COUNTS = tuple(int(text) for text in os.environ.get("MIGRATE_COUNTS", "100,300,1000").split(","))
 PEERS = int(os.environ.get("MIGRATE_PEERS", "300"))
 ROUNDS = 3
+IDLE = 10
+"""Hundredths of a second that an idle worker uses in a second, at most."""
 PARALLEL = 4
 """Connections of the bare loop and of a run, on the one server."""
 
@@ -77,10 +79,11 @@ class Took:
     waved: int  # how many these are
 
 
-async def migrated(place: Site, count: int) -> Took:
-    """Migrate everything through a living worker."""
+async def migrated(place: Site, count: int, worker: int) -> Took:
+    """Migrate everything through a living worker, the process of this id, once it has begun."""
     async with place.platform() as platform:
         await living(platform)
+        await idle(worker)
         start = time.perf_counter()
         operation = await platform.migrations.run(parallel=PARALLEL)
         details = await platform.operations.finish(operation.id)
@@ -120,8 +123,8 @@ def files(report: Report) -> None:
             assert len(databases) == FILES
             (place.root / f"schema/{turn + 2:04}_extra.sql").write_text(script)
             least = bare(databases, script) if turn % 2 == 0 else 0.0
-            with place.process("worker"):
-                ours = asyncio.run(migrated(place, FILES)).whole
+            with place.process("worker") as worker:
+                ours = asyncio.run(migrated(place, FILES, worker.pid)).whole
             pairs.append((least or bare(databases, script), ours))
             shutil.rmtree(copies)
     against(report, "SQLite", "bare loop of sqlite3", FILES, pairs, 0.5)
@@ -185,6 +188,20 @@ def rest(server: servers.Postgres) -> None:
     os.sync()
 
 
+def ticks(pid: int) -> int:
+    """Processor time that a process has used, in hundredths of a second."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+async def idle(pid: int) -> None:
+    """Wait until a process does nothing: a worker that begins looks after templates and what was left behind."""
+    before = -IDLE
+    while (used := ticks(pid)) - before >= IDLE:
+        before = used
+        await asyncio.sleep(1)
+
+
 def peak(pid: int) -> float:
     """The most memory a process has had, in MiB."""
     text = Path(f"/proc/{pid}/status").read_text()
@@ -213,7 +230,7 @@ def databases(report: Report, server: servers.Postgres) -> tuple[float, float, f
                 least = bare_on_server(urls, script_of(turn, "bare")) if turn % 2 else 0.0
                 with place.process("worker") as worker:
                     rest(server)
-                    ours = asyncio.run(migrated(place, count))
+                    ours = asyncio.run(migrated(place, count, worker.pid))
                     memory = peak(worker.pid)
                 rest(server)
                 least = least or bare_on_server(urls, script_of(turn, "bare"))

@@ -28,6 +28,9 @@ CONFIG = """
 [checks.positive_data_acceptance]
 # 400 and 422 also say that a well-formed value names nothing of this platform, or that two do not go together.
 expected-statuses = ["2xx", "400", "401", "403", "404", "409", "422", "429"]
+[checks.negative_data_rejection]
+# 413: a list of more than 10,000 texts is longer than a body may be.
+expected-statuses = ["400", "401", "403", "404", "405", "406", "409", "413", "415", "422", "428", "429"]
 [checks.use_after_free]
 enabled = false # what is removed by an operation is there until a worker has carried it out
 """

@@ -659,7 +659,8 @@ async def _fill(world: World, url: str) -> None:
     await platform.servers.drain("pg-spare")
     for slug, blueprint in (("acme", "site"), ("umbrella", "site"), ("gone", "blog"), ("vault", "archive")):
         created = await platform.tenants.create(slug, NAMES.get(slug), blueprint=blueprint)
-        assert (await platform.operations.finish(created.id)).operation.state is journal.State.DONE
+        made = (await platform.operations.finish(created.id)).operation
+        assert made.state is journal.State.DONE, made.error
         if slug == "acme":
             world.values["operation_id"] = created.id
     await platform.operations.finish((await platform.tenants.destroy("gone")).id)

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -30,7 +30,7 @@ from tenantry.model import Changes, Environment, Loaded, Person, SignOn, Support
 from tenantry.operations import change, placement
 from tenantry.operations.blueprints import Blueprints, read_config
 from tenantry.refusals import SupportLinkInvalid
-from tenantry.registry import Feed, Registry, Transaction, Vault, journal, signups, sso, support, tenants
+from tenantry.registry import Feed, Registry, Transaction, Vault, journal, signups, sso, statistics, support, tenants
 from tenantry.registry.database import NAME, Database, now, plain
 from tenantry.resources import Resource
 from tenantry.runtime import Runtime, Settings
@@ -86,20 +86,35 @@ def connect(config: Config | Path | str | None = None) -> Runtime:
         config = read_config(Path(config or os.environ.get("TENANTRY_CONFIG", FILE)))
     if _elsewhere is not None:
         config = _elsewhere.adapt(config)
-    runtime = runtime_of(config, Vault(*secret_keys(config.root)), settings(config)).install()
+    runtime = runtime_of(config, Vault(*secret_keys(config.root)), settings(config), counted=True).install()
     if _elsewhere is not None:
         _elsewhere.connected(runtime)
     return runtime
 
 
-def runtime_of(config: Config, vault: Vault, known: Settings) -> Runtime:
-    """A runtime of a platform that is not the one of this process."""
+def runtime_of(config: Config, vault: Vault, known: Settings, *, counted: bool = False) -> Runtime:
+    """A runtime of a platform that is not the one of this process; statistics tell of its requests where `counted`."""
     source = RegistrySource(config.control_url, vault, config.data if config.wants_embedded else None)
-    desks = Reception(source), Letterbox(config, source), SignOnReception(config, vault, source)
-    runtime = Runtime(known, source, partial(open_key, vault), partial(placement.unseal, vault), *desks)
+    runtime = Runtime(
+        known,
+        source,
+        partial(open_key, vault),
+        partial(placement.unseal, vault),
+        Reception(source),
+        Letterbox(config, source),
+        SignOnReception(config, vault, source),
+        partial(write_down, source) if counted else None,
+    )
     welcome = Welcome(runtime.accounts, runtime.sessions, NewTenants(config, vault, source), _wizard(config))
     runtime.pages |= {ENTER: welcome.enter, WELCOME: welcome.answer}
     return runtime
+
+
+async def write_down(source: RegistrySource, numbers: Mapping[str, int]) -> None:
+    """Add what tenants were asked for to the platform's statistics of today."""
+    async with source.write("runtime") as tx:
+        for name, number in numbers.items():
+            await statistics.add_to_days(tx, statistics.SERVED + name, {f"{datetime.now(UTC):%Y-%m-%d}": number})
 
 
 def _wizard(config: Config) -> dict[str, list[Step]]:

@@ -250,6 +250,17 @@ class TooManyRequests(TenantryError):
     exit_code = 3
 
 
+class TooManyStreams(TenantryError):
+    """This {whose} follows {limit} operations at a time already."""
+
+    code = "operation.streams"
+    remedy = (
+        "Close some that are followed, or look at /api/operations/<id> now and then; [api] sets how many there may be."
+    )
+    status = 429
+    exit_code = 3
+
+
 class RouteUnknown(TenantryError):
     """The API has nothing at this address."""
 

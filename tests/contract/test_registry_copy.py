@@ -12,7 +12,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, event, insert, select, text, update
+from sqlalchemy import Column, Connection, event, insert, select, text, update
 
 import servers
 from registries import KEY, draft, enter, python
@@ -28,7 +28,7 @@ from tenantry.errors import (
 from tenantry.model import Server, new_id
 from tenantry.registry import Feed, Registry, Vault, copying, journal, migrations, state, tables, tenants
 from tenantry.registry import servers as registered
-from tenantry.registry.database import Database, now
+from tenantry.registry.database import Database, Transaction, now
 
 pytestmark = pytest.mark.postgres
 
@@ -66,7 +66,26 @@ async def full(registry: Registry) -> Registry:
         await journal.set_state(tx, operation_id, journal.State.DONE, result={"done": 1})
         for number in range(30):
             tx.audit("test.copy", "apex", number=number, text="é\n")
+    async with registry.write() as tx:
+        for table in tables.metadata.sorted_tables:
+            if table.name not in copying.LEFT_OUT and await tx.first(select(table)) is None:
+                await tx.insert(table, [{column.name: await some(tx, column) for column in table.columns}])
     return registry
+
+
+async def some(tx: Transaction, column: Column[Any]) -> Any:
+    """A value that a column can hold; of one that refers to another table, what stands there."""
+    for key in column.foreign_keys:
+        return await tx.scalar(select(key.column).limit(1))
+    if isinstance(column.type, tables.Moment):
+        return now()
+    found = {
+        str: f"é {column}"[: getattr(column.type, "length", None) or 9],
+        bytes: b"\0\xff",
+        bool: True,
+        int: 2**31 - 1,
+    }
+    return found.get(column.type.python_type, {"ü": [1, None]})
 
 
 async def content(database: Database) -> dict[str, list[Any]]:

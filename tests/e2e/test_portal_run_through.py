@@ -28,6 +28,15 @@ WAYS: list[Any] = [pytest.param(1280, "light", id="desk"), pytest.param(390, "da
 
 SOON = g.PATIENCE * 1000
 
+AUTHENTICATOR = {
+    "protocol": "ctap2",
+    "transport": "internal",
+    "hasResidentKey": True,
+    "hasUserVerification": True,
+    "isUserVerified": True,
+    "automaticPresenceSimulation": True,
+}
+
 
 @pytest.fixture(scope="module")
 def mails(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inbox]:
@@ -285,6 +294,32 @@ def test_running_the_platform(person: Person, room: Showroom) -> None:
 
 
 @pytest.mark.parametrize(("width", "scheme"), WAYS)
+def test_a_migration_rests_goes_on_and_ends(person: Person, room: Showroom, width: int) -> None:
+    """A run of one tenant an hour is paused, goes on, and is cancelled; the page follows, and the second one stays."""
+    page, slugs = person.page, "cartographer dolphin" if width > 400 else "gallery initech"
+    room.sign_in(page, ROOT)
+    person.go("Migrations")
+    page.locator("summary", has_text="More").click()
+    person.fill("Tenants", slugs)
+    person.fill("Canaries", "0")
+    person.fill("Rate", "1/h")
+    person.press("Start")
+    state, done = page.locator("main .badge").first, page.get_by_text("1 of 2 done")
+    expect(done).to_be_visible(timeout=SOON)
+    person.press("Pause")
+    person.told("It rests after the batches under way")
+    expect(state).to_have_text("paused", timeout=SOON)
+    person.press("Go on")
+    person.told("what is done is not repeated")
+    expect(state).to_have_text("running", timeout=SOON)
+    person.press("Cancel")
+    person.over("cancelled")
+    person.go("Operations")
+    page.get_by_label("What is done").select_option("migrate")
+    expect(page.locator("tbody tr").first).to_contain_text("cancelled")
+
+
+@pytest.mark.parametrize(("width", "scheme"), WAYS)
 def test_an_admin_and_her_tenants(person: Person, room: Showroom) -> None:
     """She sees and manages what is assigned to her, her own account, and nothing else."""
     page = person.page
@@ -314,12 +349,8 @@ def test_an_admin_and_her_tenants(person: Person, room: Showroom) -> None:
 @pytest.mark.parametrize(("width", "scheme"), WAYS)
 def test_ones_own_account(person: Person, room: Showroom, mails: Inbox, width: int) -> None:
     """A second factor and its recovery codes, a token, sessions, and a new password by mail."""
-    page, mail, before = person.page, f"own{width}@example.org", len(mails.mails)
-    with room.ground.command("admin", "invite", mail, "--json") as command:
-        assert command.wait(g.PATIENCE) == 0
-    with mails.came:
-        assert mails.came.wait_for(lambda: len(mails.mails) > before, g.PATIENCE)
-    _choose(person, mails, mail)
+    page, mail = person.page, f"own{width}@example.org"
+    _invited(person, mails, mail)
     page.goto(room.url("/me"))
     page.get_by_role("link", name="Turn it on").click()
     key = page.locator("code.key").inner_text().replace(" ", "")
@@ -356,6 +387,70 @@ def test_ones_own_account(person: Person, room: Showroom, mails: Inbox, width: i
     page.get_by_label("Code of the second factor").fill(codes[0])
     person.press("Sign in")
     expect(page.get_by_role("heading", level=1)).to_have_text("Tenants")
+
+
+@pytest.mark.parametrize(("width", "scheme"), WAYS)
+def test_a_passkey_and_a_password_that_a_superadmin_resets(
+    person: Person, room: Showroom, mails: Inbox, width: int
+) -> None:
+    """Somebody adds a passkey, proves by it who she is in an old session, signs in by it; a superadmin resets her."""
+    page, mail = person.page, f"key{width}@example.org"
+    _invited(person, mails, mail)
+    with authenticator(page):
+        page.goto(room.url("/me"))
+        person.fill("Name of a new one", "my telephone")
+        person.press("Add a passkey")
+        person.told("my telephone")
+        room.ground.control("UPDATE admin_session SET proved = datetime('now', '-1 hour')")
+        page.goto(room.url("/me"))
+        expect(page.get_by_role("heading", name="Is it you?")).to_be_visible()
+        expect(page.get_by_role("button", name="Add a passkey")).to_have_count(0)
+        assert unfit(page) == []
+        person.press("Use a passkey")
+        person.told("For ten minutes")
+        expect(page.get_by_role("button", name="Add a passkey")).to_be_visible()
+        _sign_out(person)
+        person.press("Sign in with a passkey")
+        expect(page.get_by_role("heading", level=1)).to_have_text("Tenants")
+    _sign_out(person)
+
+    room.sign_in(page, ROOT)
+    person.go("Admin users")
+    page.get_by_role("link", name=mail).click()
+    person.press("Link to a new password")
+    expect(page.get_by_text("shown this once")).to_be_visible()
+    link = page.locator("code", has_text="/admin/link/").inner_text()
+    assert unfit(page) == []
+    page.get_by_role("link", name="Go on").click()
+    _sign_out(person)
+    page.goto(link)
+    page.get_by_label("Password").fill("another horse battery")
+    person.press("Go on")
+    page.goto(room.url("/sign-in"))
+    page.get_by_label("Mail address").fill(mail)
+    page.get_by_label("Password", exact=True).fill("another horse battery")
+    person.press("Sign in")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Tenants")
+
+
+@contextmanager
+def authenticator(page: Page) -> Iterator[None]:
+    """A device that keeps passkeys, and knows its owner's finger."""
+    session = page.context.new_cdp_session(page)
+    session.send("WebAuthn.enable")
+    made = session.send("WebAuthn.addVirtualAuthenticator", {"options": AUTHENTICATOR})
+    yield
+    session.send("WebAuthn.removeVirtualAuthenticator", {"authenticatorId": made["authenticatorId"]})
+
+
+def _invited(person: Person, mails: Inbox, mail: str) -> None:
+    """Somebody is invited by mail, and chooses a password."""
+    before = len(mails.mails)
+    with person.room.ground.command("admin", "invite", mail, "--json") as command:
+        assert command.wait(g.PATIENCE) == 0
+    with mails.came:
+        assert mails.came.wait_for(lambda: len(mails.mails) > before, g.PATIENCE)
+    _choose(person, mails, mail)
 
 
 def _choose(person: Person, mails: Inbox, mail: str) -> None:

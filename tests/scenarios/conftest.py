@@ -39,8 +39,8 @@ async def started(fleet: Fleet) -> AsyncIterator[Start]:
     async def start(pool: PoolLimits = LIMITS, **changes: Any) -> Runtime:
         runtime = fleet.runtime(pool, **changes)
         made.append(runtime)
-        await runtime.start()
-        return runtime.install()
+        await runtime.install().start()
+        return runtime
 
     yield start
     for runtime in made:

@@ -164,6 +164,9 @@ async def test_every_refusal_is_a_problem_with_the_headers_of_the_site(ground: g
             assert answer.headers["content-security-policy"].startswith("default-src 'none'")
             assert answer.headers["x-content-type-options"] == "nosniff"
             assert answer.headers["cache-control"] == "no-store"
+        page = await client.get("/admin/tenants")
+        assert (page.status_code, page.headers["allow"]) == (405, "POST")
+        assert "There is no page here" in page.text
 
 
 async def test_operations_teams_create_tenants_at_the_admin_door(ground: g.Ground) -> None:

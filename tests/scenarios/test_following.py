@@ -14,10 +14,11 @@ from bench.site import Site
 from sqlalchemy import event
 
 import ground as g
+from people_world import portal
 from servers import free_port
 from tenantry.model import new_id
 from tenantry.platform import Platform
-from tenantry.refusals import SignInNeeded, TooManyFollowers
+from tenantry.refusals import SignInNeeded, TooManyFollowers, TooManyStreams
 from tenantry.registry import journal
 from tenantry.registry.journal import State
 from tenantry.web import hub
@@ -184,6 +185,32 @@ async def test_a_process_takes_so_many_followers_and_tells_the_others(
     desk.seat()
     desk.close()
     await followers[1].task
+
+
+async def test_one_person_and_one_address_have_so_many_streams(ground: g.Ground) -> None:
+    """One more than is set is refused, over the API and at the page; others go on, and there is room when one ends."""
+    with ground.config.open("a") as toml:
+        toml.write("\n[api]\nperson_streams = 2\naddress_streams = 3\n")
+    async with portal(ground) as here:
+        desk, operation_id = here.here.hub, await begun(here.platform)
+        root = (await here.platform.admins.list())[0].id
+        token = (await here.platform.tokens.create("x", ["operations:read"], admin=root)).token
+        robot = await here.browser("192.0.2.1", Authorization=f"Bearer {token}")
+        held = [desk.seat(root, "192.0.2.2"), desk.seat(root, "2001:db8::1")]
+        answer = await robot.get(f"/api/operations/{operation_id}/events")
+        assert (answer.status_code, answer.json()["code"]) == (429, "operation.streams")
+        assert "person follows 2" in answer.json()["title"]
+        page = await (await here.signed_in()).get(f"/admin/operations/{operation_id}/steps")
+        assert page.status_code == 429
+        held += [desk.seat("another", "2001:db8::2"), desk.seat("a third", "2001:db8::3")]
+        with pytest.raises(TooManyStreams, match="address follows 3"):
+            desk.seat("a fourth", "2001:db8::4")
+        desk.seat("a fourth", "2001:db9::4")
+        del held[:2]
+        await finish(here.platform, operation_id)
+        answer = await robot.get(f"/api/operations/{operation_id}/events")
+        assert answer.status_code == 200
+        assert desk.followers == len(held)
 
 
 async def test_who_may_no_longer_see_it_is_let_go(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from tenantry.errors import (
 )
 from tenantry.platform import Platform
 from tenantry.platform.operations import OperationDetails
+from tenantry.refusals import InvalidRequest
 
 
 @pytest.fixture
@@ -125,6 +126,20 @@ async def test_rename(ground: Ground, platform: Platform) -> None:
     assert await g.faults(ground, platform) == []
 
 
+async def test_two_renames_to_one_slug(platform: Platform) -> None:
+    """Both are queued, since the slug is free; one gets it, the other keeps its own and is told why."""
+    for slug in ("acme", "other"):
+        await done(platform, platform.tenants.create(slug))
+    first = await platform.tenants.rename("acme", "apex")
+    second = await platform.tenants.rename("other", "apex")
+    await platform.operations.finish(first.id)
+    error = (await platform.operations.finish(second.id)).operation.error
+    assert error is not None
+    assert error["code"] == "slug.taken"
+    assert [row.slug for row in await platform.tenants.list()] == ["apex", "other"]
+    await done(platform, platform.tenants.rename("other", "third"))
+
+
 async def test_rename_then_destroy_frees_both_slugs(ground: Ground, platform: Platform) -> None:
     """Destroying a renamed tenant frees its former slug too."""
     await done(platform, platform.tenants.create("acme"))
@@ -152,6 +167,8 @@ async def test_rename_that_fails_is_undone(ground: Ground, platform: Platform) -
 async def test_suspend_and_resume(platform: Platform) -> None:
     """A suspended tenant says why, can be edited, cannot be suspended again, and is active after resuming."""
     await done(platform, platform.tenants.create("acme"))
+    with pytest.raises(InvalidRequest, match="501 characters"):
+        await platform.tenants.suspend("acme", "x" * 501)
     await done(platform, platform.tenants.suspend("acme", "unpaid"))
     row = (await platform.tenants.show("acme")).row
     assert (row.status, row.reason) == ("suspended", "unpaid")

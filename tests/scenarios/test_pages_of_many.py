@@ -21,8 +21,6 @@ ROWS = 200
 """Rows that each page may read, however few tenants there are: fewer than there are tenants of many."""
 
 GROWING = {
-    "/admin/organizations/": "the slug of each of its tenants",
-    "/admin/admins/": "the slug of each tenant assigned to her",
     "/admin/statistics": "a row for each day",
     "/admin/migrations/rehearsals/{live_rehearsal}": "what the first 300 found",
 }

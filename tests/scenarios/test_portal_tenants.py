@@ -295,6 +295,12 @@ async def test_an_import_names_each_bad_row(ground: g.Ground) -> None:
         messages = [item.error["message"] for item in details.items if item.error]
         assert [message[:6] for message in messages] == ["line 3", "line 4", "line 5"]
         assert (await here.platform.tenants.show("fine")).tenant.settings == {"share": 3}
-        for content, told in ((b"\xff\xfe", "not UTF-8"), (b"a,b\n1,2\n", "neither"), (b"", "heading")):
+        wrong = [
+            (b"\xff\xfe", "not UTF-8"),
+            (b"a,b\n1,2\n", "neither"),
+            (b"", "heading"),
+            (b'"slug" x,name\n', "line 1"),
+        ]
+        for content, told in wrong:
             answer = await root.send("/tenants/-/import", files={"file": ("list.csv", content, "text/csv")})
             assert told in answer.text, content

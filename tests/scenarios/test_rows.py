@@ -14,6 +14,7 @@ from sqlalchemy import text
 
 import servers
 from fleets import Fleet, PoolLimits, looks_only
+from ground import until
 from kills import populate
 from shelves import RowsShelves
 from staying import stays
@@ -31,6 +32,7 @@ from tenantry.errors import (
 from tenantry.model import Environment
 from tenantry.registry.journal import State
 from tenantry.runtime import Runtime, tenant_session
+from tenantry.runtime.runtime import connected
 
 ADD = text("INSERT INTO note (text) VALUES (:text)")
 NOTES = text("SELECT text FROM note ORDER BY id")
@@ -55,6 +57,15 @@ async def notes() -> list[str]:
 def notes_sync() -> list[str]:
     with tenant_session() as session:
         return list(session.execute(NOTES).scalars())
+
+
+async def reached() -> bool:
+    """Whether the server of the current tenant answers."""
+    try:
+        await notes()
+    except ServerUnavailable:
+        return False
+    return True
 
 
 def owner_of(server: servers.Postgres, environment: Environment, *statements: str) -> None:
@@ -207,11 +218,12 @@ async def test_a_connection_that_breaks(fleet: Fleet, started: Start, postgres: 
 async def test_weak_tables_are_refused(
     fleet: Fleet, started: Start, postgres: servers.Postgres, weaken: str, what: str
 ) -> None:
-    """A process opens no session on tables that something weakened, and says what; mended, it does."""
+    """A process does not start on tables that something weakened, says what, and opens no session there."""
     fleet.server("pg1", postgres)
     (acme,) = fleet.rows("pg1", postgres, ["acme"])
     owner_of(postgres, acme, weaken)
-    await started()
+    with pytest.raises(SharedTablesWeak, match=what):
+        await started()
     with tenant_context(acme):
         for _ in range(2):
             with pytest.raises(SharedTablesWeak, match=what):
@@ -221,18 +233,33 @@ async def test_weak_tables_are_refused(
 
 
 async def test_a_role_above_the_policies_is_refused(fleet: Fleet, started: Start, postgres: servers.Postgres) -> None:
-    """A role that no policy binds is refused before it reads a row."""
+    """A role that no policy binds is refused before it reads a row; once it is mended, the process starts."""
     fleet.server("pg1", postgres)
     (acme,) = fleet.rows("pg1", postgres, ["acme"])
     role = sql.Identifier(f"{acme.places[0].database}_app")
     postgres.run(sql.SQL("ALTER ROLE {} BYPASSRLS").format(role))
-    await started()
+    with pytest.raises(SharedTablesWeak, match="BYPASSRLS"):
+        await started()
     with tenant_context(acme):
         with pytest.raises(SharedTablesWeak, match="BYPASSRLS"):
             await notes()
         postgres.run(sql.SQL("ALTER ROLE {} NOBYPASSRLS").format(role))
         await asyncio.sleep(1.1)
         assert await notes() == []
+        await connected().start()
+
+
+async def test_a_server_that_is_down_at_the_start(fleet: Fleet, started: Start, postgres: servers.Postgres) -> None:
+    """A process starts while its server is down, and its first session there looks at the tables."""
+    fleet.server("pg1", postgres)
+    (acme,) = fleet.rows("pg1", postgres, ["acme"])
+    owner_of(postgres, acme, "ALTER TABLE note DISABLE ROW LEVEL SECURITY")
+    right = fleet.known["pg1"].address
+    fleet.change_server("pg1", address=f"postgresql://127.0.0.1:{servers.free_port()}/postgres")
+    await started()
+    fleet.change_server("pg1", address=right)
+    with tenant_context(acme), pytest.raises(SharedTablesWeak, match="note"):
+        await until(reached)
 
 
 async def test_accounts_of_each_tenant(fleet: Fleet, started: Start, postgres: servers.Postgres) -> None:

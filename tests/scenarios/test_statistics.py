@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
+from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
+from sqlalchemy import text
+from starlette.responses import PlainTextResponse
 
 import ground as g
 from people_world import portal
 from portals import desk
+from tenantry.application import connect
+from tenantry.context import tenant_context
 from tenantry.identity.principal import AdminRole
 from tenantry.operations.measure import measure_some
 from tenantry.platform import Platform, counting
+from tenantry.registry import tables
 from tenantry.registry.statistics import API
+from tenantry.runtime import TenantMiddleware
+from verifying import KINDS
 
 COUNTS = (
     "\n[blueprints.site.counts]\npages = \"SELECT count(*) FROM page WHERE title <> ':none'\"\n"
@@ -62,6 +73,46 @@ async def test_users_and_declared_things_are_counted(ground: g.Ground, monkeypat
     assert {one["name"]: one["number"] for one in json.loads(told.stdout)["things"]} == {"users": 1, "pages": 0}
 
 
+ENDLESS = {"mysql": "SELECT sleep(600)", "prefix on MariaDB": "SELECT sleep(600)"}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "files"])
+async def test_every_kind_of_database_is_counted_in(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each tenant's own rows alone, of shared tables too; nothing is changed, and no statement goes on for ever."""
+    monkeypatch.setattr(counting, "SECONDS", 0.5)
+    monkeypatch.setattr("tenantry.runtime.runtime._installed", None)
+    ground = KINDS[kind].made(tmp_path / "platform", request)
+    blueprint = re.search(r"\[blueprints\.(\w+)", ground.config.read_text())
+    assert blueprint
+    with ground.config.open("a") as toml:
+        toml.write(f"\n[blueprints.{blueprint[1]}.counts]\n" + 'pages = "SELECT count(*) FROM {prefix}page"\n')
+        toml.write(f'spoilt = "DELETE FROM {{prefix}}page"\nendless = "{ENDLESS.get(kind, "SELECT pg_sleep(600)")}"\n')
+    async with ground.open() as platform:
+        for slug in ("acme", "umbrella"):
+            await platform.operations.finish((await platform.tenants.create(slug)).id)
+        await measure_some(platform.tools)
+        before = {one.name: one for one in (await platform.statistics.show()).things}["pages"]
+        runtime = connect(ground.config)
+        await runtime.start()
+        with tenant_context(runtime.environment("acme")):
+            prefix = runtime.place()[1].prefix
+            async with runtime.session() as session:
+                await session.execute(text(f"INSERT INTO {prefix}page (id, title) VALUES (901, 'one'), (902, 'two')"))
+                await session.commit()
+        await runtime.stop()
+        async with platform.registry.write() as tx:
+            await tx.execute(tables.resource.update().values(measured=None))
+        await measure_some(platform.tools)
+        found = {one.name: one for one in (await platform.statistics.show()).things}
+        assert found.keys() <= {"users", "pages"}
+        assert found["pages"].number == before.number + 2
+        most = {one.name: one.number for one in found["pages"].most}
+        assert most == {one.name: one.number + 2 * (one.name == "acme") for one in before.most}
+    await asyncio.sleep(0.1)  # connections say good-bye aside
+
+
 async def test_an_admin_sees_her_tenants_figures(ground: g.Ground) -> None:
     """Counts, storage and operations of hers; nothing of the platform's own, on the page and by the verb."""
     async with desk(ground) as here:
@@ -99,6 +150,62 @@ async def test_requests_to_the_api_are_counted_by_all_processes(ground: g.Ground
         assert requests is not None
         assert [one.number for one in requests] == [0, 0, 0, 0, 0, 0, 4]
     assert ground.control("SELECT count(*) FROM day_total WHERE name = ?".replace("?", f"'{API}'"))[0][0] == 1
+
+
+async def test_requests_to_tenants_and_their_sessions_are_counted(
+    ground: g.Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the application's process: none twice, none lost while the control database is away, nor at its end."""
+    monkeypatch.setattr("tenantry.runtime.runtime._installed", None)
+    control, away = ground.data / "control.sqlite", ground.data / "away.sqlite"
+    async with ground.open() as platform:
+        for slug in ("acme", "umbrella"):
+            await platform.operations.finish((await platform.tenants.create(slug)).id)
+    runtime = connect(ground.config)
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/in":
+            runtime.sessions.issue("somebody", 1)
+        await PlainTextResponse("here")(scope, receive, send)
+
+    transport = httpx.ASGITransport(TenantMiddleware(application, runtime=runtime))
+    async with httpx.AsyncClient(transport=transport) as client:
+
+        async def ask(*paths: str) -> None:
+            for slug in ("acme", "umbrella"):
+                for path in paths:
+                    assert (await client.get(f"http://{slug}.localhost{path}")).text == "here"
+
+        await ask("/", "/in")
+        assert (await client.get("http://nobody.localhost/")).status_code == 404
+        written = runtime._written
+        assert written is not None
+        await asyncio.gather(*(written.write() for _ in range(3)))
+        control.rename(away)
+        await ask("/")
+        await written.write()
+        away.rename(control)
+        assert await served(ground) == (4, 2)
+        await written.write()
+        assert await served(ground) == (6, 2)
+        await ask("/in")
+        await runtime.stop()
+    assert await served(ground) == (8, 4)
+    async with desk(ground) as here:
+        page = (await (await here.person("root")).get("/statistics")).text
+        assert "Site requests by day" in page
+        assert "8 today" in page
+        ana = await here.person("ana", AdminRole.ADMIN)
+        assert "Site requests" not in (await ana.get("/statistics")).text
+
+
+async def served(ground: g.Ground) -> tuple[int | None, int | None]:
+    """Requests to tenants' sites today, and sessions that began."""
+    async with ground.open() as platform:
+        found = await platform.statistics.show(7)
+    assert found.served is not None
+    assert found.begun is not None
+    return found.served[-1].number, found.begun[-1].number
 
 
 def test_settings_are_listed_by_command(ground: g.Ground) -> None:

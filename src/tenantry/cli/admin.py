@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from cyclopts import App, Parameter
 
-from tenantry.cli.options import COMMON, FLAG, Common
+from tenantry.cli.options import COMMON, FLAG, LISTED, After, Common, Limit, Search
+from tenantry.cli.output import many
 
 if TYPE_CHECKING:
     from tenantry.platform import Platform
@@ -31,14 +32,17 @@ async def list_(
 
 
 @app.command
-async def show(admin: Admin, /, *, common: Common = COMMON) -> None:
+async def show(
+    admin: Admin, /, *, search: Search = None, limit: Limit = LISTED, after: After = None, common: Common = COMMON
+) -> None:
     """Show an admin user: role, tenants, sessions and tokens."""
     async with common.platform() as platform:
-        found = await platform.admins.show(admin)
+        found = await platform.admins.show(admin, search, limit, after)
     fields = {
         name.replace("_", " "): getattr(found.row, name) for name in ("mail", "name", "role", "active", "created")
     }
-    fields |= {"second factor": found.row.second_factor, "seen": found.row.seen, "tenants": list(found.tenants)}
+    fields |= {"second factor": found.row.second_factor, "seen": found.row.seen}
+    fields |= {"assigned": many(found.assigned, "tenant"), "tenants": list(found.tenants)}
     common.out.record(found, fields)
     if not common.json:
         common.out.line()
@@ -118,7 +122,7 @@ async def assign(
     """Assign tenants to an admin."""
     async with common.platform() as platform:
         hers = await platform.admins.assign(admin, slugs)
-    _done(common, admin, f"manages {', '.join(hers)}.")
+    _done(common, admin, f"manages {many(hers, 'tenant')}.")
 
 
 @app.command
@@ -128,7 +132,7 @@ async def unassign(
     """Take tenants from an admin."""
     async with common.platform() as platform:
         hers = await platform.admins.unassign(admin, slugs)
-    _done(common, admin, f"manages {', '.join(hers) or 'no tenant'}.")
+    _done(common, admin, f"manages {many(hers, 'tenant')}.")
 
 
 @app.command

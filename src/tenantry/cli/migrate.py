@@ -187,11 +187,13 @@ async def report(
     common: Common = COMMON,
 ) -> None:
     """Tell what a run did: its waves, each failure with its cause and remedy, times, and versions."""
+    from tenantry.operations.report import NAMED
+
     async with common.platform() as platform:
         if into is not None:
             await _write(platform, operation, into, common)
             return
-        found = await platform.migrations.report(operation)
+        found = await platform.migrations.report(operation, NAMED)
     if common.json:
         common.out.data(found)
     common.out.line(found.as_markdown().rstrip())

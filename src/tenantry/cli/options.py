@@ -25,12 +25,18 @@ TOKEN: Final = "TENANTRY_TOKEN"  # noqa: S105 the name of a variable
 """Where `tenantry --server URL --token TOKEN` puts what it was given."""
 
 GROUP: Final = Group("Options of every command", sort_key=1000)
+LISTED: Final = 100
+"""Tenants of somebody that are named where nothing else is said."""
+
 FLAG: Final = Parameter(show_default=False, negative="")
 
 Slug: TypeAlias = Annotated[str, Parameter(help="The tenant's slug.")]
 Settings: TypeAlias = Annotated[
     list[str] | None, Parameter(name="--set", help="KEY=VALUE of the blueprint's values; may be repeated.")
 ]
+Search: TypeAlias = Annotated[str | None, Parameter(help="Only tenants whose slug or name holds this.")]
+Limit: TypeAlias = Annotated[int, Parameter(help="How many tenants at most.")]
+After: TypeAlias = Annotated[str | None, Parameter(help="Only tenants after this slug: the last of the page before.")]
 DryRun: TypeAlias = Annotated[bool, FLAG, Parameter(help="Print what it is going to do, and do nothing.")]
 Wait: TypeAlias = Annotated[
     bool,

@@ -6,7 +6,8 @@ from typing import Annotated, TypeAlias
 
 from cyclopts import App, Parameter
 
-from tenantry.cli.options import COMMON, Common
+from tenantry.cli.options import COMMON, LISTED, After, Common, Limit, Search
+from tenantry.cli.output import many
 
 app = App(name="org", help="Organizations: tenants that belong together.")
 
@@ -23,12 +24,21 @@ async def list_(*, common: Common = COMMON) -> None:
 
 
 @app.command
-async def show(organization: Organization, /, *, common: Common = COMMON) -> None:
+async def show(
+    organization: Organization,
+    /,
+    *,
+    search: Search = None,
+    limit: Limit = LISTED,
+    after: After = None,
+    common: Common = COMMON,
+) -> None:
     """Show an organization and its tenants."""
     async with common.platform() as platform:
-        found = await platform.organizations.show(organization)
+        found = await platform.organizations.show(organization, search, limit, after)
     fields = {"name": found.row.name, "mail": found.row.mail, "created": found.row.created}
-    common.out.record(found, {**fields, "tenants": list(found.tenants)})
+    fields |= {"has": many(found.row.tenants, "tenant"), "tenants": list(found.tenants)}
+    common.out.record(found, fields)
 
 
 @app.command
@@ -64,16 +74,16 @@ async def edit(
 async def assign(organization: Organization, slugs: Slugs, /, *, common: Common = COMMON) -> None:
     """Put tenants into an organization, out of any other."""
     async with common.platform() as platform:
-        found = await platform.organizations.assign(organization, slugs)
-    _done(common, found.row.name, f"has {', '.join(found.tenants)}.")
+        row = await platform.organizations.assign(organization, slugs)
+    _done(common, row.name, f"has {many(row.tenants, 'tenant')}.")
 
 
 @app.command
 async def unassign(organization: Organization, slugs: Slugs, /, *, common: Common = COMMON) -> None:
     """Take tenants out of an organization."""
     async with common.platform() as platform:
-        found = await platform.organizations.unassign(organization, slugs)
-    _done(common, found.row.name, f"has {', '.join(found.tenants) or 'no tenant'}.")
+        row = await platform.organizations.unassign(organization, slugs)
+    _done(common, row.name, f"has {many(row.tenants, 'tenant')}.")
 
 
 @app.command

@@ -59,6 +59,11 @@ def cell(value: Any) -> str:
     return safe(json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value)
 
 
+def many(number: int, noun: str) -> str:
+    """A number of things, in words: "1 tenant", "12,000 tenants"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def moment(value: datetime | None) -> str:
     """A time as a table shows it: in the reader's own zone, to the second."""
     return value.astimezone().strftime("%Y-%m-%d %H:%M:%S") if value else "–"

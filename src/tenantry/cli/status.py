@@ -34,7 +34,8 @@ async def statistics(
     shown |= {f"on {one.name or 'this machine'}": f"{one.bytes} bytes" for one in found.by_server}
     shown |= {"operations": ", ".join(f"{number} {name}" for name, number in worked.items())}
     if found.requests is not None:
-        shown |= {"API requests": sum(one.number or 0 for one in found.requests)}
+        by_day = {"site requests": found.served, "sessions begun": found.begun, "API requests": found.requests}
+        shown |= {name: sum(one.number or 0 for one in days or ()) for name, days in by_day.items()}
         shown |= {"admin users": found.admins, "active sessions": found.sessions, "tokens": found.tokens}
         shown |= {"organizations": found.organizations}
     common.out.record(found, shown)

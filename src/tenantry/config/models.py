@@ -274,6 +274,8 @@ class Serve(Frozen):
 class Api(Frozen):
     token_rate: int = Field(default=1200, ge=0)  # requests a minute of one token, in one process; 0: no limit
     address_rate: int = Field(default=120, ge=0)  # of one address without a valid token
+    person_streams: int = Field(default=50, ge=0)  # operations that one person follows at a time; 0: no limit
+    address_streams: int = Field(default=200, ge=0)  # that are followed from one address
 
 
 class Worker(Frozen):

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final
 
 from tenantry.errors import ConfigError, MigrationUnderWay, TenantryError
 from tenantry.model import Environment, Migrated
-from tenantry.operations import fleet
+from tenantry.operations import fleet, report
 from tenantry.operations.due import Due
 from tenantry.operations.fleet import Count, Stop
 from tenantry.operations.toolbox import Toolbox
@@ -190,6 +190,10 @@ class Migrate(Verb):
 
     async def again(self, tx: Transaction, tools: Toolbox, operation: journal.Operation) -> None:
         await refuse_second(tx)
+
+    async def digest(self, work: Work) -> str | None:
+        async with work.tools.registry.read() as tx:
+            return await report.digest(tx, work.operation.id)
 
     async def complete(self, tx: Transaction, work: Work) -> Mapping[str, Any] | None:
         operation = await journal.get(tx, work.operation.id)

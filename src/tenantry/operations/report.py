@@ -13,6 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import TypeAdapter
+
 from tenantry.errors import ConfigError, OperationRefused
 from tenantry.operations import fleet
 from tenantry.registry import Transaction, journal
@@ -21,8 +23,11 @@ from tenantry.registry.journal import StepState
 SLOWEST: Final = 10
 """Tenants that are named for having taken longest."""
 
+TOLD: Final = 1_000
+"""Failures that are told one by one where nothing else is said."""
+
 NAMED: Final = 10_000
-"""Failures that are told one by one; of more only the number is."""
+"""The most of them that are."""
 
 PERCENTILES: Final = (50, 90, 99, 100)
 
@@ -94,16 +99,29 @@ class Report:
         return "\n".join(_markdown(self)) + "\n"
 
 
-async def report(tx: Transaction, operation: journal.Operation) -> Report:
-    """What a migration of the fleet did so far. Raises `OperationRefused` for an operation of another kind."""
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What all items of a run tell together."""
+
+    unreached: int
+    versions: Sequence[Move]
+    seconds: Mapping[str, float]
+    slowest: Sequence[tuple[str, float]]
+
+
+async def report(tx: Transaction, operation: journal.Operation, failures: int = NAMED) -> Report:
+    """What a migration of the fleet did so far, with the first failures.
+
+    Its items are counted once, when it is over. Raises `OperationRefused` for an operation of another kind.
+    """
     if operation.verb != "migrate":
         action = f"reported on: it is a {operation.verb}, not a migration of the fleet"
         raise OperationRefused(state=operation.state.value, action=action, operation=operation.id)
     steps = {step.position: step for step in await journal.steps(tx, operation.id)}
     tally = await journal.tally(tx, operation.id)
-    seen = _Seen({position: step.name for position, step in steps.items()})
-    async for item in journal.all_items(tx, operation.id):
-        seen.add(item)
+    content = await journal.digest(tx, operation.id)
+    found = _totals.validate_json(content) if content else await totals(tx, operation.id)
+    failed = await journal.items(tx, operation.id, state=StepState.FAILED, limit=failures) if operation.failed else ()
     return Report(
         operation=operation.id,
         verb=operation.verb,
@@ -116,13 +134,26 @@ async def report(tx: Transaction, operation: journal.Operation) -> Report:
         total=operation.total,
         done=operation.done,
         failed=operation.failed,
-        unreached=seen.unreached,
+        unreached=found.unreached,
         waves=[_wave(step, tally.get(position, {})) for position, step in steps.items()],
-        versions=[Move(*key, number) for key, number in sorted(seen.moves.items(), key=lambda pair: str(pair[0]))],
-        seconds=seen.percentiles(),
-        slowest=[(name, seconds) for seconds, name in sorted(seen.slowest, reverse=True)],
-        failures=seen.failures,
+        versions=found.versions,
+        seconds=found.seconds,
+        slowest=found.slowest,
+        failures=[_failure(item, steps[item.step].name) for item in failed],
     )
+
+
+async def totals(tx: Transaction, operation_id: str) -> Totals:
+    """Count the items, never many of them in memory."""
+    seen = _Seen()
+    async for item in journal.all_items(tx, operation_id):
+        seen.add(item)
+    return seen.totals()
+
+
+async def digest(tx: Transaction, operation_id: str) -> str:
+    """What all its items tell together, to be kept."""
+    return json.dumps(asdict(await totals(tx, operation_id)), ensure_ascii=False)
 
 
 def write(found: Report, where: Path) -> tuple[Path, Path]:
@@ -163,40 +194,44 @@ def _wave(step: journal.Step, states: Mapping[StepState, int]) -> Wave:
     return Wave(step.name, step.state.value, done, failed, waiting, step.seconds)
 
 
+def _failure(item: journal.Item, wave: str) -> Failure:
+    error, facts = item.error or {}, item.arguments
+    told = (error.get(key, "") for key in ("code", "message", "remedy"))
+    return Failure(item.subject, wave, facts["resource"], facts["from"], *told)
+
+
 class _Seen:
     """What the items tell, one after the other."""
 
-    def __init__(self, waves: Mapping[int, str]) -> None:
-        self._waves = waves
+    def __init__(self) -> None:
         self._seconds = array("d")
-        self.slowest: list[tuple[float, str]] = []
-        self.moves: Counter[tuple[str, str, str | None, str | None]] = Counter()
-        self.failures: list[Failure] = []
-        self.unreached = 0
+        self._slowest: list[tuple[float, str]] = []
+        self._moves: Counter[tuple[str, str, str | None, str | None]] = Counter()
+        self._unreached = 0
 
     def add(self, item: journal.Item) -> None:
         facts = item.arguments
-        if item.state is StepState.FAILED:
-            self.unreached += item.detail == fleet.UNREACHED
-            if len(self.failures) < NAMED:
-                self.failures.append(self._failure(item))
+        self._unreached += item.state is StepState.FAILED and item.detail == fleet.UNREACHED
         if item.seconds is not None:
             self._seconds.append(item.seconds)
-            heapq.heappush(self.slowest, (item.seconds, item.subject))
-            if len(self.slowest) > SLOWEST:
-                heapq.heappop(self.slowest)
+            heapq.heappush(self._slowest, (item.seconds, item.subject))
+            if len(self._slowest) > SLOWEST:
+                heapq.heappop(self._slowest)
         after = facts["to"] if item.state is StepState.DONE and item.seconds is not None else facts["from"]
-        self.moves[facts["blueprint"], facts["resource"], facts["from"], after] += int(facts.get("tenants", 1))
+        self._moves[facts["blueprint"], facts["resource"], facts["from"], after] += int(facts.get("tenants", 1))
 
-    def _failure(self, item: journal.Item) -> Failure:
-        error, facts = item.error or {}, item.arguments
-        told = (error.get(key, "") for key in ("code", "message", "remedy"))
-        return Failure(item.subject, self._waves.get(item.step, ""), facts["resource"], facts["from"], *told)
+    def totals(self) -> Totals:
+        moves = sorted(self._moves.items(), key=lambda pair: str(pair[0]))
+        slowest = [(name, seconds) for seconds, name in sorted(self._slowest, reverse=True)]
+        return Totals(self._unreached, [Move(*key, number) for key, number in moves], self._percentiles(), slowest)
 
-    def percentiles(self) -> dict[str, float]:
+    def _percentiles(self) -> dict[str, float]:
         ordered = sorted(self._seconds)
         at = {percent: max(0, math.ceil(len(ordered) * percent / 100) - 1) for percent in PERCENTILES}
         return {f"p{percent}": round(ordered[index], 6) for percent, index in at.items()} if ordered else {}
+
+
+_totals: Final = TypeAdapter(Totals)
 
 
 # --- Markdown -----------------------------------------------------------------------------------------------------

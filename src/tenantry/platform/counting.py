@@ -28,9 +28,9 @@ SECONDS: Final = 5.0
 """How long one number of one tenant is counted."""
 
 _LIMITS: Final = {
-    "postgresql": f"SET LOCAL statement_timeout = {SECONDS * 1000:.0f}",
-    "mysql": f"SET SESSION max_execution_time = {SECONDS * 1000:.0f}",
-    "mariadb": f"SET SESSION max_statement_time = {SECONDS:.0f}",
+    "postgresql": "SET LOCAL statement_timeout = {milliseconds}",
+    "mysql": "SET SESSION max_execution_time = {milliseconds}",
+    "mariadb": "SET SESSION max_statement_time = {seconds}",
 }
 
 log: Final = logging.getLogger("tenantry.worker")
@@ -92,7 +92,8 @@ async def _limited(connection: AsyncConnection) -> AsyncIterator[None]:
     dialect = connection.dialect
     name = "mariadb" if getattr(dialect, "is_mariadb", False) else dialect.name
     if name != "sqlite":
-        await connection.exec_driver_sql(_LIMITS[name])
+        limit = _LIMITS[name].format(milliseconds=round(SECONDS * 1000), seconds=SECONDS)
+        await connection.exec_driver_sql(limit)
         yield
         return
     opened: Any = (await connection.get_raw_connection()).driver_connection

@@ -58,7 +58,10 @@ def rows_of(text: str, file: str) -> list[Row]:
     Raises `ConfigError`, naming the line, when the text as a whole cannot be read.
     """
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    heading = [name.strip() for name in reader.fieldnames or []]
+    try:
+        heading = [name.strip() for name in reader.fieldnames or []]
+    except csv.Error as error:
+        raise ConfigError(f"{file}, line 1: {error}.", remedy="Correct the quotes.") from error
     if not {"slug", "name"} & set(heading):
         raise ConfigError(
             f"{file}, line 1: the heading has neither 'slug' nor 'name', but: {', '.join(heading) or 'nothing'}.",

@@ -12,7 +12,7 @@ from tenantry.identity import Reach, verb
 from tenantry.model import new_id
 from tenantry.operations import due, migrate, rollback
 from tenantry.operations.due import Due, Fleet, Pinned, Wanted
-from tenantry.operations.report import Report, make_room, report, write
+from tenantry.operations.report import NAMED, TOLD, Report, make_room, report, write
 from tenantry.operations.toolbox import Toolbox
 from tenantry.registry import Transaction, journal, schemas, tenants
 from tenantry.registry.journal import State
@@ -152,10 +152,13 @@ class Migrations:
     # --- afterwards ---
 
     @verb("migrate.report", "platform:read", Reach.PLATFORM)
-    async def report(self, operation_id: str) -> Report:
-        """What a run did: its waves, each failure with its cause, times and versions. Raises `OperationNotFound`."""
+    async def report(self, operation_id: str, failures: int = TOLD) -> Report:
+        """What a run did: its waves, failures with their causes, times and versions. Raises `OperationNotFound`.
+
+        Of the failures the first so many are told, at most 10,000.
+        """
         async with self._registry.read() as tx:
-            return await report(tx, await journal.get(tx, operation_id))
+            return await report(tx, await journal.get(tx, operation_id), min(max(failures, 0), NAMED))
 
     def make_room(self, where: Path) -> None:
         """Make the directory of a report that is to be written. Raises `ConfigError` where it cannot be."""
@@ -163,7 +166,7 @@ class Migrations:
 
     async def write_report(self, operation_id: str, where: Path) -> Sequence[Path]:
         """Write `report` as JSON and Markdown into a directory, or under a file's name; the two files."""
-        found = await self.report(operation_id)
+        found = await self.report(operation_id, NAMED)
         return await asyncio.to_thread(write, found, where)
 
 

@@ -157,7 +157,7 @@ class Operations:
                 await journal.set_state(tx, operation.id, State.RUNNING)
             else:
                 raise OperationRefused(state=operation.state.value, action="resumed", operation=operation.id)
-            tx.audit("operation.resume", operation.id, verb=operation.verb, tenant=operation.tenant_slug)
+            _enter(tx, "operation.resume", operation)
             return await journal.get(tx, operation.id)
 
     async def _again(self, tx: Transaction, operation: journal.Operation) -> None:
@@ -180,7 +180,7 @@ class Operations:
                 raise OperationRefused(state=operation.state.value, action="paused", operation=operation.id)
             at_once = operation.state is State.QUEUED  # no worker has it
             await journal.set_state(tx, operation.id, State.PAUSED if at_once else State.PAUSING)
-            tx.audit("operation.pause", operation.id, verb=operation.verb)
+            _enter(tx, "operation.pause", operation)
             return await journal.get(tx, operation.id)
 
     @verb("operation.cancel", "operations:write", Reach.OPERATION)
@@ -196,5 +196,14 @@ class Operations:
                 await journal.rouse(tx, operation, State.CANCELLING)
             else:
                 await journal.set_state(tx, operation.id, State.CANCELLING)
-            tx.audit("operation.cancel", operation.id, verb=operation.verb, tenant=operation.tenant_slug)
+            _enter(tx, "operation.cancel", operation)
             return await journal.get(tx, operation.id)
+
+
+def _enter(tx: Transaction, action: str, operation: journal.Operation) -> None:
+    """Enter what was asked of an operation into the audit log: under its tenant, where it is on one."""
+    if operation.tenant_id is None:
+        tx.audit(action, operation.id, verb=operation.verb)
+    else:
+        facts = {"id": operation.tenant_id, "operation": operation.id, "verb": operation.verb}
+        tx.audit(action, str(operation.tenant_slug), **facts)

@@ -24,6 +24,9 @@ from tenantry.registry.people import AdminRow, OrganizationRow, SessionRow, Toke
 LISTED: Final = 500
 """How many are listed where nothing else is said."""
 
+NEWEST: Final = 40
+"""Sessions and tokens of somebody that are told with her."""
+
 TOKEN_DAYS: Final = 90
 LONGEST_DAYS: Final = 3660
 TENANTS_AT_ONCE: Final = 10_000
@@ -52,18 +55,19 @@ class AdminDetails:
     """An admin user with what is hers."""
 
     row: AdminRow
-    tenants: Sequence[str]
-    sessions: Sequence[SessionRow]
+    assigned: int  # how many tenants are hers
+    tenants: Sequence[str]  # a page of them
+    sessions: Sequence[SessionRow]  # the newest, as of tokens; `token.list` tells of all
     tokens: Sequence[TokenRow]
     held: letters.Hold | None = None  # why no mail is sent to her
 
 
 @dataclass(frozen=True, slots=True)
 class OrganizationDetails:
-    """An organization with its tenants."""
+    """An organization with its tenants, whose number is the row's."""
 
     row: OrganizationRow
-    tenants: Sequence[str]
+    tenants: Sequence[str]  # a page of them
 
 
 class Admins:
@@ -83,16 +87,23 @@ class Admins:
             return await people.admins(tx, search, limit, after)
 
     @verb("admin.show", "people:read", Reach.PLATFORM)
-    async def show(self, admin: str) -> AdminDetails:
-        """One admin user, by mail address or id. Raises `AdminNotFound`."""
+    async def show(
+        self, admin: str, search: str | None = None, limit: int = LISTED, after: str | None = None
+    ) -> AdminDetails:
+        """One admin user, by mail address or id, with the tenants assigned to her. Raises `AdminNotFound`.
+
+        Of the tenants, those whose slug or name holds `search`; `after` is the last slug of the page before.
+        """
         async with self._registry.read() as tx:
             row = await people.find(tx, admin)
-            parts = (
-                await people.assigned(tx, row.id),
-                await people.sessions(tx, row.id),
-                await people.tokens(tx, row.id),
+            return AdminDetails(
+                row,
+                await people.assigned_number(tx, row.id),
+                await people.assigned(tx, row.id, search, limit, after),
+                await people.sessions(tx, row.id, NEWEST),
+                await people.tokens(tx, row.id, NEWEST),
+                held=(await letters.holds(tx, [row.mail])).get(row.mail),
             )
-            return AdminDetails(row, *parts, held=(await letters.holds(tx, [row.mail])).get(row.mail))
 
     @verb("admin.invite", "people:write", Reach.PLATFORM)
     async def invite(self, mail: str, name: str = "", role: AdminRole = AdminRole.ADMIN) -> Invitation:
@@ -182,16 +193,16 @@ class Admins:
             tx.audit("admin.remove", row.mail)
 
     @verb("admin.assign", "people:write", Reach.PLATFORM)
-    async def assign(self, admin: str, slugs: Sequence[str]) -> Sequence[str]:
-        """Assign tenants to an admin; the slugs of all that are hers now. Raises `TenantNotFound`."""
+    async def assign(self, admin: str, slugs: Sequence[str]) -> int:
+        """Assign tenants to an admin; how many are hers now. Raises `TenantNotFound`."""
         return await self._assignment(admin, slugs, True)
 
     @verb("admin.unassign", "people:write", Reach.PLATFORM)
-    async def unassign(self, admin: str, slugs: Sequence[str]) -> Sequence[str]:
-        """Take tenants from an admin; the slugs of all that are hers still. Raises `TenantNotFound`."""
+    async def unassign(self, admin: str, slugs: Sequence[str]) -> int:
+        """Take tenants from an admin; how many are hers still. Raises `TenantNotFound`."""
         return await self._assignment(admin, slugs, False)
 
-    async def _assignment(self, admin: str, slugs: Sequence[str], hers: bool) -> Sequence[str]:
+    async def _assignment(self, admin: str, slugs: Sequence[str], hers: bool) -> int:
         async with self._registry.write() as tx:
             row = await people.find(tx, admin)
             ids = await _ids(tx, slugs)
@@ -199,7 +210,7 @@ class Admins:
             if row.role != AdminRole.SUPERADMIN:
                 await support.end_of_admin(tx, row.id, "admin.unassign", foreign_only=True)
             tx.audit("admin.assign" if hers else "admin.unassign", row.mail, tenants=sorted(set(slugs)))
-            return await people.assigned(tx, row.id)
+            return await people.assigned_number(tx, row.id)
 
     @verb("admin.drop_factor", "people:write", Reach.PLATFORM)
     async def drop_factor(self, admin: str) -> AdminRow:
@@ -292,11 +303,16 @@ class Organizations:
             return await people.organizations(tx, search, limit, after)
 
     @verb("org.show", "platform:read", Reach.PLATFORM)
-    async def show(self, organization: str) -> OrganizationDetails:
-        """One organization, by name or id, with its tenants. Raises `OrganizationNotFound`."""
+    async def show(
+        self, organization: str, search: str | None = None, limit: int = LISTED, after: str | None = None
+    ) -> OrganizationDetails:
+        """One organization, by name or id, with its tenants. Raises `OrganizationNotFound`.
+
+        Of the tenants, those whose slug or name holds `search`; `after` is the last slug of the page before.
+        """
         async with self._registry.read() as tx:
             row = await _organization(tx, organization)
-            return OrganizationDetails(row, await people.tenants_in(tx, row.id))
+            return OrganizationDetails(row, await people.tenants_in(tx, row.id, search, limit, after))
 
     @verb("org.create", "platform:write", Reach.PLATFORM)
     async def create(self, name: str, mail: str) -> OrganizationRow:
@@ -321,23 +337,23 @@ class Organizations:
             return await _organization(tx, row.id)
 
     @verb("org.assign", "platform:write", Reach.PLATFORM)
-    async def assign(self, organization: str, slugs: Sequence[str]) -> OrganizationDetails:
+    async def assign(self, organization: str, slugs: Sequence[str]) -> OrganizationRow:
         """Put tenants into an organization, out of any other."""
         async with self._registry.write() as tx:
             row = await _organization(tx, organization)
             await people.link_tenants(tx, row.id, await _ids(tx, slugs))
             tx.audit("org.assign", row.name, tenants=sorted(set(slugs)))
-            return OrganizationDetails(await _organization(tx, row.id), await people.tenants_in(tx, row.id))
+            return await _organization(tx, row.id)
 
     @verb("org.unassign", "platform:write", Reach.PLATFORM)
-    async def unassign(self, organization: str, slugs: Sequence[str]) -> OrganizationDetails:
+    async def unassign(self, organization: str, slugs: Sequence[str]) -> OrganizationRow:
         """Take tenants out of an organization."""
         async with self._registry.write() as tx:
             row = await _organization(tx, organization)
-            theirs = set(await people.tenants_in(tx, row.id))
-            await people.link_tenants(tx, None, await _ids(tx, [slug for slug in slugs if slug in theirs]))
-            tx.audit("org.unassign", row.name, tenants=sorted(theirs & set(slugs)))
-            return OrganizationDetails(await _organization(tx, row.id), await people.tenants_in(tx, row.id))
+            theirs = sorted(await people.those_in(tx, row.id, set(slugs)))
+            await people.link_tenants(tx, None, await _ids(tx, theirs))
+            tx.audit("org.unassign", row.name, tenants=theirs)
+            return await _organization(tx, row.id)
 
     @verb("org.remove", "platform:write", Reach.PLATFORM)
     async def remove(self, organization: str) -> Sequence[str]:

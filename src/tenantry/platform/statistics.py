@@ -80,6 +80,8 @@ class Counted:
     tokens_used: int | None  # within a day
     organizations: int | None
     requests: Sequence[Day] | None  # to the API
+    served: Sequence[Day] | None  # requests to tenants' sites
+    begun: Sequence[Day] | None  # sessions of tenants' users
     storage: Storage
     by_server: Sequence[Share]
     largest: Sequence[Share]
@@ -121,6 +123,8 @@ class Statistics:
                 growth=_grown(dates, tenants - sum(made.values()), made),
                 things=await _things(tx, dates, only),
                 requests=None if only else await _days(tx, statistics.API, dates, 0),
+                served=None if only else await _days(tx, statistics.SERVED + "requests", dates, 0),
+                begun=None if only else await _days(tx, statistics.SERVED + "sessions", dates, 0),
                 storage=storage,
                 by_server=by_server,
                 largest=await statistics.largest(tx, LARGEST, only),

@@ -13,6 +13,7 @@ from tenantry.errors import (
     MoveRefused,
     NoLogin,
     TenantNotFound,
+    TenantryError,
 )
 from tenantry.identity import Reach, sees_only, verb
 from tenantry.model import (
@@ -32,7 +33,7 @@ from tenantry.operations import adopt, change, create, destroy, drop, placement,
 from tenantry.operations.toolbox import ADMIN, VALUE, Toolbox
 from tenantry.platform import csvfile, exports
 from tenantry.platform.announce import Announcing
-from tenantry.refusals import SignUpGone
+from tenantry.refusals import InvalidRequest, SignUpGone
 from tenantry.registry import Transaction, journal, people, servers, signups, tenants
 from tenantry.registry.database import now
 from tenantry.registry.letters import Hold
@@ -61,6 +62,16 @@ class DatabaseLogin:
     user: str
     password: str
     prefix: str = ""  # of its tables, where it shares the database
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What a tenant takes up, over all its environments and resources, and what of it could not be measured."""
+
+    bytes: int
+    rows: int
+    files: int
+    unmeasured: Sequence[Finding]
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,14 +217,17 @@ class Tenants(Announcing):
         return row
 
     @verb("tenant.measure", "tenants:read", Reach.TENANT)
-    async def measure(self, slug: str) -> Usage:
-        """What a tenant takes up, over all its environments and resources."""
+    async def measure(self, slug: str) -> Measurement:
+        """What a tenant takes up now; a part that is gone or out of reach is named, and not in the sum."""
         row, environments = await self._parts(slug)
-        total = Usage()
+        total, unmeasured = Usage(), []
         for environment in environments:
             for resource in self._tools.resources[row.blueprint]:
-                total += await resource.measure(environment)
-        return total
+                try:
+                    total += await resource.measure(environment)
+                except TenantryError as error:
+                    unmeasured.append(Finding(resource.name, False, error.message, error.hint))
+        return Measurement(total.bytes, total.rows, total.files, unmeasured)
 
     @verb("tenant.login", "tenants:secrets", Reach.TENANT)
     async def login(self, slug: str, resource: str, environment: str | None = None) -> DatabaseLogin:
@@ -544,7 +558,8 @@ class Tenants(Announcing):
                 items += [rotate_shared.item(*where) for where in await rotate_shared.databases(tx, self._tools)]
             operation_id, one = new_id(), chosen[0] if len(chosen) == len(items) == 1 else None
             await journal.submit(tx, operation_id, "rotate", [(rotate.STEP, "")], tenant=one, items=items)
-            tx.audit("platform.rotate", one[1] if one else "platform", operation=operation_id, tenants=len(items))
+            facts = {"operation": operation_id, "tenants": len(items), **({"id": one[0]} if one else {})}
+            tx.audit("platform.rotate", one[1] if one else "platform", **facts)
             return await journal.get(tx, operation_id)
 
     @verb("tenant.edit", "tenants:write", Reach.TENANT)
@@ -599,7 +614,10 @@ class Tenants(Announcing):
 
     @verb("tenant.suspend", "tenants:write", Reach.TENANT)
     async def suspend(self, slug: str, reason: str = "") -> journal.Operation:
-        """Refuse a tenant's requests from now on; its data stay as they are."""
+        """Refuse a tenant's requests from now on; its data stay as they are.
+
+        The reason has 500 characters at most. Raises `InvalidRequest` for a longer one.
+        """
         return await self._stand(slug, "suspend", Status.SUSPENDED, reason)
 
     @verb("tenant.resume", "tenants:write", Reach.TENANT)
@@ -610,11 +628,13 @@ class Tenants(Announcing):
     async def _stand(
         self, slug: str, verb: str, target: Status, reason: str, plan: str | None = None
     ) -> journal.Operation:
+        if len(reason) > REASON_LENGTH:
+            raise InvalidRequest(where="reason", reason=f"{len(reason)} characters are more than {REASON_LENGTH}")
         async with self._registry.write() as tx:
             row = await tenants.find(tx, slug)
             await journal.refuse_busy(tx, row.id, slug)
             check_move(slug, Status(row.status), target)
-            arguments = {"status": target.value, "before": row.status, "reason": reason[:REASON_LENGTH]}
+            arguments = {"status": target.value, "before": row.status, "reason": reason}
             environments = await tenants.environments(tx, [row.id]) if plan else []
             return await self._submit(tx, verb, row, environments, arguments | ({"plan": plan} if plan else {}))
 

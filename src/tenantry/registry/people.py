@@ -10,7 +10,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, delete, func, or_, select, update
 
 from tenantry.refusals import AdminNotFound
-from tenantry.registry import sso, support, tables
+from tenantry.registry import sso, support, tables, tenants
 from tenantry.registry.database import IN_LIMIT, Transaction, chunks, now, plain
 
 SUPERADMIN: Final = "superadmin"
@@ -162,10 +162,21 @@ async def superadmins(tx: Transaction) -> int:
 # --- the tenants assigned to an admin -----------------------------------------------------------------------------
 
 
-async def assigned(tx: Transaction, admin_id: str) -> list[str]:
-    """The slugs of an admin's tenants."""
+async def assigned(
+    tx: Transaction, admin_id: str, search: str | None = None, limit: int | None = None, after: str | None = None
+) -> list[str]:
+    """The slugs of an admin's tenants: those that hold a text, behind a slug, at most `limit`."""
     query = select(tables.tenant.c.slug).join(tables.admin_tenant).where(tables.admin_tenant.c.admin_id == admin_id)
-    return [row[0] for row in await tx.all(query.order_by(tables.tenant.c.slug))]
+    return await _slugs(tx, query, search, limit, after)
+
+
+async def _slugs(tx: Transaction, query: Any, search: str | None, limit: int | None, after: str | None) -> list[str]:
+    slug = tables.tenant.c.slug
+    if search:
+        query = query.where(tenants.holds(search))
+    if after:
+        query = query.where(slug > plain(after))
+    return [row[0] for row in await tx.all(query.order_by(slug).limit(limit))]
 
 
 async def assigned_number(tx: Transaction, admin_id: str) -> int:
@@ -228,12 +239,12 @@ async def session(tx: Transaction, digest: str) -> SessionRow | None:
     return SessionRow(*row) if row else None
 
 
-async def sessions(tx: Transaction, admin_id: str) -> list[SessionRow]:
-    """The sessions of an admin user that hold still, newest first."""
+async def sessions(tx: Transaction, admin_id: str, limit: int | None = None) -> list[SessionRow]:
+    """The sessions of an admin user that hold still, newest first, at most `limit`."""
     table = tables.admin_session
     columns = [table.c[name] for name in SessionRow.__dataclass_fields__]
     query = select(*columns).where(table.c.admin_id == admin_id, table.c.expires > now())
-    return [SessionRow(*row) for row in await tx.all(query.order_by(table.c.id.desc()))]
+    return [SessionRow(*row) for row in await tx.all(query.order_by(table.c.id.desc()).limit(limit))]
 
 
 async def see(tx: Transaction, row: SessionRow, expires: datetime) -> None:
@@ -504,11 +515,21 @@ async def organization_of(tx: Transaction, tenant_id: str) -> str | None:
     return name
 
 
-async def tenants_in(tx: Transaction, organization_id: str) -> list[str]:
-    """The slugs of an organization's tenants."""
+async def tenants_in(
+    tx: Transaction, organization_id: str, search: str | None = None, limit: int | None = None, after: str | None = None
+) -> list[str]:
+    """The slugs of an organization's tenants: those that hold a text, behind a slug, at most `limit`."""
     tenant = tables.tenant.c
-    query = select(tenant.slug).where(tenant.organization_id == organization_id).order_by(tenant.slug)
-    return [row[0] for row in await tx.all(query)]
+    return await _slugs(tx, select(tenant.slug).where(tenant.organization_id == organization_id), search, limit, after)
+
+
+async def those_in(tx: Transaction, organization_id: str, slugs: Collection[str]) -> list[str]:
+    """Which of these tenants are an organization's."""
+    tenant, found = tables.tenant.c, list[str]()
+    for some in chunks([plain(slug) for slug in slugs], IN_LIMIT):
+        query = select(tenant.slug).where(tenant.organization_id == organization_id, tenant.slug.in_(some))
+        found += [row[0] for row in await tx.all(query)]
+    return found
 
 
 async def _ids_in(tx: Transaction, organization_id: str) -> list[str]:

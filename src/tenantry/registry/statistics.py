@@ -201,6 +201,9 @@ COUNTED: Final = "counted:"
 API: Final = "api"
 """The name by which a day keeps requests to the API."""
 
+SERVED: Final = "served:"
+"""How the name begins by which a day keeps what tenants were asked for: requests, and sessions that began."""
+
 
 async def put_counts(tx: Transaction, found: Sequence[tuple[str, str, int]]) -> None:
     """Keep what was counted just now (tenant id, name, number), and what that makes of today."""
@@ -213,14 +216,14 @@ async def put_counts(tx: Transaction, found: Sequence[tuple[str, str, int]]) -> 
         await _put_day(tx, COUNTED + name, sums[name])
 
 
-async def add_requests(tx: Transaction, requests: Mapping[str, int]) -> None:
-    """Add to the requests to the API, by day."""
+async def add_to_days(tx: Transaction, name: str, numbers: Mapping[str, int]) -> None:
+    """Add to how often something happened, by day."""
     table = tables.day_total
-    for day, number in requests.items():
-        mine = (table.c.day == day, table.c.name == API)
+    for day, number in numbers.items():
+        mine = (table.c.day == day, table.c.name == name)
         before = await tx.scalar(select(table.c.number).where(*mine))
         await tx.execute(delete(table).where(*mine))
-        await tx.insert(table, [{"day": day, "name": API, "number": int(before or 0) + number}])
+        await tx.insert(table, [{"day": day, "name": name, "number": int(before or 0) + number}])
 
 
 async def _put_day(tx: Transaction, name: str, number: int) -> None:

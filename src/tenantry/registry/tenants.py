@@ -91,6 +91,12 @@ async def exists(tx: Transaction, tenant_id: str) -> bool:
     return await tx.first(select(tables.tenant.c.id).where(tables.tenant.c.id == tenant_id)) is not None
 
 
+def holds(search: str) -> ColumnElement[bool]:
+    """Whether a tenant's slug or name holds a text, however it is written."""
+    columns = (tables.tenant.c.slug, tables.tenant.c.folded)
+    return or_(*(column.contains(fold(search), autoescape=True) for column in columns))
+
+
 SORTS: Final[Mapping[str, Column[Any]]] = {
     "slug": tables.tenant.c.slug,
     "name": tables.tenant.c.folded,
@@ -120,14 +126,7 @@ async def page(
     """
     query = select(*_ROW).limit(limit)
     if search:
-        query = query.where(
-            or_(
-                *(
-                    column.contains(fold(search), autoescape=True)
-                    for column in (tables.tenant.c.slug, tables.tenant.c.folded)
-                )
-            )
-        )
+        query = query.where(holds(search))
     columns = tables.tenant.c
     for column, value in ((columns.status, status), (columns.blueprint, blueprint), (columns.plan, plan)):
         if value:
@@ -455,11 +454,15 @@ async def set_location(tx: Transaction, environment_id: str, name: str, location
 async def rename(tx: Transaction, tenant: Tenant, to: str, until: datetime, hosts: Mapping[str, str]) -> None:
     """Give a tenant another slug; its hostnames made of the old one redirect until then.
 
-    `hosts` maps an environment's id to its new canonical hostname.
+    `hosts` maps an environment's id to its new canonical hostname. Raises `SlugTaken` where another tenant came to the
+    new slug first: nothing holds it between the wish and this.
     """
     former = tables.former_slug
     await tx.execute(delete(former).where(former.c.slug.in_([to, tenant.slug])))
-    await alter(tx, [tenant.id], slug=to)
+    try:
+        await alter(tx, [tenant.id], slug=to)
+    except IntegrityError as error:
+        raise SlugTaken(slug=to) from error
     if to != tenant.slug and until > now():
         await tx.insert(former, [{"slug": tenant.slug, "tenant_id": tenant.id, "until": until}])
     hostname = tables.hostname

@@ -236,6 +236,7 @@ class TenantMiddleware:
         try:
             await self.runtime.start()
         except TenantryError as error:
+            await self.runtime.stop()
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
         answered = False

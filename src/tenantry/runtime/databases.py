@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+import logging
+from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TYPE_CHECKING, Final
 
 from tenantry.context import current_environment
-from tenantry.errors import ResourceError, TenantNotServed
+from tenantry.errors import ResourceError, SharedTablesWeak, TenantNotServed, TenantryError
 from tenantry.model import Environment, Place, Server
 from tenantry.runtime.files import Files
 from tenantry.runtime.pools import Pools
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session
+
+log: Final = logging.getLogger("tenantry.runtime")
 
 KINDS: Final = frozenset({"sqlite", "postgres", "mysql", "rows", "prefix"})
 """The kinds of resources a session can be opened on."""
@@ -80,6 +83,25 @@ class Databases:
         if error := behind(self._settings, now, place):
             raise error
         return now, place
+
+    async def prove(self, environments: Iterable[Environment]) -> None:
+        """Look at each database whose tables these tenants share, once. Raises `SharedTablesWeak`.
+
+        One whose server does not answer is looked at by its first session.
+        """
+        shared = {
+            (place.name, place.server, place.database): (environment, place)
+            for environment in environments
+            if environment.tenant.status.served
+            for place in environment.places
+            if (environment.tenant.blueprint, place.name) in self._settings.shared
+        }
+        looks = (asyncio.to_thread(self.pools.prove, *one) for one in shared.values())
+        for error in await asyncio.gather(*looks, return_exceptions=True):
+            if isinstance(error, TenantryError) and not isinstance(error, SharedTablesWeak):
+                log.warning("Shared tables were not looked at: %s", error)
+            elif error is not None:
+                raise error
 
     async def forget(self, tenants: Collection[str] | None = None) -> None:
         """Let go of what these tenants (any tenant where None) have no longer: those in use when their sessions end."""

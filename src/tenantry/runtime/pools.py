@@ -129,8 +129,7 @@ class Pools:
 
     def take_sync(self, environment: Environment, place: Place, origin: Origin) -> Link:
         """A connection for this thread; blocks."""
-        if self._unproven(environment, place):
-            self._prove(environment, place)
+        self.prove(environment, place)
         tenancy, grant = self._ask(environment, place, None)
         if isinstance(grant, Waiter):
             began = time.monotonic()
@@ -148,6 +147,11 @@ class Pools:
                 self._gone(tenancy)
                 raise
         return self._taken(link, origin)
+
+    def prove(self, environment: Environment, place: Place) -> None:
+        """Look at shared tables that nobody has looked at yet; blocks. Raises `SharedTablesWeak`, or as `take` does."""
+        if self._unproven(environment, place):
+            self._prove(environment, place)
 
     def _unproven(self, environment: Environment, place: Place) -> bool:
         """Whether a place is among tables that tenants share, and it is not known yet that these keep them apart."""

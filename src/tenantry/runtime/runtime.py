@@ -41,7 +41,7 @@ from tenantry.runtime.settings import Logins, Postman, Settings, SignOnDesk, Sou
 from tenantry.runtime.sign_on import SignOnPages
 from tenantry.runtime.storage import Storage, open_storage
 from tenantry.runtime.support import Support
-from tenantry.runtime.usage import RequestUsage
+from tenantry.runtime.usage import Book, Count, RequestUsage, Written
 from tenantry.runtime.userbase import UserBase
 from tenantry.runtime.visit import SIGN_IN, current_visit
 
@@ -81,6 +81,7 @@ class Runtime:
         desk: SupportDesk | None = None,
         postman: Postman | None = None,
         sign_on: SignOnDesk | None = None,
+        book: Book | None = None,
     ) -> None:
         self.settings = settings
         self.source = source
@@ -124,12 +125,15 @@ class Runtime:
         if settings.pages is not None:
             self.pages |= dict.fromkeys(ENTRANCE, self.entrance.answer)
         self._sign_in: str | None = None
+        self._book = book
         self._forget_process()
         _children.add(self)
 
     def _forget_process(self) -> None:
         """Begin anew, as after a fork: threads, tasks, locks, connections and what was counted are the parent's."""
         self.usage = RequestUsage()
+        self.sessions.begun = Count()
+        self._written = self._new_written()
         self.cache = TenantCache()
         self.started = False
         self._task: asyncio.Task[None] | None = None
@@ -138,6 +142,11 @@ class Runtime:
         self._starting = threading.Lock()
         self.databases.abandon()
         self._follower = self._new_follower()
+
+    def _new_written(self) -> Written | None:
+        if self._book is None:
+            return None
+        return Written(self._book, requests=self.usage.number, sessions=self.sessions.begun.number)
 
     def _new_follower(self) -> Follower:
         return Follower(self.source, self.resolver, self.settings.snapshot, self._changed)
@@ -150,10 +159,11 @@ class Runtime:
 
     # --- start and stop -------------------------------------------------------------------------------------------
 
-    async def start(self) -> None:
+    async def start(self, *, prove: bool = True) -> None:
         """Load all tenants and follow their changes in this event loop; returns when they are there.
 
-        Raises `RegistryUnavailable` where neither the control database nor a snapshot can be read.
+        Raises `RegistryUnavailable` where neither the control database nor a snapshot can be read, and
+        `SharedTablesWeak` where tables that tenants share do not keep them apart: without `prove`, sessions there do.
         """
         if self.started:
             return
@@ -165,6 +175,10 @@ class Runtime:
         if follower.failed:
             self._task = None
             raise RegistryUnavailable(reason=str(follower.failed)) from follower.failed
+        if prove and self.settings.shared:
+            await self.databases.prove(one for some in self.resolver.table.tenants.values() for one in some)
+        if self._written is not None:
+            self._written.begin()
         self.started = True
 
     async def stop(self) -> None:
@@ -172,6 +186,8 @@ class Runtime:
         if self._loop is not None and self._loop is not asyncio.get_running_loop():  # a thread follows
             await asyncio.to_thread(self.stop_thread)
             return
+        if self._written is not None:
+            await self._written.close(in_reach=self._follower.status == "ok")
         task, self._task, self.started = self._task, None, False
         if task:
             async with self._follower.applying:
@@ -192,6 +208,7 @@ class Runtime:
             try:
                 asyncio.run_coroutine_threadsafe(self.start(), loop).result()
             except BaseException:
+                asyncio.run_coroutine_threadsafe(self.stop(), loop).result()
                 self._end_thread()
                 raise
 

@@ -13,6 +13,7 @@ from tenantry.credentials import derive_key
 from tenantry.errors import ForeignSession, InvalidToken
 from tenantry.model import Environment
 from tenantry.runtime.settings import Settings
+from tenantry.runtime.usage import Count
 
 if TYPE_CHECKING:
     from itsdangerous import URLSafeTimedSerializer
@@ -62,6 +63,7 @@ class Sessions:
     def __init__(self, settings: Settings, keys: Callable[[Environment], bytes]) -> None:
         self._settings = settings
         self._keys = keys
+        self.begun = Count()
 
     def name(self, path: str = "") -> str:
         """The cookie's name: with "__Host-" (RFC 6265bis section 4.1.3) where the tenant has a host of its own."""
@@ -70,6 +72,7 @@ class Sessions:
     def issue(self, user: str, secret: str) -> str:
         """The value of a cookie for a session of the current tenant; `Accounts.begin` makes sessions."""
         environment = current_environment()
+        self.begun.add()
         value = self._serializer(environment).dumps([environment.tenant.id, environment.name, user, secret])
         return value if isinstance(value, str) else value.decode()
 

@@ -16,9 +16,10 @@ from typing import Final
 from weakref import WeakSet
 
 from tenantry.errors import OperationNotFound, TenantryError
+from tenantry.identity.throttle import network
 from tenantry.platform import Platform
 from tenantry.platform.operations import FAILED_SHOWN, OperationDetails
-from tenantry.refusals import TooManyFollowers
+from tenantry.refusals import TooManyFollowers, TooManyStreams
 from tenantry.registry import Feed
 
 ALIVE: Final = 15.0
@@ -78,6 +79,9 @@ class _Room:
 class Seat:
     """Room for a follower; it is free again as soon as nobody holds it, also where a stream never began."""
 
+    def __init__(self, person: str, address: str) -> None:
+        self.person, self.address = person, address
+
 
 class Hub:
     """Who follows which operation."""
@@ -94,11 +98,15 @@ class Hub:
         """How many follow anything."""
         return len(self._seats)
 
-    def seat(self) -> Seat:
-        """Room for one more follower. Raises `TooManyFollowers`."""
+    def seat(self, person: str = "", address: str = "") -> Seat:
+        """Room for one more follower. Raises `TooManyFollowers`, or `TooManyStreams` of this person or address."""
         if len(self._seats) >= FOLLOWERS:
             raise TooManyFollowers(number=FOLLOWERS)
-        seat = Seat()
+        seat, limits = Seat(person, network(address)), self._platform.config.api
+        for limit, whose in ((limits.person_streams, "person"), (limits.address_streams, "address")):
+            mine = getattr(seat, whose)
+            if limit and mine and sum(getattr(one, whose) == mine for one in self._seats) >= limit:
+                raise TooManyStreams(limit=limit, whose=whose)
         self._seats.add(seat)
         return seat
 

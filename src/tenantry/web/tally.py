@@ -45,7 +45,7 @@ class Tally:
             return
         try:
             async with registry.write() as tx:
-                await statistics.add_requests(tx, counted)
+                await statistics.add_to_days(tx, statistics.API, counted)
         except TenantryError as error:
             self._counted += counted
             log.warning("Requests were not written down: %s", error)

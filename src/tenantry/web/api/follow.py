@@ -49,7 +49,7 @@ def add(app: FastAPI) -> None:
 
         with acting_as(principal):
             found = await here.platform.operations.show(operation_id, 0)
-        seat = here.hub.seat()
+        seat = here.hub.seat(principal.admin_id, request.client.host if request.client else "")
 
         async def stream() -> AsyncIterator[bytes]:
             async for news in here.hub.listen(found.operation.id, seat, allowed):

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -159,16 +160,19 @@ async def _plain(request: Request, error: Exception) -> Response:
     if known is None:
         return answer(error.status_code, "request.invalid", str(error.detail))
     if _is_page(request):
-        return await refused(request, PageNotFound() if error.status_code in (404, 405) else known(limit=error.detail))
-    response = await told(request, known(limit=error.detail))
+        missing = error.status_code in (404, 405)  # whoever looks at where a form is sent finds no page there
+        response = await refused(request, PageNotFound() if missing else known(limit=error.detail))
+    else:
+        response = await told(request, known(limit=error.detail))
     if error.status_code == 405:
+        response.status_code = 405
         response.headers["allow"] = ", ".join(_methods(request))
     return response
 
 
 def _methods(request: Request) -> list[str]:
     """What this address takes: of all routes that lead there, not of the first alone."""
-    path, routes = request.url.path, (one for one in request.app.routes if isinstance(one, Guarded))
+    path, routes = request.url.path, (one for one in request.app.routes if isinstance(one, APIRoute))
     return sorted({method for route in routes if route.path_regex.match(path) for method in route.methods or ()})
 
 

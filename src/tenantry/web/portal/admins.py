@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Final
 from urllib.parse import urlencode
 
@@ -11,10 +12,10 @@ from starlette.responses import Response
 from tenantry.errors import NotConfirmed, TenantryError, UsageError
 from tenantry.identity.links import address
 from tenantry.identity.principal import AdminRole
-from tenantry.platform.people import Invitation
+from tenantry.platform.people import NEWEST, Invitation
 from tenantry.web.portal.asking import Page, asks
 from tenantry.web.portal.frame import Visit, Visiting
-from tenantry.web.portal.picking import After, Search, Slugs, picked, picking
+from tenantry.web.portal.picking import After, Picker, Search, Slugs, picked
 
 HERE: Final = "/admin/admins"
 PAGE: Final = 50
@@ -76,11 +77,16 @@ async def show(visit: Visiting, admin: str, search: Search = "", after: After = 
 async def _show(
     visit: Visit, admin: str, *, search: str = "", after: str = "", only: str = "", **more: Any
 ) -> Response:
+    pick, show = Picker(search, after, only), visit.platform.admins.show
     with visit.acting():
-        found = await visit.platform.admins.show(admin)
-        picker = await picking(visit, f"{HERE}/{found.row.id}", found.tenants, search, after, only)
+        found = await show(admin, *pick.page)
+
+        async def known() -> Sequence[str]:
+            return (await show(found.row.id, *pick.same)).tenants
+
+        picker = await pick.shown(visit, f"{HERE}/{found.row.id}", found.tenants, found.assigned, known)
     typed = {"name": found.row.name, "role": found.row.role}
-    shown: dict[str, Any] = {"found": found, "row": found.row, "typed": typed}
+    shown: dict[str, Any] = {"found": found, "row": found.row, "typed": typed, "most": NEWEST}
     return visit.page("admin.html", current=HERE, **(shown | picker | more))
 
 
@@ -102,7 +108,7 @@ async def assign(visit: Visiting, admin: str, slugs: Slugs = ()) -> Response:
     """Assign tenants."""
     with visit.acting():
         hers = await visit.platform.admins.assign(admin, picked(slugs))
-    return visit.go(f"{HERE}/{admin}", f"Assigned: {', '.join(slugs)}; {len(hers)} in all.")
+    return visit.go(f"{HERE}/{admin}", f"Assigned: {', '.join(slugs)}; {hers} in all.")
 
 
 @router.post("/{admin}/unassign")
@@ -111,7 +117,7 @@ async def unassign(visit: Visiting, admin: str, slugs: Slugs = ()) -> Response:
     """Take tenants away."""
     with visit.acting():
         hers = await visit.platform.admins.unassign(admin, picked(slugs))
-    return visit.go(f"{HERE}/{admin}", f"No longer assigned: {', '.join(slugs)}; {len(hers)} in all.")
+    return visit.go(f"{HERE}/{admin}", f"No longer assigned: {', '.join(slugs)}; {hers} in all.")
 
 
 @router.post("/{admin}/reset")
@@ -154,7 +160,7 @@ async def drop_factor(visit: Visiting, admin: str) -> Response:
 async def _done(visit: Visit, admin: str, verb: str, told: str) -> Response:
     try:
         with visit.acting():
-            row = (await visit.platform.admins.show(admin)).row
+            row = (await visit.platform.admins.show(admin, limit=1)).row
             await getattr(visit.platform.admins, verb)(row.id)
     except TenantryError as error:
         return await _show(visit, admin, status=error.status, problem=error)
@@ -167,7 +173,7 @@ async def remove(visit: Visiting, admin: str, confirm: Text = "") -> Response:
     """Forget somebody, once the address was typed."""
     try:
         with visit.acting():
-            row = (await visit.platform.admins.show(admin)).row
+            row = (await visit.platform.admins.show(admin, limit=1)).row
             if confirm.strip().lower() != row.mail:
                 raise NotConfirmed(slug=row.mail, remedy="Type the address exactly as it is shown.")
             await visit.platform.admins.remove(row.id)

@@ -15,6 +15,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from fastapi import Depends, Request
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
@@ -38,6 +39,10 @@ TOLD: Final = "tenantry_told"
 """The cookie by which the next page tells what was done; it is signed, so that no other site puts words here."""
 
 TOLD_LENGTH: Final = 1500
+
+FACT: Final = 300
+FACTS: Final = 12
+"""Characters of each fact of an audit entry that a page shows, and how many facts."""
 
 VISIT: Final = "tenantry.visit"
 """Where in the scope of a request it stands who visits, once it was asked whether she may."""
@@ -191,6 +196,8 @@ def _templates() -> Environment:
     )
     environment.filters["day"] = _day
     environment.filters["moment"] = _moment
+    environment.filters["utc"] = _utc
+    environment.filters["facts"] = _facts
     environment.filters["browser"] = _browser
     environment.filters["size"] = _size
     environment.filters["seconds"] = _seconds
@@ -202,8 +209,28 @@ def _day(value: datetime | None) -> str:
     return value.strftime("%Y-%m-%d") if value else "–"
 
 
-def _moment(value: datetime | None) -> str:
-    return value.strftime("%Y-%m-%d %H:%M UTC") if value else "–"
+def _utc(value: datetime) -> str:
+    return value.strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _moment(value: datetime | str | None) -> Markup | str:
+    """A moment, which the reader's browser tells in her own zone."""
+    if not value:
+        return "–"
+    known = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return Markup('<time datetime="{}">{}</time>').format(known.isoformat(), _utc(known))
+
+
+def _facts(detail: str) -> tuple[list[tuple[str, str]], bool]:
+    """What an audit entry tells, as names and texts, its id last; and whether that is not all of it."""
+    told, cut = [], False
+    for name, value in sorted(json.loads(detail).items(), key=lambda pair: pair[0] == "id"):
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        if isinstance(value, list) and all(isinstance(one, str) for one in value):
+            text = ", ".join(value)
+        told.append((name.replace("_", " "), text[:FACT]))
+        cut = cut or len(text) > FACT
+    return told[:FACTS], cut or len(told) > FACTS
 
 
 def _browser(agent: str) -> str:

@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from tenantry.errors import OperationNotFound, TenantryError
 from tenantry.operations.due import Due, Fleet
+from tenantry.operations.report import NAMED
 from tenantry.platform.rehearse import METHOD, duration, locked
 from tenantry.registry.journal import Operation
 from tenantry.resources import Phase
@@ -22,7 +23,7 @@ from tenantry.web.portal.frame import Visit, Visiting
 
 HERE: Final = "/admin/migrations"
 RUNS: Final = 10
-NAMED: Final = 20
+SHOWN: Final = 20
 """Tenants that are named of those that are to be migrated alike."""
 
 NEWEST: Final = 0
@@ -139,7 +140,7 @@ def _grouped(found: Sequence[Due]) -> list[dict[str, Any]]:
         key = (f"{one.blueprint}.{one.resource}", one.version, one.target, one.server)
         counts[key] += one.tenants
         some = names.setdefault(key, [])
-        if len(some) < NAMED:
+        if len(some) < SHOWN:
             some.append(one.slug)
     return [
         {"resource": key[0], "before": key[1], "after": key[2], "server": key[3], "tenants": number, "some": names[key]}
@@ -182,7 +183,7 @@ async def unpin(visit: Visiting, tenant: Annotated[str, Form(max_length=200)]) -
 async def report(visit: Visiting, operation_id: str, kind: str) -> Response:
     """What a run did, as a file."""
     with visit.acting():
-        found = await visit.platform.migrations.report(operation_id)
+        found = await visit.platform.migrations.report(operation_id, NAMED)
     text, media = (found.as_json(), "application/json") if kind == "json" else (found.as_markdown(), "text/markdown")
     ending = "json" if kind == "json" else "md"
     headers = {"Content-Disposition": f'attachment; filename="migrate-{found.operation}.{ending}"'}

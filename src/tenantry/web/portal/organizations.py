@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Final
 from urllib.parse import urlencode
 
@@ -11,7 +12,7 @@ from starlette.responses import Response
 from tenantry.errors import NotConfirmed, TenantryError
 from tenantry.web.portal.asking import Page, asks
 from tenantry.web.portal.frame import Visit, Visiting
-from tenantry.web.portal.picking import After, Search, Slugs, picked, picking
+from tenantry.web.portal.picking import After, Picker, Search, Slugs, picked
 
 HERE: Final = "/admin/organizations"
 PAGE: Final = 50
@@ -66,11 +67,17 @@ async def show(
 async def _show(
     visit: Visit, organization: str, *, search: str = "", after: str = "", only: str = "", **more: Any
 ) -> Response:
+    pick, show = Picker(search, after, only), visit.platform.organizations.show
     with visit.acting():
-        found = await visit.platform.organizations.show(organization)
-        picker = await picking(visit, f"{HERE}/{found.row.id}", found.tenants, search, after, only)
-        sso = await visit.platform.sso.show(found.row.id)
-    shown: dict[str, Any] = {"row": found.row, "sso": sso, "typed": {"name": found.row.name, "mail": found.row.mail}}
+        found = await show(organization, *pick.page)
+        row = found.row
+
+        async def known() -> Sequence[str]:
+            return (await show(row.id, *pick.same)).tenants
+
+        picker = await pick.shown(visit, f"{HERE}/{row.id}", found.tenants, row.tenants, known)
+        sso = await visit.platform.sso.show(row.id)
+    shown: dict[str, Any] = {"row": row, "sso": sso, "typed": {"name": row.name, "mail": row.mail}}
     return visit.page("organization.html", current=HERE, **(shown | picker | more))
 
 
@@ -92,9 +99,8 @@ async def edit(visit: Visiting, organization: str, name: Text = "", mail: Text =
 async def assign(visit: Visiting, organization: str, slugs: Slugs = ()) -> Response:
     """Put tenants into it."""
     with visit.acting():
-        found = await visit.platform.organizations.assign(organization, picked(slugs))
-    told = f"{', '.join(slugs)}: now of {found.row.name}, which has {found.row.tenants}."
-    return visit.go(f"{HERE}/{found.row.id}", told)
+        row = await visit.platform.organizations.assign(organization, picked(slugs))
+    return visit.go(f"{HERE}/{row.id}", f"{', '.join(slugs)}: now of {row.name}, which has {row.tenants}.")
 
 
 @router.post("/{organization}/unassign")
@@ -102,9 +108,8 @@ async def assign(visit: Visiting, organization: str, slugs: Slugs = ()) -> Respo
 async def unassign(visit: Visiting, organization: str, slugs: Slugs = ()) -> Response:
     """Take tenants out of it."""
     with visit.acting():
-        found = await visit.platform.organizations.unassign(organization, picked(slugs))
-    told = f"{', '.join(slugs)}: no longer of {found.row.name}, which has {found.row.tenants}."
-    return visit.go(f"{HERE}/{found.row.id}", told)
+        row = await visit.platform.organizations.unassign(organization, picked(slugs))
+    return visit.go(f"{HERE}/{row.id}", f"{', '.join(slugs)}: no longer of {row.name}, which has {row.tenants}.")
 
 
 @router.post("/{organization}/remove")
@@ -112,7 +117,7 @@ async def unassign(visit: Visiting, organization: str, slugs: Slugs = ()) -> Res
 async def remove(visit: Visiting, organization: str, confirm: Text = "") -> Response:
     """Forget it, once its name was typed; its tenants stay."""
     with visit.acting():
-        row = (await visit.platform.organizations.show(organization)).row
+        row = (await visit.platform.organizations.show(organization, limit=1)).row
         if confirm.strip() != row.name:
             error = NotConfirmed(slug=row.name, remedy="Type the name exactly as it is shown.")
             return await _show(visit, organization, status=error.status, problem=error)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, Final
 from urllib.parse import urlencode
 
@@ -20,18 +19,34 @@ After = Annotated[str, Query(max_length=200)]
 Slugs = Annotated[Sequence[str], Form(max_length=1000)]
 
 
-async def picking(visit: Visit, base: str, theirs: Sequence[str], search: str, after: str, only: str) -> dict[str, Any]:
-    """What the template needs: a page of those that are there, and of those that match, which are not."""
-    there = [slug for slug in theirs if only.strip().lower() in slug]
-    start = bisect_right(there, after) if after else 0
-    page = there[start : start + PAGE]
-    known, found = set(theirs), []
-    if search:
-        rows = await visit.platform.tenants.list(search, limit=FOUND + 1)
-        found = [{"slug": row.slug, "name": row.name, "there": row.slug in known} for row in rows]
-    onward = urlencode({"only": only, "after": page[-1]}) if len(there) > start + PAGE else ""
-    shown = {"base": base, "theirs": page, "count": len(theirs), "next_page": onward, "only": only}
-    return {"pick": {**shown, "search": search, "found": found[:FOUND], "more": len(found) > FOUND}}
+class Picker:
+    """What is asked of the tenants that are there: a page of them, and out of all others those that match."""
+
+    def __init__(self, search: str, after: str, only: str) -> None:
+        self.search, self.after, self.only = search, after, only
+
+    @property
+    def page(self) -> tuple[str | None, int, str | None]:
+        """Which of those that are there are wanted: that hold a text, so many, behind a slug."""
+        return self.only or None, PAGE + 1, self.after or None
+
+    @property
+    def same(self) -> tuple[str | None, int]:
+        """Which of those that are there match a search as well: all that are among the first of all tenants."""
+        return self.search, FOUND + 1
+
+    async def shown(
+        self, visit: Visit, base: str, there: Sequence[str], count: int, known: Callable[[], Awaitable[Sequence[str]]]
+    ) -> dict[str, Any]:
+        """What the template needs. `there` is the page, `known` gives those of the search that are there."""
+        page, found = there[:PAGE], list[dict[str, Any]]()
+        rows = await visit.platform.tenants.list(self.search, limit=FOUND + 1) if self.search else []
+        if rows:
+            mine = set(await known())
+            found = [{"slug": row.slug, "name": row.name, "there": row.slug in mine} for row in rows[:FOUND]]
+        onward = urlencode({"only": self.only, "after": page[-1]}) if len(there) > PAGE else ""
+        shown = {"base": base, "theirs": page, "count": count, "next_page": onward, "only": self.only}
+        return {"pick": {**shown, "search": self.search, "found": found, "more": len(rows) > FOUND}}
 
 
 def picked(slugs: Sequence[str]) -> Sequence[str]:

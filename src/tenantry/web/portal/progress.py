@@ -12,7 +12,7 @@ from tenantry.identity import acting_as
 from tenantry.platform.operations import OperationDetails
 from tenantry.web.hub import News
 from tenantry.web.portal.asking import Page, asks
-from tenantry.web.portal.frame import Visit, Visiting, rendered
+from tenantry.web.portal.frame import Visit, Visiting, client_of, rendered
 
 router = APIRouter(route_class=Page)
 
@@ -38,7 +38,7 @@ async def steps(visit: Visiting, operation_id: str) -> StreamingResponse:
 
     with visit.acting():
         found = await visit.platform.operations.show(operation_id, 0)
-    seat = visit.here.hub.seat()
+    seat = visit.here.hub.seat(visit.principal.admin_id, client_of(visit.request).address)
 
     async def stream() -> AsyncIterator[bytes]:
         async for news in visit.here.hub.listen(found.operation.id, seat, allowed):

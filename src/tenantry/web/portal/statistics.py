@@ -24,6 +24,9 @@ LONG: Final = 90
 ENDS: Final = (("done", 0), ("cancelled", 1), ("failed", 2), ("open", 3))
 """How operations end, each with its colour: the order in which they stand on one another."""
 
+HAPPENED: Final = ("Site requests", "Sessions begun", "API requests")
+"""What is counted by day, over the whole platform."""
+
 router = APIRouter(prefix="/statistics", route_class=Page)
 
 
@@ -39,10 +42,11 @@ async def index(visit: Visiting, days: Annotated[int, Query(ge=1, le=366)] = 30)
     grown = [(one, _growth(one)) for one in found.things if one.days]
     shown: dict[str, Any] = {
         "grown": grown,
-        "asked": sum(one.number or 0 for one in found.requests or ()),
-        "requests": charts.columns(
-            "API requests", [(one.day, [one.number or 0]) for one in found.requests or ()], ["requests"]
-        ),
+        "happened": [
+            (title, days, sum(one.number or 0 for one in days), _columns(title, days))
+            for title, days in zip(HAPPENED, (found.served, found.begun, found.requests), strict=True)
+            if days is not None
+        ],
         "found": found,
         "days": days,
         "unit": "day" if len(found.growth) == days else "week",
@@ -56,6 +60,10 @@ async def index(visit: Visiting, days: Annotated[int, Query(ge=1, le=366)] = 30)
         "kinds": [("Status", found.by_status), ("Blueprint", found.by_blueprint), ("Plan", found.by_plan)],
     }
     return visit.page("statistics.html", current=HERE, **shown)
+
+
+def _columns(title: str, days: Sequence[Day]) -> Markup:
+    return charts.columns(title, [(one.day, [one.number or 0]) for one in days], [title.lower()])
 
 
 def _growth(thing: Thing) -> Markup:
@@ -72,8 +80,8 @@ def _weeks(days: Sequence[Any]) -> list[Sequence[Any]]:
     return [days[max(end - 7, 0) : end] for end in range(len(days), 0, -7)][::-1]
 
 
-def _added(days: Sequence[Day]) -> list[Day]:
-    return [Day(week[0].day, sum(day.number or 0 for day in week)) for week in _weeks(days)]
+def _added(days: Sequence[Day] | None) -> list[Day] | None:
+    return None if days is None else [Day(week[0].day, sum(day.number or 0 for day in week)) for week in _weeks(days)]
 
 
 def _short(found: Counted) -> Counted:
@@ -87,9 +95,10 @@ def _short(found: Counted) -> Counted:
         for week in _weeks(found.operations)
     ]
     things = [replace(one, days=one.days[::-1][::7][::-1]) for one in found.things]
-    requests = None if found.requests is None else _added(found.requests)
+    requests, served, begun = map(_added, (found.requests, found.served, found.begun))
     growth = found.growth[::-1][::7][::-1]
-    return replace(found, growth=growth, operations=worked, things=things, requests=requests)
+    happened = {"requests": requests, "served": served, "begun": begun}
+    return replace(found, growth=growth, operations=worked, things=things, **happened)  # type: ignore[arg-type]
 
 
 def _drawn(shares: list[Share] | Any) -> list[tuple[Share, Any]]:

@@ -93,14 +93,10 @@ def _matters(operation: Operation) -> bool:
 @asks("tenant.check", "tenant.measure")
 async def connection(visit: Visiting, slug: str) -> Response:
     """Test every part of it now, and measure it: a part of its page, and a page of its own."""
-    problem = usage = None
     with visit.acting():
         findings = await visit.platform.tenants.check(slug)
-        try:
-            usage = await visit.platform.tenants.measure(slug)
-        except TenantryError as error:
-            problem = error
-    shown: dict[str, Any] = {"slug": slug, "findings": findings, "usage": usage, "unmeasured": problem}
+        usage = await visit.platform.tenants.measure(slug)
+    shown: dict[str, Any] = {"slug": slug, "findings": findings, "usage": usage}
     if visit.request.headers.get("hx-request"):
         return render(visit.here, "_connection.html", **shown)
     return visit.page("tenant_connection.html", current="/admin/", **shown)

@@ -129,8 +129,8 @@ def _doing(visit: Visit, action: str, reason: str, organization: str) -> Callabl
         return Answer(slug, "It is being resumed.", operation=(await tenants.resume(slug)).id)
 
     async def assign(slug: str) -> Answer:
-        found = await visit.platform.organizations.assign(organization, [slug])
-        return Answer(slug, f"It belongs to {found.row.name}.")
+        row = await visit.platform.organizations.assign(organization, [slug])
+        return Answer(slug, f"It belongs to {row.name}.")
 
     known = {"suspend": suspend, "resume": resume, "assign": assign}
     if action not in known:
