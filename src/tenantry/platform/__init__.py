@@ -28,6 +28,7 @@ from tenantry.operations.blueprints import read_config
 from tenantry.operations.toolbox import Toolbox
 from tenantry.platform.account import Account
 from tenantry.platform.counting import Counter
+from tenantry.platform.details import Credentials, PlannedStep, Source, TenantDetails
 from tenantry.platform.drift import Drifts
 from tenantry.platform.fleet import Migrations
 from tenantry.platform.hostnames import Hostnames
@@ -42,7 +43,7 @@ from tenantry.platform.signup import SignUps
 from tenantry.platform.sso import Sso
 from tenantry.platform.statistics import Statistics
 from tenantry.platform.support import Supports
-from tenantry.platform.tenants import Credentials, PlannedStep, Source, TenantDetails, Tenants
+from tenantry.platform.tenants import Tenants
 from tenantry.platform.verify import Verification
 from tenantry.registry import AuditReport, Entry, Registry, Vault, journal, statistics, tenants
 from tenantry.registry.database import file_of
