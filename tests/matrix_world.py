@@ -51,7 +51,7 @@ address_rate = 0
 [blueprints.archive]
 title = "What lies on a server"
 [blueprints.archive.resources]
-pg = {kind = "postgres", schema = "archive/"}
+pg = {kind = "postgres", name = "NAME_{slug}", schema = "archive/"}
 [blueprints.archive.hostnames]
 production = "{slug}.{domain}"
 """
@@ -488,7 +488,7 @@ async def world(root: Path, postgres: Postgres) -> AsyncIterator[World]:
     place = root / "storyfront"
     shutil.copytree(ROOT / "examples" / "storyfront", place, ignore=shutil.ignore_patterns("__pycache__", "var"))
     with (place / "tenantry.toml").open("a") as toml:
-        toml.write(SETTINGS)
+        toml.write(SETTINGS.replace("NAME", f"m{token_hex(4)}"))  # others may have been on this server
     (place / "archive").mkdir()
     (place / "archive" / "0001_start.sql").write_text("CREATE TABLE page (id int);\n-- down\nDROP TABLE page;\n")
     (place / ".env").write_text(f"TENANTRY_SECRET_KEY={token_hex(32)}\n")
