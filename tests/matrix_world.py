@@ -66,7 +66,7 @@ blueprint = "blog"
 [blueprints.archive]
 title = "What lies on a server"
 [blueprints.archive.resources]
-pg = {kind = "postgres", schema = "archive/"}
+pg = {kind = "postgres", name = "NAME_{slug}", schema = "archive/"}
 [blueprints.archive.hostnames]
 production = "{slug}.{domain}"
 """
@@ -628,7 +628,8 @@ async def world(root: Path, postgres: Postgres) -> AsyncIterator[World]:
     asked = contextlib.ExitStack()
     known = asked.enter_context(names())
     with (place / "tenantry.toml").open("a") as toml:
-        toml.write(SETTINGS + f'[sso]\nresolvers = ["127.0.0.1:{known.port}"]\n')
+        own = SETTINGS.replace("NAME", f"m{token_hex(4)}")  # others may have been on this server
+        toml.write(own + f'[sso]\nresolvers = ["127.0.0.1:{known.port}"]\n')
     (place / "archive").mkdir()
     (place / "archive" / "0001_start.sql").write_text("CREATE TABLE page (id int);\n-- down\nDROP TABLE page;\n")
     (place / ".env").write_text(f"TENANTRY_SECRET_KEY={token_hex(32)}\n")

@@ -67,9 +67,13 @@ async def migrated(platform: Platform, operation_id: str, number: int) -> None:
 
 
 async def freeze(ground: Ground, worker: subprocess.Popen[str]) -> None:
-    """Stop a worker where it holds no lock: frozen while it writes, it holds up every other writer on SQLite."""
+    """Stop a worker where it holds no lock: frozen while it writes, it holds up every other writer on SQLite.
+
+    Nor one of a tenant's file, whose migration would then be given up after some tries.
+    """
     files = sorted((ground.root / "var").glob("control*.sqlite"))
     assert len(files) == 2
+    files += (ground.root / "var" / "tenants").rglob("*.sqlite")
 
     async def frozen() -> bool:
         worker.send_signal(signal.SIGSTOP)

@@ -111,6 +111,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     ground = g.Ground(tmp_path_factory.mktemp("wire") / "platform")
     (ground.root / "hello.py").write_text(APPLICATION)
     environment = ground.environment() | {"TENANTRY_SERVE__PATIENCE": str(PATIENCE), "TENANTRY_SERVE__WORKER": "false"}
+    environment |= {"TENANTRY_API__PERSON_STREAMS": "0", "TENANTRY_API__ADDRESS_STREAMS": "0"}
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from tenantry.errors import (
 from tenantry.model import Environment
 from tenantry.registry.journal import State
 from tenantry.runtime import Runtime, tenant_session
+from tenantry.runtime.rows import AGAIN
 from tenantry.runtime.runtime import connected
 
 ADD = text("INSERT INTO note (text) VALUES (:text)")
@@ -247,6 +249,23 @@ async def test_a_role_above_the_policies_is_refused(fleet: Fleet, started: Start
         await asyncio.sleep(1.1)
         assert await notes() == []
         await connected().start()
+
+
+def test_a_thread_starts_once_weak_tables_are_mended(fleet: Fleet, postgres: servers.Postgres) -> None:
+    """A process without an event loop does not start on weak tables, each time it is asked; mended, it works."""
+    fleet.server("pg1", postgres)
+    (acme,) = fleet.rows("pg1", postgres, ["acme"])
+    owner_of(postgres, acme, "ALTER TABLE note NO FORCE ROW LEVEL SECURITY")
+    runtime = fleet.runtime(PoolLimits()).install()
+    for _ in range(2):
+        with pytest.raises(SharedTablesWeak, match="note"):
+            runtime.start_thread()
+    owner_of(postgres, acme, "ALTER TABLE note FORCE ROW LEVEL SECURITY")
+    time.sleep(AGAIN)
+    runtime.start_thread()
+    with tenant_context(acme):
+        assert notes_sync() == []
+    runtime.stop_thread()
 
 
 async def test_a_server_that_is_down_at_the_start(fleet: Fleet, started: Start, postgres: servers.Postgres) -> None:
