@@ -97,6 +97,14 @@ class SignOn:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyTurn:
+    """From when on a tenant's tokens are signed with keys of another turn."""
+
+    number: int
+    since: int  # seconds since 1970
+
+
+@dataclass(frozen=True, slots=True)
 class Person:
     """Somebody for whom an organization's provider vouches."""
 
@@ -126,6 +134,7 @@ class Tenant:
     former: tuple[str, ...] = ()  # slugs that lead here since a rename
     support: tuple[SupportAccess, ...] = field(default=(), repr=False)  # not ended; whether their time is over is asked
     sign_on: SignOn | None = None  # where its organization has a provider
+    key_turns: tuple[KeyTurn, ...] = ()  # of its token keys, oldest first; empty: they were never rotated out of turn
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from sqlalchemy import Column, ColumnElement, Select, Table, Text, and_, cast, d
 from sqlalchemy.exc import IntegrityError
 
 from tenantry.errors import HostTaken, SlugTaken, TenantNotFound
-from tenantry.model import Environment, Place, Status, Tenant
+from tenantry.model import Environment, KeyTurn, Place, Status, Tenant
 from tenantry.refusals import InvalidRequest
 from tenantry.registry import sso, support, tables
 from tenantry.registry.database import IN_LIMIT, Transaction, chunks, now, plain
@@ -214,6 +214,7 @@ def _environments_query(ids: Sequence[str] | None) -> Select[Any]:
             tenant.c.status,
             tenant.c.client_id,
             cast(tenant.c.settings, Text),
+            tenant.c.key_turns,
             environment.c.id,
             environment.c.name,
             environment.c.home,
@@ -319,7 +320,7 @@ async def _load(tx: Transaction, ids: Sequence[str] | None) -> list[Environment]
     opened: dict[str, dict[str, Any]] = {}  # most tenants have the same settings, namely none
     result = []
     for row in await tx.all(_environments_query(ids)):
-        tenant_id, slug, name, blueprint, plan, status, client_id, settings, env_id, env_name, home, sealed = row
+        tenant_id, slug, name, blueprint, plan, status, client_id, settings, turns, env_id, env_name, home, sealed = row
         tenant = tenants.get(tenant_id)
         if settings not in opened:
             opened[settings] = json.loads(settings)
@@ -336,6 +337,7 @@ async def _load(tx: Transaction, ids: Sequence[str] | None) -> list[Environment]
                 former=former_slugs.get(tenant_id, ()),
                 support=accesses.get(tenant_id, ()),
                 sign_on=sign_ons.get(tenant_id),
+                key_turns=tuple(KeyTurn(*turn) for turn in turns or ()),
             )
         result.append(
             Environment(

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tenantry.errors import RegistryUnavailable
-from tenantry.model import Environment, Loaded, Place, Server, ServerState, SignOn, Status, Tenant
+from tenantry.model import Environment, KeyTurn, Loaded, Place, Server, ServerState, SignOn, Status, Tenant
 from tenantry.runtime.resolver import Resolver
 from tenantry.runtime.settings import Source
 from tenantry.runtime.table import Table
@@ -31,7 +31,7 @@ WAIT: Final = (0.1, 5.0)
 SETTLE: Final = 1.0
 """Seconds from a change to its snapshot, so that a burst of changes is written once."""
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 
 
 class Follower:
@@ -224,6 +224,7 @@ def _pack(environment: Environment) -> dict[str, Any]:
             "settings": dict(tenant.settings),
             "former": tenant.former,
             "sign_on": asdict(tenant.sign_on) if tenant.sign_on else None,
+            "key_turns": [[turn.number, turn.since] for turn in tenant.key_turns],
         },
     }
 
@@ -261,7 +262,12 @@ def _unpack(record: dict[str, Any], places: dict[Place, Place]) -> Environment:
     found = (_unpack_place(fields) for fields in record["places"])
     tenant = dict(record["tenant"])
     sign_on = SignOn(**tenant["sign_on"]) if tenant["sign_on"] else None
-    typed = {"status": Status(tenant["status"]), "former": tuple(tenant["former"]), "sign_on": sign_on}
+    typed = {
+        "status": Status(tenant["status"]),
+        "former": tuple(tenant["former"]),
+        "sign_on": sign_on,
+        "key_turns": tuple(KeyTurn(*turn) for turn in tenant["key_turns"]),
+    }
     return Environment(
         id=record["id"],
         name=record["name"],
