@@ -21,6 +21,7 @@ NAMES = (
     "rows",
     "portal",
     "followers",
+    "users",
 )
 
 
