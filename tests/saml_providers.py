@@ -81,6 +81,7 @@ class Provider:
     root: Path
     people: dict[str, dict[str, list[str]]]
     more: dict[str, Any] = field(default_factory=dict)  # how it signs and names people
+    host: str = "localhost"
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
 
@@ -92,12 +93,12 @@ class Provider:
     @property
     def issuer(self) -> str:
         """What it calls itself."""
-        return f"http://localhost:{self.port}/idp"
+        return f"http://{self.host}:{self.port}/idp"
 
     @property
     def metadata(self) -> str:
         """Where its metadata are."""
-        return f"http://localhost:{self.port}/saml2/idp/metadata.php"
+        return f"http://{self.host}:{self.port}/saml2/idp/metadata.php"
 
     def start(self, platform: str) -> None:
         """Start it with the platform's metadata, and a key of its own."""
@@ -105,13 +106,18 @@ class Provider:
             folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "platform.xml").write_text(platform)
         self.renew()
-        told = {"port": self.port, "folder": str(self.folder), "people": self.people, "more": self.more}
+        told = {
+            "home": f"http://{self.host}:{self.port}/",
+            "issuer": self.issuer,
+            "folder": str(self.folder),
+            "people": self.people,
+            "more": self.more,
+        }
         settings = self.folder / "settings.json"
         settings.write_text(json.dumps(told))
-        # it refuses to start as an odd environment says it is behind a proxy
         known = {"PATH": os.environ["PATH"], "SAML_SETTINGS": str(settings), "SIMPLESAMLPHP_CONFIG_DIR": str(HERE)}
         options = ["-d", "display_errors=0", "-d", f"error_log={self.folder}/php.log"]
-        command = ["php", *options, "-S", f"localhost:{self.port}", "-t", str(program() / "www")]
+        command = ["php", *options, "-S", f"{self.host}:{self.port}", "-t", str(program() / "www")]
         self.process = subprocess.Popen(command, env=known, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         assert self.process.stderr is not None
         told_first = self.process.stderr.readline()

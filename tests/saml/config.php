@@ -1,8 +1,8 @@
 <?php
-// A real identity provider (SimpleSAMLphp) of one organization, told by a file of settings, at http://localhost:<port>.
+// A real identity provider (SimpleSAMLphp) of one organization, told by a file of settings, at an address of this machine.
 $told = json_decode(file_get_contents(getenv('SAML_SETTINGS')), true);
 $config = [
-    'baseurlpath' => "http://localhost:{$told['port']}/",
+    'baseurlpath' => $told['home'],
     'certdir' => $told['folder'],
     'loggingdir' => $told['folder'],
     'datadir' => $told['folder'],

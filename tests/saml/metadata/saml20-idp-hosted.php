@@ -1,7 +1,7 @@
 <?php
 // How it signs and names people: persistent, and the request's signature is checked.
 $told = json_decode(file_get_contents(getenv('SAML_SETTINGS')), true);
-$metadata["http://localhost:{$told['port']}/idp"] = [
+$metadata[$told['issuer']] = [
     'host' => '__DEFAULT__',
     'privatekey' => 'provider.key',
     'certificate' => 'provider.crt',

@@ -187,7 +187,8 @@ class SignOns:
         async with self._registry.read() as tx:
             domains = [one.domain for one in await sso.domains(tx, row.organization_id) if one.proven]
         mail = mail_of(row, claims, domains)
-        answer.told.append(f"{mail} is verified, and in a domain that the organization has proven.")
+        verified = "the address that the provider names" if row.preset == SAML else "verified"
+        answer.told.append(f"{mail} is {verified}, and in a domain that the organization has proven.")
         role = role_of(row, claims, mail)
         answer.told.append(f"The role at the tenants is {role.value}.")
         name, sid = name_of(claims, mail), str(claims.get("sid", ""))[:255]
