@@ -218,9 +218,11 @@ def _environments_query(ids: Sequence[str] | None) -> Select[Any]:
             environment.c.name,
             environment.c.home,
             tables.data_key.c.sealed,
+            tables.trial.c.until,
         )
         .join(environment, environment.c.tenant_id == tenant.c.id)
         .join(tables.data_key, tables.data_key.c.tenant_id == tenant.c.id)
+        .outerjoin(tables.trial, tables.trial.c.tenant_id == tenant.c.id)
         .order_by(environment.c.id)
     )
     return query if ids is None else query.where(tenant.c.id.in_(ids))
@@ -319,7 +321,7 @@ async def _load(tx: Transaction, ids: Sequence[str] | None) -> list[Environment]
     opened: dict[str, dict[str, Any]] = {}  # most tenants have the same settings, namely none
     result = []
     for row in await tx.all(_environments_query(ids)):
-        tenant_id, slug, name, blueprint, plan, status, client_id, settings, env_id, env_name, home, sealed = row
+        tenant_id, slug, name, blueprint, plan, status, client_id, settings, env_id, env_name, home, sealed, until = row
         tenant = tenants.get(tenant_id)
         if settings not in opened:
             opened[settings] = json.loads(settings)
@@ -336,6 +338,7 @@ async def _load(tx: Transaction, ids: Sequence[str] | None) -> list[Environment]
                 former=former_slugs.get(tenant_id, ()),
                 support=accesses.get(tenant_id, ()),
                 sign_on=sign_ons.get(tenant_id),
+                trial=until if status == Status.TRIALING else None,
             )
         result.append(
             Environment(
