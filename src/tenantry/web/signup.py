@@ -173,7 +173,7 @@ async def _standing(request: Request, ticket: str, problem: TenantryError | None
         if details.operation.state is not State.DONE:
             response = render(here, "signup_steps.html", details=details, **shown)
         else:
-            code = await here.platform.signups.way_in(ticket)
+            code = here.platform.signups.way_in(found)
             await request.app.state.house.serves(found.row.tenant_id)  # the browser goes there at once
             response = render(here, "signup_ready.html", code=code, tenant=found.tenant, address=found.address, **shown)
     except TenantNotFound:  # it was suspended or removed since
