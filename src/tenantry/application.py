@@ -24,6 +24,7 @@ from tenantry.embedded import Hold
 from tenantry.errors import ConfigError, EmbeddedFailed, RegistryBehind, RegistryUnavailable, TenantryError
 from tenantry.identity import handover
 from tenantry.identity.principal import digest
+from tenantry.identity.scim.standing import let_in
 from tenantry.identity.sso.tickets import CODE, Ticket
 from tenantry.mail import Letter, Post
 from tenantry.model import Changes, Environment, Loaded, Person, SignOn, SupportAccess, new_id, normalise_host
@@ -418,6 +419,7 @@ class SignOnReception:
         row = {"id": outside, "organization_id": person.organization, "subject": person.subject, "sid": person.sid}
         places = {"tenant_id": tenant.id, "environment_id": environment.id, "until": now() + timedelta(seconds=seconds)}
         async with self._source.write(f"sso:{person.mail}") as tx:
+            await let_in(tx, person.organization, person.issuer, person.subject, person.mail)
             await sso.add_session(tx, row | places)
             tx.audit("sso.sign_in", tenant.slug, id=tenant.id, mail=person.mail, role=person.role)
 

@@ -32,6 +32,10 @@ COUNTS = (
     'spoilt = "DELETE FROM page RETURNING 1"\nendless = "WITH RECURSIVE n(x) AS '
     '(SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"\nnothing = "SELECT nothing FROM nowhere"\n'
 )
+BEGUN = (
+    "INSERT INTO tenantry_session (id, user_id, epoch, via, created, proved, seen, expires) "
+    "SELECT 'session{number}', id, epoch, 'password', 0, 0, 0, {expires} FROM tenantry_user LIMIT 1"
+)
 
 
 async def counted(ground: g.Ground, platform: Platform) -> None:
@@ -50,18 +54,26 @@ async def test_users_and_declared_things_are_counted(ground: g.Ground, monkeypat
     async with ground.open() as platform:
         await counted(ground, platform)
         found = await platform.statistics.show(7)
-        assert [(one.name, one.number) for one in found.things] == [("users", 2), ("pages", 2)]
-        users, pages = found.things
+        assert [(one.name, one.number) for one in found.things] == [("users", 2), ("active_sessions", 0), ("pages", 2)]
+        users, _, pages = found.things
         assert (users.days[-1].number, users.days[0].number) == (2, None)
         assert [(one.name, one.number) for one in pages.most] == [("acme", 2), ("umbrella", 0)]
         assert ground.sql("acme", "SELECT count(*) FROM page")[0][0] == 2
         ground.sql("acme", "INSERT INTO page (title) VALUES ('three')")
+        for number, expires in enumerate((32_503_680_000, 32_503_680_000, 1)):  # two that hold, one that ran out
+            ground.sql("acme", BEGUN.format(number=number, expires=expires))
         ground.control("UPDATE resource SET measured = NULL")
         await measure_some(platform.tools)
-        assert (await platform.statistics.show()).things[1].days[-1].number == 3
+        found = await platform.statistics.show()
+        assert [one.days[-1].number for one in found.things] == [2, 2, 3]
+        ground.sql("acme", "UPDATE tenantry_user SET epoch = epoch + 1")  # as a new password does
+        ground.control("UPDATE resource SET measured = NULL")
+        await measure_some(platform.tools)
+        assert (await platform.statistics.show()).things[1].number == 0
         await platform.operations.finish((await platform.tenants.destroy("acme")).id)
         assert [(one.name, one.number) for one in (await platform.statistics.show()).things] == [
             ("users", 1),
+            ("active_sessions", 0),
             ("pages", 0),
         ]
     told = subprocess.run(
@@ -70,7 +82,11 @@ async def test_users_and_declared_things_are_counted(ground: g.Ground, monkeypat
         text=True,
         check=True,
     )
-    assert {one["name"]: one["number"] for one in json.loads(told.stdout)["things"]} == {"users": 1, "pages": 0}
+    assert {one["name"]: one["number"] for one in json.loads(told.stdout)["things"]} == {
+        "users": 1,
+        "active_sessions": 0,
+        "pages": 0,
+    }
 
 
 ENDLESS = {"mysql": "SELECT sleep(600)", "prefix on MariaDB": "SELECT sleep(600)"}
@@ -106,7 +122,7 @@ async def test_every_kind_of_database_is_counted_in(
             await tx.execute(tables.resource.update().values(measured=None))
         await measure_some(platform.tools)
         found = {one.name: one for one in (await platform.statistics.show()).things}
-        assert found.keys() <= {"users", "pages"}
+        assert found.keys() <= {"users", "active_sessions", "pages"}
         assert found["pages"].number == before.number + 2
         most = {one.name: one.number for one in found["pages"].most}
         assert most == {one.name: one.number + 2 * (one.name == "acme") for one in before.most}

@@ -77,7 +77,7 @@ def _is_part(node: ast.AST) -> bool:
         isinstance(node, ast.Attribute)
         and isinstance(node.ctx, ast.Store)
         and isinstance(node.value, ast.Name)
-        and node.attr not in ("config", "registry", "_registry", "tools", "outdoors", "counter")
+        and node.attr not in ("config", "registry", "_registry", "tools", "outdoors", "counter", "leavers")
     )
 
 

@@ -1,9 +1,10 @@
-"""Counts in tenants' databases: users, and what the blueprint names; by the application's own login, and read only."""
+"""Counts in tenants' databases: users, their sessions, what blueprints name; by the application's login, read only."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -22,7 +23,13 @@ if TYPE_CHECKING:
     from tenantry.runtime.settings import Settings
 
 USERS: Final = "users"
-_USERS: Final = "SELECT count(*) FROM {prefix}tenantry_user"
+SESSIONS: Final = "active_sessions"
+OURS: Final = {
+    USERS: "SELECT count(*) FROM {prefix}tenantry_user",
+    SESSIONS: "SELECT count(*) FROM {prefix}tenantry_session s JOIN {prefix}tenantry_user u "
+    "ON u.id = s.user_id AND u.epoch = s.epoch AND u.active = 1 WHERE s.expires > {now}",
+}
+"""What is counted wherever tenants have users: these, and how many of their sessions still open something."""
 
 SECONDS: Final = 5.0
 """How long one number of one tenant is counted."""
@@ -49,7 +56,7 @@ class Counter:
         resource = settings.users.get(environment.tenant.blueprint)
         declared = self._tools.blueprint(environment.tenant.blueprint).counts
         found = {}
-        for name, statement in ({USERS: _USERS} | declared if resource else declared).items():
+        for name, statement in (_ours() | declared if resource else declared).items():
             try:
                 found[name] = await self._number(databases, environment, resource, statement)
             except Exception as error:  # whatever a statement of somebody else's does, the others are counted
@@ -84,6 +91,11 @@ class Counter:
         """Close what is open."""
         if self._opened is not None:
             await self._opened[0].close()
+
+
+def _ours() -> dict[str, str]:
+    moment = str(int(time.time()))
+    return {name: statement.replace("{now}", moment) for name, statement in OURS.items()}
 
 
 @asynccontextmanager

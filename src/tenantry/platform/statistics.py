@@ -9,7 +9,7 @@ from typing import Final
 
 from tenantry.identity import Reach, sees_only, verb
 from tenantry.operations.toolbox import Toolbox
-from tenantry.platform.counting import USERS
+from tenantry.platform.counting import OURS
 from tenantry.registry import Transaction, statistics
 from tenantry.registry.database import now
 from tenantry.registry.statistics import Share, Storage
@@ -57,7 +57,7 @@ class Owner:
 class Thing:
     """Something that is counted in each tenant."""
 
-    name: str  # "users", and what blueprints count
+    name: str  # "users", "active_sessions", and what blueprints count
     number: int
     days: Sequence[Day]  # over all tenants, for those who see all
     most: Sequence[Owner]
@@ -139,7 +139,8 @@ async def _things(tx: Transaction, dates: Sequence[str], only: str | None) -> li
         days = [] if only else await _days(tx, statistics.COUNTED + name, dates, None)
         most = [Owner(slug, count) for slug, count in await statistics.most(tx, name, LARGEST, only)]
         found.append(Thing(name, number, days, most))
-    return sorted(found, key=lambda thing: (thing.name != USERS, thing.name))
+    first = list(OURS)
+    return sorted(found, key=lambda thing: (first.index(thing.name) if thing.name in first else len(first), thing.name))
 
 
 async def _days(tx: Transaction, name: str, dates: Sequence[str], missing: int | None) -> list[Day]:

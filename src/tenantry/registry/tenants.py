@@ -525,7 +525,7 @@ async def remove(tx: Transaction, ids: Sequence[str]) -> None:
     """Forget tenants wholly, with everything that hangs on them."""
     for some in chunks(ids, IN_LIMIT):
         inner = select(tables.environment.c.id).where(tables.environment.c.tenant_id.in_(some))
-        for table in (tables.hostname, tables.resource):
+        for table in (tables.hostname, tables.resource, tables.scim_mark, tables.scim_shut):
             await tx.execute(delete(table).where(table.c.environment_id.in_(inner)))
         own = (tables.environment, tables.secret, tables.data_key, tables.former_slug, tables.admin_tenant)
         for table in (*own, tables.support_access, tables.counted, tables.trial, tables.welcome):

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from tenantry.config import Config
 from tenantry.identity.principal import digest
+from tenantry.identity.scim.standing import let_in, standing
 from tenantry.identity.sso import tokens
 from tenantry.identity.sso.people import mail_of, name_of, role_of, wanted_claims
 from tenantry.identity.sso.provider import Provider, Providers
@@ -154,7 +155,11 @@ class SignOns:
             domains = [one.domain for one in await sso.domains(tx, row.organization_id) if one.proven]
         mail = mail_of(row, claims, domains)
         answer.told.append(f"{mail} is verified, and in a domain that the organization has proven.")
-        role = role_of(row, claims, mail)
+        async with self._registry.read() as tx:
+            known, groups = await standing(tx, row.organization_id, row.issuer, str(claims["sub"]), mail)
+        if known is not None:
+            answer.told.append(f"The organization's directory knows {known.user_name}, who has not left.")
+        role = role_of(row, claims, mail, groups)
         answer.told.append(f"The role at the tenants is {role.value}.")
         name, sid = name_of(claims, mail), str(claims.get("sid", ""))[:255]
         return Person(row.organization_id, row.issuer, str(claims["sub"]), mail, name, role.value, sid)
@@ -166,6 +171,7 @@ class SignOns:
             tenant = await _tenant_of(tx, ticket)
             if tenant is None or tenant.sign_on is None or tenant.sign_on.organization != person.organization:
                 raise TenantOfAnother
+            await let_in(tx, person.organization, person.issuer, person.subject, person.mail)
             entered = {"environment_id": ticket.environment, "browser": ticket.browser, "person": sealed}
             await sso.put_code(tx, digest=digest(code), until=now() + HANDOVER, **entered)
         return f"{ticket.root}{FINISH}?code={code}"

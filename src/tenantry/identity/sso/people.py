@@ -51,11 +51,14 @@ def mail_of(row: SsoRow, claims: Mapping[str, Any], domains: Collection[str]) ->
     return mail
 
 
-def role_of(row: SsoRow, claims: Mapping[str, Any], mail: str) -> Role:
-    """The strongest role that groups or app roles give, else the usual one. Raises `RoleMissing`."""
+def role_of(row: SsoRow, claims: Mapping[str, Any], mail: str, groups: Collection[str] = ()) -> Role:
+    """The strongest role that groups or app roles give, else the usual one; `groups` are those of the directory.
+
+    Raises `RoleMissing`.
+    """
     given = claims.get(row.claim) if row.claim else None
     named = {given} if isinstance(given, str) else {one for one in given or () if isinstance(one, str)}
-    theirs = {row.roles[one] for one in named if one in row.roles}
+    theirs = {row.roles[one] for one in (*named, *groups) if one in row.roles}
     found = next((role for role in STRONGEST if role.value in theirs), None)
     if found is None and not row.default_role:
         raise RoleMissing(mail=mail)
