@@ -194,6 +194,11 @@ async def signed_up(world: World, values: Values) -> Values:
     return found
 
 
+async def scim_token(world: World, values: Values) -> Values:
+    """The organization's provider has a token."""
+    return {"token": world.values["scim_token"]}
+
+
 async def invited_to_sign_up(world: World, values: Values) -> Values:
     """Somebody is invited to sign up."""
     return {"invitation": (await world.platform.signups.invite()).row.id}
@@ -446,6 +451,12 @@ API: Final[dict[str, Request]] = {
     "POST /organizations/{organization}/sso/domains": Request({"domain": "new.example"}),
     "POST /organizations/{organization}/sso/domains/{domain}/prove": PLAIN,
     "DELETE /organizations/{organization}/sso/domains/{domain}": PLAIN,
+    "GET /organizations/{organization}/scim": PLAIN,
+    "PATCH /organizations/{organization}/scim": Request({"required": True}),
+    "DELETE /organizations/{organization}/scim": PLAIN,
+    "GET /organizations/{organization}/scim/people": PLAIN,
+    "POST /organizations/{organization}/scim/tokens": Request({"name": "second"}),
+    "DELETE /organizations/{organization}/scim/tokens/{token}": Request(given=scim_token),
 }
 
 PAGES: Final[dict[str, Request]] = {
@@ -503,6 +514,11 @@ PAGES: Final[dict[str, Request]] = {
     "POST /organizations/{organization}/sso/domains": Request({"domain": "new.example"}),
     "POST /organizations/{organization}/sso/domains/prove": Request({"domain": "holding.example"}),
     "POST /organizations/{organization}/sso/domains/remove": Request({"domain": "holding.example"}),
+    "GET /organizations/{organization}/scim": PLAIN,
+    "POST /organizations/{organization}/scim/tokens": Request({"name": "second"}),
+    "POST /organizations/{organization}/scim/tokens/{token}/revoke": Request(given=scim_token),
+    "POST /organizations/{organization}/scim/require": Request({"required": "1"}),
+    "POST /organizations/{organization}/scim/remove": Request({"confirm": "Holding"}),
     # sign-ups
     "GET /signups": PLAIN,
     "POST /signups": Request({"mail": "new@example.org"}),
@@ -594,10 +610,31 @@ def _below(prefix: str, requests: Mapping[str, Request]) -> dict[str, Request]:
 PROVIDERS: Final[dict[str, Request]] = {
     "GET /{organization}/start": PLAIN,
     "GET /{organization}/callback": PLAIN,
+    "GET /{organization}/metadata": PLAIN,
+    "POST /{organization}/acs": PLAIN,
     "GET /{organization}/sign-out": PLAIN,
     "GET /{organization}/signed-out": PLAIN,
     "POST /{organization}/back-channel": PLAIN,
     "GET /{organization}/front-channel": PLAIN,
+}
+
+DIRECTORY: Final[dict[str, Request]] = {
+    f"{method} /{{organization}}/v2{path}": PLAIN
+    for path, methods in (
+        ("/ServiceProviderConfig", "GET"),
+        ("/ResourceTypes", "GET"),
+        ("/ResourceTypes/{name}", "GET"),
+        ("/Schemas", "GET"),
+        ("/Schemas/{name}", "GET"),
+        ("/Users", "GET POST"),
+        ("/Users/{person}", "GET PUT PATCH DELETE"),
+        ("/Groups", "GET POST"),
+        ("/Groups/{group}", "GET PUT PATCH DELETE"),
+        ("/Bulk", "POST"),
+        ("/Me", "GET"),
+        ("/.search", "POST"),
+    )
+    for method in methods.split()
 }
 
 REQUESTS: Final = {
@@ -605,6 +642,7 @@ REQUESTS: Final = {
     **_below("/admin", PAGES),
     **_below("/signup", SIGNING_UP),
     **_below("/sso", PROVIDERS),
+    **_below("/scim", DIRECTORY),
     PROVISIONED: Request(FRESH),
     "POST /hooks/payment": PLAIN,
 }
@@ -689,7 +727,8 @@ async def _sign_on(world: World, known: Names) -> None:
     await sso.set("Holding", **SIGN_ON)
     claimed = (await sso.add_domain("Holding", "holding.example")).domains[0]
     known.texts[claimed.record] = [claimed.value]
-    world.values["domain"] = claimed.domain
+    world.values |= {"domain": claimed.domain, "person": "-", "group": "-"}
+    world.values["scim_token"] = (await world.platform.scim.token("Holding", "provider")).row.id
 
 
 async def _admin(world: World, name: str, role: AdminRole) -> Somebody:

@@ -24,6 +24,7 @@ from tenantry.embedded import Hold
 from tenantry.errors import ConfigError, EmbeddedFailed, RegistryBehind, RegistryUnavailable, TenantryError
 from tenantry.identity import handover
 from tenantry.identity.principal import digest
+from tenantry.identity.scim.standing import let_in
 from tenantry.identity.sso.tickets import CODE, Ticket
 from tenantry.mail import Letter, Post
 from tenantry.model import Changes, Environment, Loaded, Person, SignOn, SupportAccess, new_id, normalise_host
@@ -35,7 +36,7 @@ from tenantry.registry.database import NAME, Database, now, plain
 from tenantry.resources import Resource
 from tenantry.runtime import Runtime, Settings
 from tenantry.runtime.resolver import Request, Resolver
-from tenantry.runtime.settings import EntrancePages, Jwt, Note, PoolLimits, SharedTables
+from tenantry.runtime.settings import Brand, Jwt, Note, PoolLimits, SharedTables
 from tenantry.runtime.welcome import ENTER, WELCOME, Field, Step, Welcome
 from tenantry.sso_refusals import HandoverWrong
 
@@ -105,7 +106,7 @@ def runtime_of(config: Config, vault: Vault, known: Settings, *, counted: bool =
         SignOnReception(config, vault, source),
         partial(write_down, source) if counted else None,
     )
-    welcome = Welcome(runtime.accounts, runtime.sessions, NewTenants(config, vault, source), _wizard(config))
+    welcome = Welcome(runtime.entrance, NewTenants(config, vault, source), _wizard(config))
     runtime.pages |= {ENTER: welcome.enter, WELCOME: welcome.answer}
     return runtime
 
@@ -160,7 +161,8 @@ def settings(config: Config) -> Settings:
         session_seconds=int(config.runtime.session),
         token_seconds=int(config.runtime.token),
         token_audience=(config.routing.jwt.audience or "") if config.routing.jwt.jwks == "self" else "",
-        pages=EntrancePages(config.users.colour, config.users.logo) if config.users.pages else None,
+        pages=config.users.pages,
+        brand=Brand(config.users.color, config.users.logo, config.root),
         secure_cookies=config.runtime.secure_cookies,
         trusted_proxies=config.serve.trusted_proxies,
         jwt=_jwt(config) if "jwt" in config.routing.by else None,
@@ -417,6 +419,7 @@ class SignOnReception:
         row = {"id": outside, "organization_id": person.organization, "subject": person.subject, "sid": person.sid}
         places = {"tenant_id": tenant.id, "environment_id": environment.id, "until": now() + timedelta(seconds=seconds)}
         async with self._source.write(f"sso:{person.mail}") as tx:
+            await let_in(tx, person.organization, person.issuer, person.subject, person.mail)
             await sso.add_session(tx, row | places)
             tx.audit("sso.sign_in", tenant.slug, id=tenant.id, mail=person.mail, role=person.role)
 

@@ -19,6 +19,9 @@ BESIDE = {
     "Platform.refuse_weak": "as a process starts",
     "Platform.first_link": "printed on the terminal of whoever starts the platform",
     "Platform.ready": "tells a load balancer whether to send requests here, and nothing else",
+    "Mails.bounce": "reads what the mail server of this machine hands over",
+    "Mails.deliver": "what a worker process does",
+    "Mails.test": "a command of this machine alone",
     "Operations.finish": "carries operations out in this process",
     "Operations.pausable": "tells of a verb, of no operation",
     "Tenants.closed": "shown what a mail brought the owner of a tenant whose trial is over",
@@ -36,9 +39,6 @@ BESIDE = {
     "SignUps.show": "shown the ticket of a browser",
     "SignUps.way_in": "shown the ticket of a browser",
     "Payments.take": "shown a message with a signature",
-    "Mails.bounce": "handed over by a mail server on this machine",
-    "Mails.deliver": "what a worker process does",
-    "Mails.test": "a command of this machine alone",
     "Servers.drop_shared": "a command of this machine alone",
     "Migrations.make_room": "makes a directory on this machine",
     "Migrations.write_report": "writes files on this machine",
@@ -80,7 +80,7 @@ def _is_part(node: ast.AST) -> bool:
         isinstance(node, ast.Attribute)
         and isinstance(node.ctx, ast.Store)
         and isinstance(node.value, ast.Name)
-        and node.attr not in ("config", "registry", "_registry", "tools", "outdoors", "counter")
+        and node.attr not in ("config", "registry", "_registry", "tools", "outdoors", "counter", "leavers")
     )
 
 

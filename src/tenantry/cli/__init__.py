@@ -31,6 +31,7 @@ COMMANDS: Final = (
     ("server", "server:app", _DAY, "The servers that tenants' databases lie on."),
     ("org", "org:app", _DAY, "Organizations: tenants that belong together."),
     ("sso", "sso:app", _DAY, "Organizations' single sign-on by OpenID Connect."),
+    ("scim", "scim:app", _DAY, "Organizations' directories by SCIM 2.0: who joins, and who leaves."),
     ("operation", "operation:app", _DAY, "What is being done, was done and failed."),
     ("migrate", "migrate:app", _DAY, "Bring the tenants' databases to the newest schema."),
     ("schema", "schema:app", _DAY, "What a PostgreSQL schema needs before tenants can share its tables."),

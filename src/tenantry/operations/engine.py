@@ -167,9 +167,9 @@ class Engine:
     async def stop(self) -> None:
         """End; what is under way stays pending for another worker."""
         global _drive, _home
-        await asyncio.to_thread(DBOS.destroy)
-        # DBOS made its own thread pool the loop's default, and has just shut it down.
+        # DBOS made its own thread pool the loop's default and shuts it down: others on this loop go on without a gap.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(thread_name_prefix="tenantry"))
+        await asyncio.to_thread(DBOS.destroy)
         _drive = _home = None
 
     async def run(self, operation_id: str, attempt: int) -> None:

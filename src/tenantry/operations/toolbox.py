@@ -49,6 +49,7 @@ class Toolbox(Blueprints):
         self.registry = registry
         self.outdoors: Callable[[], Outdoors] | None = None  # given by those who know the runtime
         self.count: Callable[[Environment], Awaitable[Mapping[str, int]]] | None = None  # likewise
+        self.leave: Callable[[], Awaitable[int]] | None = None  # likewise
 
     # --- environments -------------------------------------------------------------------------------------------
 

@@ -46,6 +46,9 @@ STALLED: Final = 0.75
 SCHEDULE_LOOK: Final = 5.0
 """Seconds between two looks at what is to be done on a schedule."""
 
+LEAVERS_LOOK: Final = 0.5
+"""Seconds between two looks at whom organizations' directories shut out of tenants."""
+
 MEASURE_LOOK: Final = 10.0
 """Seconds between two looks at what of the tenants is to be measured."""
 
@@ -96,6 +99,7 @@ class Worker:
                 asyncio.create_task(_ever(self._verify_when_due, SCHEDULE_LOOK)),
                 asyncio.create_task(_ever(partial(measure_some, self.tools), MEASURE_LOOK)),
                 asyncio.create_task(_ever(self._trials, SCHEDULE_LOOK)),
+                asyncio.create_task(_ever(self._leavers, LEAVERS_LOOK)),
                 asyncio.create_task(_ever(partial(listen, self.registry, self.tools.config), LISTEN_AGAIN)),
             ]
             post = asyncio.create_task(self.delivery.run(stop))
@@ -279,6 +283,11 @@ class Worker:
     async def _trials(self) -> None:
         """Do what trials that end want done."""
         await trials.turn(self.tools, now())
+
+    async def _leavers(self) -> None:
+        """Carry out at tenants what organizations' directories say of their people."""
+        while self.tools.leave is not None and await self.tools.leave():
+            continue
 
     def _resources(self) -> list[Resource]:
         return [resource for resources in self.tools.resources.values() for resource in resources]

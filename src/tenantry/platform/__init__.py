@@ -32,12 +32,14 @@ from tenantry.platform.details import Credentials, PlannedStep, Source, TenantDe
 from tenantry.platform.drift import Drifts
 from tenantry.platform.fleet import Migrations
 from tenantry.platform.hostnames import Hostnames
+from tenantry.platform.leavers import LeaverDesk
 from tenantry.platform.mails import Mails
 from tenantry.platform.operations import Operations
 from tenantry.platform.payments import Payments
 from tenantry.platform.people import Admins, Organizations, Tokens
 from tenantry.platform.rehearse import Rehearsals
 from tenantry.platform.safety import refuse_weak
+from tenantry.platform.scim import Scim
 from tenantry.platform.servers import Servers
 from tenantry.platform.signup import SignUps
 from tenantry.platform.sso import Sso
@@ -74,6 +76,7 @@ class Platform:
     tokens: Tokens
     organizations: Organizations
     sso: Sso
+    scim: Scim
     support: Supports
     signups: SignUps
     payments: Payments
@@ -85,6 +88,7 @@ class Platform:
         self.tools = Toolbox(config, registry)
         self.tools.outdoors = lambda: _outdoors(config, registry.vault)
         self.tools.count = self.counter = Counter(self.tools)
+        self.tools.leave = self.leavers = LeaverDesk(self.tools)
         self.operations = Operations(self.tools)
         self.tenants = Tenants(self.tools)
         self.hostnames = Hostnames(self.tools)
@@ -101,6 +105,7 @@ class Platform:
         self.tokens = Tokens(registry)
         self.organizations = Organizations(registry)
         self.sso = Sso(registry, config)
+        self.scim = Scim(registry, config)
         self.support = Supports(registry, config)
         self.signups = SignUps(registry, config, self.tenants)
         self.payments = Payments(registry, config, self.tenants)
@@ -127,6 +132,7 @@ class Platform:
                 await placement.declare(registry, config)
             platform = cls(config, registry)
             stack.push_async_callback(platform.counter.close)
+            stack.push_async_callback(platform.leavers.close)
             yield platform
 
     async def work(self, stop: asyncio.Event, concurrency: int | None = None) -> None:

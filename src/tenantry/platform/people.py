@@ -17,7 +17,7 @@ from tenantry.identity.signin import BEGINNING
 from tenantry.mail import Post, check_mail
 from tenantry.model import check_name, new_id
 from tenantry.refusals import AdminRefused, Forbidden, OrganizationNotFound, TokenNotFound
-from tenantry.registry import Registry, Transaction, letters, people, support, tenants
+from tenantry.registry import Registry, Transaction, leaving, letters, people, support, tenants
 from tenantry.registry.database import now
 from tenantry.registry.people import AdminRow, OrganizationRow, SessionRow, TokenRow
 
@@ -341,7 +341,9 @@ class Organizations:
         """Put tenants into an organization, out of any other."""
         async with self._registry.write() as tx:
             row = await _organization(tx, organization)
-            await people.link_tenants(tx, row.id, await _ids(tx, slugs))
+            ids = await _ids(tx, slugs)
+            await people.link_tenants(tx, row.id, ids)
+            await leaving.arrive(tx, row.id, ids)
             tx.audit("org.assign", row.name, tenants=sorted(set(slugs)))
             return await _organization(tx, row.id)
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, delete, func, or_, select, update
 
 from tenantry.refusals import AdminNotFound
-from tenantry.registry import sso, support, tables, tenants
+from tenantry.registry import directory, sso, support, tables, tenants
 from tenantry.registry.database import IN_LIMIT, Transaction, chunks, now, plain
 
 SUPERADMIN: Final = "superadmin"
@@ -503,6 +503,7 @@ async def drop_organization(tx: Transaction, organization_id: str) -> list[str]:
     """Forget an organization; its tenants, whose slugs these are, stay and belong to none."""
     slugs = await tenants_in(tx, organization_id)
     await link_tenants(tx, None, await _ids_in(tx, organization_id))
+    await directory.forget(tx, organization_id)
     await sso.forget(tx, organization_id)
     await tx.execute(delete(tables.organization).where(tables.organization.c.id == organization_id))
     return slugs

@@ -81,7 +81,7 @@ sso = Table(
     "sso",
     metadata,
     Column("organization_id", ForeignKey("organization.id"), primary_key=True),
-    Column("preset", String(16), nullable=False),  # oidc, entra
+    Column("preset", String(16), nullable=False),  # oidc, entra, saml
     Column("issuer", String(500), nullable=False),
     Column("client_id", String(255), nullable=False),
     Column("secret", LargeBinary, nullable=False),  # sealed with the platform key
@@ -89,6 +89,8 @@ sso = Table(
     Column("claim", String(100), nullable=False),  # that holds groups or app roles; "": none
     Column("roles", JSON, nullable=False),  # what the claim says: the role
     Column("only", Boolean, nullable=False),  # whether passwords open nothing
+    Column("metadata_url", String(500), nullable=False, server_default=""),  # of a SAML provider
+    Column("metadata", Text, nullable=False, server_default=""),  # where it has no such address
     Column("changed", Moment, nullable=False),
 )
 
@@ -123,6 +125,93 @@ sso_session = Table(
     Column("until", Moment, nullable=False, index=True),
     Index("ix_sso_session_subject", "organization_id", "subject"),
     Index("ix_sso_session_sid", "organization_id", "sid"),
+)
+
+scim = Table(
+    "scim",
+    metadata,
+    Column("organization_id", ForeignKey("organization.id"), primary_key=True),
+    Column("required", Boolean, nullable=False),  # whether nobody else signs in by the organization
+    Column("created", Moment, nullable=False),
+)
+
+scim_token = Table(
+    "scim_token",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("organization_id", ForeignKey("organization.id"), nullable=False, index=True),
+    Column("name", Name, nullable=False),
+    Column("digest", String(64), nullable=False, unique=True),  # SHA-256
+    Column("created", Moment, nullable=False),
+    Column("used", Moment),
+)
+
+scim_person = Table(
+    "scim_person",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("organization_id", ForeignKey("organization.id"), nullable=False),
+    Column("external_id", String(255)),
+    Column("user_name", String(254), nullable=False),
+    Column("folded", String(254), nullable=False),  # the user name in small letters: the mail address it is
+    Column("held", String(254)),  # the same while the person is there
+    Column("mail", String(254), nullable=False),  # another address by which she signs in; "": none
+    Column("display", Name, nullable=False),
+    Column("shown", Name, nullable=False),  # the same as it is searched
+    Column("details", JSON, nullable=False),  # her name in parts, her addresses
+    Column("active", Boolean, nullable=False),
+    Column("issuer", String(500)),  # as whom a provider asserted her the last time she signed in
+    Column("subject", String(255)),
+    Column("created", Moment, nullable=False),
+    Column("changed", Moment, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("gone", Moment),  # when the directory deleted her
+    UniqueConstraint("organization_id", "held"),
+    Index("ix_scim_person_external", "organization_id", "external_id"),
+    Index("ix_scim_person_folded", "organization_id", "folded"),
+    Index("ix_scim_person_mail", "organization_id", "mail"),
+    Index("ix_scim_person_subject", "organization_id", "subject"),
+    Index("ix_scim_person_created", "organization_id", "created", "id"),
+)
+
+scim_group = Table(
+    "scim_group",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("organization_id", ForeignKey("organization.id"), nullable=False, index=True),
+    Column("external_id", String(255)),
+    Column("display", String(255), nullable=False),
+    Column("shown", String(255), nullable=False),  # the same as it is searched
+    Column("created", Moment, nullable=False),
+    Column("changed", Moment, nullable=False),
+    Column("version", Integer, nullable=False),
+)
+
+scim_member = Table(
+    "scim_member",
+    metadata,
+    Column("group_id", ForeignKey("scim_group.id"), primary_key=True),
+    Column("person_id", ForeignKey("scim_person.id"), primary_key=True, index=True),
+)
+
+scim_mark = Table(
+    "scim_mark",
+    metadata,
+    Column("person_id", ForeignKey("scim_person.id"), primary_key=True),
+    Column("environment_id", Id, primary_key=True),  # where what became of her is to be carried out yet
+    Column("turn", Integer, nullable=False),  # another one for each change
+    Column("ends", Boolean, nullable=False),  # whether her sessions end though she stays
+    Column("tries", Integer, nullable=False),
+    Column("due", Moment, nullable=False, index=True),
+    Column("taken", Moment),  # until when a worker has it for itself
+)
+
+scim_shut = Table(
+    "scim_shut",
+    metadata,
+    Column("environment_id", Id, primary_key=True),
+    Column("user_id", Id, primary_key=True),  # of the tenant's own, who was disabled since she left
+    Column("organization_id", ForeignKey("organization.id"), nullable=False, index=True),
 )
 
 tenant = Table(

@@ -14,6 +14,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -224,6 +225,7 @@ def _pack(environment: Environment) -> dict[str, Any]:
             "settings": dict(tenant.settings),
             "former": tenant.former,
             "sign_on": asdict(tenant.sign_on) if tenant.sign_on else None,
+            "trial": tenant.trial.isoformat() if tenant.trial else None,
             "key_turns": [[turn.number, turn.since] for turn in tenant.key_turns],
         },
     }
@@ -262,10 +264,12 @@ def _unpack(record: dict[str, Any], places: dict[Place, Place]) -> Environment:
     found = (_unpack_place(fields) for fields in record["places"])
     tenant = dict(record["tenant"])
     sign_on = SignOn(**tenant["sign_on"]) if tenant["sign_on"] else None
+    trial = datetime.fromisoformat(tenant["trial"]) if tenant["trial"] else None
     typed = {
         "status": Status(tenant["status"]),
         "former": tuple(tenant["former"]),
         "sign_on": sign_on,
+        "trial": trial,
         "key_turns": tuple(KeyTurn(*turn) for turn in tenant["key_turns"]),
     }
     return Environment(

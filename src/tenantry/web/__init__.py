@@ -49,7 +49,7 @@ Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-OWN: Final = ("/api/", "/admin/", "/signup/", "/sso/", "/hooks/")
+OWN: Final = ("/api/", "/admin/", "/signup/", "/sso/", "/scim/", "/hooks/")
 """How the paths begin that are the platform's own, at its bare domain."""
 
 COUNTED: Final = "PROMETHEUS_MULTIPROC_DIR"

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from tenantry import tracing
 from tenantry.config import Config
 from tenantry.runtime import Runtime
-from tenantry.web import api, hooks, metrics, portal, signup, sso
+from tenantry.web import api, hooks, metrics, portal, scim, signup, sso
 from tenantry.web.api.guard import count_stranger
 from tenantry.web.api.problems import Problem
 from tenantry.web.armour import Armour
@@ -48,6 +48,7 @@ def site(config: Config, runtime: Runtime | None = None) -> FastAPI:
     signup.install(app)
     hooks.install(app)
     app.include_router(sso.router, include_in_schema=False)
+    app.include_router(scim.router, include_in_schema=False)
     app.add_route("/api/openapi.json", _description(app))
     app.add_middleware(Armour)
     doors(app)  # each says its right, or nothing is served

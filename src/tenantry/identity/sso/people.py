@@ -14,6 +14,7 @@ from tenantry.sso_refusals import ClaimMissing, IssuerWrong, MailForeign, MailUn
 
 ENTRA: Final = "entra"
 OIDC: Final = "oidc"
+SAML: Final = "saml"
 
 HOST: Final = "https://login.microsoftonline.com/"
 """Where Microsoft Entra ID is; a directory's issuer is this, its id, and /v2.0."""
@@ -30,7 +31,8 @@ def mail_of(row: SsoRow, claims: Mapping[str, Any], domains: Collection[str]) ->
     """The address, which the provider vouches for and which is in a domain that the organization has proven.
 
     Entra ID says nothing of email_verified: there the user principal name counts, whose domain a directory has to
-    have verified itself, and the token has to be of this very directory.
+    have verified itself, and the token has to be of this very directory. SAML has no word for it: there the provider
+    vouches for each address it names.
     """
     if row.preset == ENTRA:
         if f"{HOST}{claims.get('tid')}/v2.0" != row.issuer:
@@ -44,18 +46,21 @@ def mail_of(row: SsoRow, claims: Mapping[str, Any], domains: Collection[str]) ->
         mail = check_mail(given)
     except AccountError as error:
         raise ClaimMissing(claim="email", remedy=error.message) from error
-    if row.preset != ENTRA and claims.get("email_verified") is not True:
+    if row.preset == OIDC and claims.get("email_verified") is not True:
         raise MailUnverified(mail=mail)
     if mail.rpartition("@")[2].encode("idna").decode() not in domains:
         raise MailForeign(mail=mail)
     return mail
 
 
-def role_of(row: SsoRow, claims: Mapping[str, Any], mail: str) -> Role:
-    """The strongest role that groups or app roles give, else the usual one. Raises `RoleMissing`."""
+def role_of(row: SsoRow, claims: Mapping[str, Any], mail: str, groups: Collection[str] = ()) -> Role:
+    """The strongest role that groups or app roles give, else the usual one; `groups` are those of the directory.
+
+    Raises `RoleMissing`.
+    """
     given = claims.get(row.claim) if row.claim else None
     named = {given} if isinstance(given, str) else {one for one in given or () if isinstance(one, str)}
-    theirs = {row.roles[one] for one in named if one in row.roles}
+    theirs = {row.roles[one] for one in (*named, *groups) if one in row.roles}
     found = next((role for role in STRONGEST if role.value in theirs), None)
     if found is None and not row.default_role:
         raise RoleMissing(mail=mail)

@@ -29,7 +29,7 @@ class Guarded(APIRoute):
         async def guarded(request: Request) -> Response:
             request.state.principal = await _admit(request)
             if takes_body:
-                _refuse_media(request)
+                refuse_media(request)
             response = await answer(request)
             response.headers.update(request.state.rate)
             return response
@@ -69,7 +69,7 @@ async def _admit(request: Request) -> Principal:
     return principal
 
 
-def _refuse_media(request: Request) -> None:
+def refuse_media(request: Request) -> None:
     """Raise `MediaUnknown` for a body that is no JSON."""
     headers = request.headers
     if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:

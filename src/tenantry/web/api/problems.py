@@ -8,11 +8,12 @@ from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, iter_route_contexts
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.routing import compile_path
 
 from tenantry.errors import TenantryError
 from tenantry.refusals import (
@@ -25,6 +26,7 @@ from tenantry.refusals import (
     TooManyRequests,
     TooManyTries,
 )
+from tenantry.scim_refusals import ScimRefused
 from tenantry.web.api.guard import Guarded
 from tenantry.web.portal.frame import refused
 
@@ -35,6 +37,11 @@ FAULTS: Final = 20
 
 SHOWN: Final = 200
 """Characters of a name that somebody made up."""
+
+SCIM: Final = "/scim/"
+"""How addresses begin at which organizations' providers are answered."""
+
+SCIM_ERROR: Final = "urn:ietf:params:scim:api:messages:2.0:Error"
 
 RETRY_SECONDS: Final = 2
 """When a client may ask again that was refused because something is out of reach."""
@@ -115,6 +122,16 @@ def of(error: TenantryError, **headers: str) -> Response:
     return answer(error.status, error.code, error.message, error.hint, **headers)
 
 
+def _by_scim(error: TenantryError) -> Response:
+    """The answer to an organization's provider (RFC 7644 section 3.12), which shows it to an administrator."""
+    response = of(error)
+    text: dict[str, Any] = {"schemas": [SCIM_ERROR], "status": str(error.status), "detail": str(error)}
+    if isinstance(error, ScimRefused) and error.keyword:
+        text["scimType"] = error.keyword
+    headers = {name: value for name, value in response.headers.items() if not name.startswith("content-")}
+    return Response(json.dumps(text), error.status, headers, "application/scim+json")
+
+
 def _is_page(request: Request) -> bool:
     route = request.scope.get("route")
     provisions = isinstance(route, Guarded) and request.method not in ("GET", "HEAD")  # browsers look, programs do
@@ -125,7 +142,7 @@ async def told(request: Request, error: TenantryError) -> Response:
     """The answer to an error: a page where one was asked for."""
     if _is_page(request):
         return await refused(request, error)
-    response = of(error)
+    response = _by_scim(error) if request.url.path.startswith(SCIM) else of(error)
     response.headers.update(error.details.get("headers") or getattr(request.state, "rate", {}))
     return response
 
@@ -172,8 +189,11 @@ async def _plain(request: Request, error: Exception) -> Response:
 
 def _methods(request: Request) -> list[str]:
     """What this address takes: of all routes that lead there, not of the first alone."""
-    path, routes = request.url.path, (one for one in request.app.routes if isinstance(one, APIRoute))
-    return sorted({method for route in routes if route.path_regex.match(path) for method in route.methods or ()})
+    path, found = request.url.path, set[str]()
+    for route in iter_route_contexts(request.app.routes):
+        if isinstance(route.original_route, APIRoute) and compile_path(str(route.path))[0].match(path):
+            found |= route.methods or set()
+    return sorted(found)
 
 
 async def _gone(request: Request, error: Exception) -> Response:

@@ -135,6 +135,12 @@ ROUTES: Final = (
     Route("POST", "/organizations/{organization}/sso/domains", "sso.add_domain"),
     Route("POST", "/organizations/{organization}/sso/domains/{domain}/prove", "sso.prove_domain"),
     Route("DELETE", "/organizations/{organization}/sso/domains/{domain}", "sso.remove_domain"),
+    Route("GET", "/organizations/{organization}/scim", "scim.show"),
+    Route("PATCH", "/organizations/{organization}/scim", "scim.require"),
+    Route("DELETE", "/organizations/{organization}/scim", "scim.remove"),
+    Route("GET", "/organizations/{organization}/scim/people", "scim.people"),
+    Route("POST", "/organizations/{organization}/scim/tokens", "scim.token", 201),
+    Route("DELETE", "/organizations/{organization}/scim/tokens/{token}", "scim.revoke"),
 )
 """Collections' own verbs stand below `-`, which is no slug and no name of anything."""
 

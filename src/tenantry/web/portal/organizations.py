@@ -76,8 +76,8 @@ async def _show(
             return (await show(row.id, *pick.same)).tenants
 
         picker = await pick.shown(visit, f"{HERE}/{row.id}", found.tenants, row.tenants, known)
-        sso = await visit.platform.sso.show(row.id)
-    shown: dict[str, Any] = {"row": row, "sso": sso, "typed": {"name": row.name, "mail": row.mail}}
+        sso, scim = await visit.platform.sso.show(row.id), await visit.platform.scim.show(row.id)
+    shown: dict[str, Any] = {"row": row, "sso": sso, "scim": scim, "typed": {"name": row.name, "mail": row.mail}}
     return visit.page("organization.html", current=HERE, **(shown | picker | more))
 
 
