@@ -20,6 +20,7 @@ NAMES = (
     "verify",
     "rows",
     "portal",
+    "signup",
     "followers",
 )
 

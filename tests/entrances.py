@@ -31,8 +31,8 @@ from tenantry.runtime.asked import OWN
 PASSWORD = "correct horse battery"
 
 TOML = (
-    g.TOML.replace("[blueprints.site.values]", '[blueprints.site.values]\ncolour = ""\nlogo = ""')
-    + '\n[users]\ncolour = "colour"\nlogo = "logo"\n\n[runtime]\nsecure_cookies = false\n'
+    g.TOML.replace("[blueprints.site.values]", '[blueprints.site.values]\ncolor = ""\nlogo = ""')
+    + '\n[users]\ncolor = "color"\nlogo = "logo"\n\n[runtime]\nsecure_cookies = false\n'
 )
 
 
@@ -154,7 +154,7 @@ async def prepare(ground: g.Ground, *slugs: str) -> None:
     """Make tenants."""
     async with ground.open() as platform:
         for slug in slugs:
-            settings = {"colour": "#2f6f4f"} if slug == "acme" else {}
+            settings = {"color": "#2f6f4f"} if slug == "acme" else {}
             made = await platform.tenants.create(slug, f"{slug.title()} & Söhne", settings=settings)
             await platform.operations.finish(made.id)
 

@@ -609,6 +609,8 @@ def _below(prefix: str, requests: Mapping[str, Request]) -> dict[str, Request]:
 PROVIDERS: Final[dict[str, Request]] = {
     "GET /{organization}/start": PLAIN,
     "GET /{organization}/callback": PLAIN,
+    "GET /{organization}/metadata": PLAIN,
+    "POST /{organization}/acs": PLAIN,
     "GET /{organization}/sign-out": PLAIN,
     "GET /{organization}/signed-out": PLAIN,
     "POST /{organization}/back-channel": PLAIN,

@@ -36,7 +36,7 @@ from tenantry.registry.database import NAME, Database, now, plain
 from tenantry.resources import Resource
 from tenantry.runtime import Runtime, Settings
 from tenantry.runtime.resolver import Request, Resolver
-from tenantry.runtime.settings import EntrancePages, Jwt, Note, PoolLimits, SharedTables
+from tenantry.runtime.settings import Brand, Jwt, Note, PoolLimits, SharedTables
 from tenantry.runtime.welcome import ENTER, WELCOME, Field, Step, Welcome
 from tenantry.sso_refusals import HandoverWrong
 
@@ -106,7 +106,7 @@ def runtime_of(config: Config, vault: Vault, known: Settings, *, counted: bool =
         SignOnReception(config, vault, source),
         partial(write_down, source) if counted else None,
     )
-    welcome = Welcome(runtime.accounts, runtime.sessions, NewTenants(config, vault, source), _wizard(config))
+    welcome = Welcome(runtime.entrance, NewTenants(config, vault, source), _wizard(config))
     runtime.pages |= {ENTER: welcome.enter, WELCOME: welcome.answer}
     return runtime
 
@@ -161,7 +161,8 @@ def settings(config: Config) -> Settings:
         session_seconds=int(config.runtime.session),
         token_seconds=int(config.runtime.token),
         token_audience=(config.routing.jwt.audience or "") if config.routing.jwt.jwks == "self" else "",
-        pages=EntrancePages(config.users.colour, config.users.logo) if config.users.pages else None,
+        pages=config.users.pages,
+        brand=Brand(config.users.color, config.users.logo, config.root),
         secure_cookies=config.runtime.secure_cookies,
         trusted_proxies=config.serve.trusted_proxies,
         jwt=_jwt(config) if "jwt" in config.routing.by else None,

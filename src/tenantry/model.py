@@ -126,6 +126,7 @@ class Tenant:
     former: tuple[str, ...] = ()  # slugs that lead here since a rename
     support: tuple[SupportAccess, ...] = field(default=(), repr=False)  # not ended; whether their time is over is asked
     sign_on: SignOn | None = None  # where its organization has a provider
+    trial: datetime | None = None  # when that ends, while it is tried out
 
 
 @dataclass(frozen=True, slots=True)

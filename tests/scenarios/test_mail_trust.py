@@ -39,10 +39,6 @@ from tenantry.refusals import InvalidRequest, NoMail
 from tenantry.registry.letters import LetterRow
 from tenantry.web.letters import gallery
 
-PNG = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-)
-
 
 @pytest.fixture
 def inbox(ground: g.Ground, tmp_path: Path) -> Iterator[w.Inbox]:
@@ -309,31 +305,33 @@ def _spoken(port: int, to: str, content: bytes) -> int:
 
 
 VALUES = """mail_name = ""
-mail_color = ""
-mail_logo = ""
+brand_color = ""
+brand_logo = ""
 mail_reply_to = ""
 """
+BRAND = '\n[users]\ncolor = "brand_color"\nlogo = "brand_logo"\n'
 
 
 def with_looks(ground: g.Ground) -> None:
     """Let tenants have looks of their own."""
-    ground.config.write_text(ground.config.read_text().replace("share = 1\n", f"share = 1\n{VALUES}"))
+    ground.config.write_text(ground.config.read_text().replace("share = 1\n", f"share = 1\n{VALUES}") + BRAND)
 
 
 async def test_a_tenants_letters_are_in_its_look(ground: g.Ground, inbox: w.Inbox) -> None:
     """Name, color, picture and whom answers go to; what makes no sense, or leads out of the directory, is left out."""
     with_looks(ground)
-    picture = f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
+    picture = f"data:image/png;base64,{base64.b64encode(w.PNG).decode()}"
     look = {
         "mail_name": "Acme <Desk>",
-        "mail_color": "#ffe08a",
-        "mail_logo": picture,
+        "brand_color": "#ffe08a",
+        "brand_logo": picture,
         "mail_reply_to": "x@acme.example",
     }
-    (ground.root.parent / "outside.png").write_bytes(PNG)
-    bad = {"mail_color": "red;}", "mail_logo": "../outside.png", "mail_reply_to": "x@acme.example\r\nBcc: e@x.org"}
+    (ground.root.parent / "outside.png").write_bytes(w.PNG)
+    bad = {"brand_color": "red;}", "brand_logo": "../outside.png", "mail_reply_to": "x@acme.example\r\nBcc: e@x.org"}
     async with ground.open() as platform:
-        for slug, settings in (("acme", look), ("odd", bad)):
+        at_its_host = {"brand_logo": "/media/logo.svg"}  # for its pages: no letter can carry it
+        for slug, settings in (("acme", look), ("odd", bad), ("path", at_its_host)):
             await platform.operations.finish((await platform.tenants.create(slug, settings=settings)).id)
         tenant = (await platform.tenants.show("acme")).tenant
         await queue(platform, tenant=tenant.id)
@@ -344,10 +342,11 @@ async def test_a_tenants_letters_are_in_its_look(ground: g.Ground, inbox: w.Inbo
         assert "#ffe08a" in w.text_of(mail, "html")
         assert "color:#000000" in w.text_of(mail, "html")  # white would not be read on it
         assert "cid:logo@tenantry" in w.text_of(mail, "html")
-        assert [part.get_content() for part in mail.walk() if part.get_content_type() == "image/png"] == [PNG]
+        assert [part.get_content() for part in mail.walk() if part.get_content_type() == "image/png"] == [w.PNG]
         assert mail["List-Unsubscribe"] is None
         odd = of_tenant(platform.config, (await platform.tenants.show("odd")).tenant)
         assert (odd.name, odd.color, odd.logo, odd.reply_to) == ("odd", "#1a5fb4", None, None)
+        assert of_tenant(platform.config, (await platform.tenants.show("path")).tenant).logo is None
 
 
 async def test_each_tenant_is_told_once(ground: g.Ground, inbox: w.Inbox) -> None:
@@ -406,7 +405,7 @@ async def test_the_page_shows_the_queue_and_releases(ground: g.Ground, inbox: w.
         assert (await w.send(browser, f"/mail/letters/{letter}/retry")).status_code == 404
         assert await here.platform.mails.deliver() == 1
         await here.platform.operations.finish(
-            (await here.platform.tenants.create("acme", settings={"mail_color": "#7a1f5c"})).id
+            (await here.platform.tenants.create("acme", settings={"brand_color": "#7a1f5c"})).id
         )
         for kind in ("admin.invite", "tenant.announce"):
             shown = await browser.get(f"/admin/mail/preview?kind={kind}&tenant=acme")

@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import AsyncIterator
 
-import httpx
 import pytest
 import pytest_asyncio
 
@@ -170,35 +169,6 @@ async def test_links_name_the_platform_whatever_the_host_says(here: s.World) -> 
     await browser.post("/signup", data=form, headers={"X-Forwarded-Host": "evil.example"})
     (mail,) = await here.mails("poison@example.com")
     assert "evil" not in w.text_of(mail) + w.text_of(mail, "html")
-
-
-async def test_fifty_at_once_ten_for_one_name(here: s.World) -> None:
-    """One gets it, nine are told; forty others get theirs; nothing is half made."""
-    names = [f"crowd-{number:02}" for number in range(40)] + ["wanted"] * 10
-
-    browsers = [await here.browser() for _ in names]
-    forms = [
-        await here.form(slug, one, mail=f"p{n}@crowd.example")
-        for n, (slug, one) in enumerate(zip(names, browsers, strict=True))
-    ]
-    sent = [browser.post("/signup", data=form) for browser, form in zip(browsers, forms, strict=True)]
-    answers: list[httpx.Response] = await asyncio.gather(*sent)
-
-    async def came() -> bool:
-        return sum(mail["To"].endswith("@crowd.example") for mail in here.inbox.mails) >= 41
-
-    await g.until(came, "41 mails")
-    links = [s.link_of(mail) for mail in here.inbox.mails if mail["To"].endswith("@crowd.example")]
-    confirmed = [browsers[0].post(link, data={"password": s.PASSWORD}) for link in links]
-    assert {answer.status_code for answer in await asyncio.gather(*confirmed)} == {303}
-    codes = [answer.status_code for answer in answers]
-    assert codes[:40] == [303] * 40
-    assert sorted(codes[40:]) == [303] + [409] * 9
-    assert all("is taken" in answer.text for answer in answers[40:] if answer.status_code == 409)
-    await here.finish()
-    assert len(await here.platform.tenants.list(search="crowd-", limit=100)) == 40
-    assert (await here.platform.tenants.show("wanted")).row.status == "active"
-    assert not await g.faults_of(here.platform)
 
 
 async def test_a_name_is_free_again_when_its_time_is_over(here: s.World) -> None:

@@ -11,6 +11,7 @@ import people_world as w
 import signup_world as s
 from tenantry.config import load
 from tenantry.identity import work
+from tenantry.registry import tables
 from tenantry.registry.database import now
 from tenantry.web import Own
 from tenantry.web.front import front
@@ -58,6 +59,12 @@ async def test_an_invitation_is_good_once_and_for_its_address(tmp_path: Path) ->
         assert [row.id for row in await here.platform.signups.invitations()] == [other.row.id]
         await here.platform.signups.uninvite(other.row.id)
         assert (await browser.get(other.link)).status_code == 403
+        late = await here.platform.signups.invite()
+        assert (await browser.get(late.link)).status_code == 200
+        async with here.platform.registry.write() as tx:
+            table = tables.sign_up_invitation
+            await tx.execute(table.update().where(table.c.id == late.row.id).values(expires=g.EPOCH))
+        assert (await browser.get(late.link)).status_code == 403
 
 
 async def test_without_a_mail_the_password_stands_in_the_form(tmp_path: Path) -> None:
@@ -84,6 +91,12 @@ async def test_limits_hold_for_an_address_and_a_domain(tmp_path: Path) -> None:
         assert [await send(number, f"2001:db8::{number}") for number in range(3, 6)] == [303, 303, 429]
         assert await send(6, "203.0.113.10") == 429  # the fifth of this domain
         assert await send(7, "203.0.113.10", "two.example") == 303
+
+
+async def test_disposable_addresses_are_taken_where_a_platform_says_so(tmp_path: Path) -> None:
+    """`disposable = true`; else they are refused."""
+    async with s.world(tmp_path, s.SIGNUP + "disposable = true\n") as here:
+        assert (await here.begin("acme", mail="me@mailinator.com")).status_code == 303
 
 
 async def test_without_scripts_one_waits(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -60,6 +61,7 @@ async def trial(here: s.World, slug: str) -> TrialRow:
         found = await signups.trial(tx, row.id)
     assert found is not None
     assert timedelta(days=13, hours=23) < found.until - now() <= timedelta(days=14)
+    assert (await here.platform.tenants.show(slug)).tenant.trial == found.until  # as applications see it
     return found
 
 
@@ -131,6 +133,7 @@ async def test_an_admin_activates_it(here: s.World) -> None:
         await here.finish()
         row = (await here.platform.tenants.show(slug)).row
         assert (row.status, row.plan) == ("active", "pro")
+        assert (await here.platform.tenants.show(slug)).tenant.trial is None
         await here.platform.tenants.suspend(slug, "something else")
         await here.finish()
         await turn(here, found.until + timedelta(days=100))
@@ -162,10 +165,24 @@ def standard(tenant: str, name: str, moment: Any = None, kind: str = "payment.su
 
 
 def stripes(tenant: str, name: str, seconds: float | None = None, secret: str = STRIPE) -> dict[str, Any]:
+    """The event of a checkout that is paid."""
+    return checkout(tenant, name, "paid", seconds, secret)
+
+
+def checkout(
+    tenant: str, name: str, payment: str, seconds: float | None = None, secret: str = STRIPE
+) -> dict[str, Any]:
+    """The event of a checkout."""
+    subject = {"object": "checkout.session", "client_reference_id": tenant, "payment_status": payment}
+    return event("checkout.session.completed", name, subject, seconds, secret)
+
+
+def event(
+    kind: str, name: str, subject: dict[str, Any], seconds: float | None = None, secret: str = STRIPE
+) -> dict[str, Any]:
     """An event of Stripe's, signed as its documentation says."""
-    subject = {"object": "checkout.session", "client_reference_id": tenant, "payment_status": "paid"}
-    event = {"id": name, "object": "event", "type": "checkout.session.completed", "data": {"object": subject}}
-    body, stamp = json.dumps(event), int(seconds or time.time())
+    told = {"id": name, "object": "event", "type": kind, "data": {"object": subject}}
+    body, stamp = json.dumps(told), int(seconds or time.time())
     signed = hmac.new(secret.encode(), f"{stamp}.{body}".encode(), hashlib.sha256).hexdigest()
     return {"content": body, "headers": {"stripe-signature": f"t={stamp},v1={signed}"}}
 
@@ -189,6 +206,32 @@ async def test_a_signed_message_activates_once(here: s.World, made: Any) -> None
     earlier = now() - timedelta(seconds=60)
     again = made(found.tenant_id, f"first-{slug}", earlier if made is standard else earlier.timestamp())
     assert (await send(here, again)).json() == {"done": "nothing"}
+
+
+async def test_copies_at_once_activate_once(here: s.World) -> None:
+    """Of ten that come in one moment one does it; each of the others is refused, or does nothing."""
+    for made in (standard, stripes):
+        found = await trial(here, f"copied-{made.__name__}")
+        browsers, message = [await here.browser() for _ in range(10)], made(found.tenant_id, f"copy-{made.__name__}")
+        answers = await asyncio.gather(*(browser.post("/hooks/payment", **message) for browser in browsers))
+        await here.finish()
+        assert [one.json() for one in answers].count({"done": "activated"}) == 1
+        assert {one.status_code for one in answers} <= {200, 401, 409}
+        verbs = [one.verb for one in await here.platform.operations.list(tenant=f"copied-{made.__name__}")]
+        assert sorted(verbs) == ["activate", "create"]
+        assert await status(here, f"copied-{made.__name__}") == "active"
+
+
+async def test_of_stripes_events_those_that_are_paid_count(here: s.World) -> None:
+    """An invoice names the tenant and the plan in its metadata; a checkout that is not paid yet does nothing."""
+    found = await trial(here, "invoiced")
+    assert (await send(here, checkout(found.tenant_id, "later", "unpaid"))).json() == {"done": "nothing"}
+    assert await status(here, "invoiced") == "trialing"
+    subject = {"object": "invoice", "metadata": {"tenant": found.tenant_id, "plan": "pro"}}
+    assert (await send(here, event("invoice.paid", "invoice", subject))).json() == {"done": "activated"}
+    assert (await here.platform.tenants.show("invoiced")).row.plan == "pro"
+    for nothing in ({"object": "invoice", "metadata": None}, {"object": "invoice"}):
+        assert (await send(here, event("invoice.paid", "nobody", nothing))).status_code == 401
 
 
 async def test_what_is_forged_or_late_is_refused(here: s.World) -> None:

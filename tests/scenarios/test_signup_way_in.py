@@ -25,7 +25,7 @@ title = "Your site"
 text = "What visitors see first."
 fields = [
   {value = "site_name", label = "What is it called?", required = true},
-  {value = "colour", kind = "colour", label = "Its colour"},
+  {value = "color", kind = "color", label = "Its color"},
 ]
 [[signup.wizard]]
 title = "Some numbers"
@@ -35,7 +35,8 @@ fields = [
   {value = "news", kind = "yes/no", label = "Send news"},
 ]
 """
-VALUES = 'site_name = "{{name}}"\ncolour = "#000000"\nkind = "blog"\nnews = true\n'
+LOOK = '\n[users]\ncolor = "color"\n'
+VALUES = 'site_name = "{{name}}"\ncolor = "#000000"\nkind = "blog"\nnews = true\n'
 
 
 class Here(s.World):
@@ -53,6 +54,13 @@ class Here(s.World):
         assert answer.status_code == 303, answer.text
         assert "HttpOnly" in answer.headers["set-cookie"]
         return client
+
+    async def send(self, client: httpx.AsyncClient, step: int, data: dict[str, str], **headers: str) -> httpx.Response:
+        """Send a step of the wizard, by the form of the page."""
+        csrf = re.search(r'name="csrf" value="([0-9a-f]+)"', (await client.get(f"/.tenantry/welcome/{step}")).text)
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        sent = {"csrf": csrf[1] if csrf else ""} | data
+        return await client.post(f"/.tenantry/welcome/{step}", data=sent, headers=named)
 
     async def users(self, slug: str) -> list[tuple[str, str, str]]:
         """Login, name and role of a tenant's users."""
@@ -78,7 +86,7 @@ async def here(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Here]:
     """One platform for all of them, with a worker and an application."""
     toml = g.TOML.replace('site_name = "{{name}}"\n', VALUES)
     root = tmp_path_factory.mktemp("welcome")
-    settings = s.SIGNUP + WIZARD + "\n[runtime]\nsecure_cookies = false\n"
+    settings = s.SIGNUP + WIZARD + LOOK + "\n[runtime]\nsecure_cookies = false\n"
     async with s.world(root, settings, toml) as made, g.working(made.platform):
         found = Here(made.platform, made.inbox, made.app, made.stack)
         found.runtime = connect(made.platform.config)
@@ -97,22 +105,22 @@ async def test_she_is_signed_in_and_led_through_the_wizard(here: Here) -> None:
     client = await here.enter("acme", page)
     first = await client.get("/.tenantry/welcome")
     assert (first.status_code, "Step 1 of 2" in first.text, "Your site" in first.text) == (200, True, True)
-    assert "script" not in first.text
+    assert "/entrance/color/000000.css" in first.text  # in the tenant's own look, as its other pages
     users = await here.users("acme")
     assert users == [("acme@example.com", "Ana Ruiz", "admin")]
-    refused = await client.post("/.tenantry/welcome/1", data={"site_name": " ", "colour": "#12ab9f"})
+    refused = await here.send(client, 1, {"site_name": " ", "color": "#12ab9f"})
     assert (refused.status_code, "is empty" in refused.text, "#12ab9f" in refused.text) == (422, True, True)
-    sent = await client.post("/.tenantry/welcome/1", data={"site_name": "Acmé <b>", "colour": "#12ab9f"})
+    sent = await here.send(client, 1, {"site_name": "Acmé <b>", "color": "#12ab9f"})
     assert sent.status_code == 303
     left = await client.get("/")  # it can be left, and taken up again
     assert left.text == "Acme"
     second = await client.get("/.tenantry/welcome")
     assert "Step 2 of 2" in second.text
     assert "Acmé &lt;b&gt;" in (await client.get("/.tenantry/welcome/1")).text
-    last = await client.post("/.tenantry/welcome/2", data={"share": "7", "kind": "shop"})
+    last = await here.send(client, 2, {"share": "7", "kind": "shop"})
     assert (last.status_code, last.headers["location"]) == (303, "/")
     settings = (await here.platform.tenants.show("acme")).tenant.settings
-    assert settings == {"site_name": "Acmé <b>", "colour": "#12ab9f", "share": 7, "kind": "shop", "news": False}
+    assert settings == {"site_name": "Acmé <b>", "color": "#12ab9f", "share": 7, "kind": "shop", "news": False}
     assert (await client.get("/.tenantry/welcome")).headers["location"] == "/"
     actors = {entry.actor for entry in await here.platform.audit.list(tenant="acme") if entry.action == "tenant.edit"}
     assert actors == {"tenant:acme@example.com"}
@@ -143,14 +151,27 @@ async def test_the_wizard_is_the_admins(here: Here) -> None:
     asked = await stranger.get("/.tenantry/welcome")
     assert asked.headers["location"] == "/.tenantry/sign-in?next=/.tenantry/welcome"
     data = {"site_name": "Mine"}
-    forged = await client.post("/.tenantry/welcome/1", data=data, headers={"Sec-Fetch-Site": "cross-site"})
-    assert forged.status_code == 403
+    for forged in (here.send(client, 1, data, Sec_Fetch_Site="cross-site"), here.send(client, 1, data | {"csrf": "0"})):
+        answer = await forged
+        assert (answer.status_code, 'value="Mine"' in answer.text) == (403, True)
     assert (await client.get("/.tenantry/welcome/2")).headers["location"] == "/.tenantry/welcome"
     for odd in ("0", "3", "x", "１", "99999999999999999999"):
         assert (await client.get(f"/.tenantry/welcome/{odd}")).status_code == 404
-    for bad in ({"colour": "red"}, {"colour": "#12345g"}, {"site_name": "x" * 3000}, {"site_name": "a\x00b"}):
-        assert (await client.post("/.tenantry/welcome/1", data=data | bad)).status_code == 422
+    for bad in ({"color": "red"}, {"color": "#12345g"}, {"site_name": "x" * 3000}, {"site_name": "a\x00b"}):
+        assert (await here.send(client, 1, data | bad)).status_code == 422
     assert not (await here.platform.tenants.show("mine")).tenant.settings
     row = (await here.platform.tenants.show("mine")).row
     async with here.platform.registry.read() as tx:
         assert await signups.welcome(tx, row.id) == 0
+
+
+async def test_the_wizard_is_not_for_those_who_are_no_admins(here: Here) -> None:
+    """Somebody else who is signed in is told so, in place of being sent to sign in again and again."""
+    await here.signed_up("staffed")
+    with tenant_context(here.runtime.environment("staffed")):
+        user = await here.runtime.accounts.create("bo@example.com", s.PASSWORD)
+        cookie = here.runtime.sessions.set_cookie(await here.runtime.accounts.begin(user), "")
+    client = await here.at("staffed")
+    client.headers["Cookie"] = cookie.partition(";")[0]
+    page = await client.get("/.tenantry/welcome")
+    assert (page.status_code, "for the admins" in page.text) == (403, True)

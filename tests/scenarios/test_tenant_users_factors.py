@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import re
 import time
 from collections.abc import AsyncIterator
@@ -362,17 +363,22 @@ async def test_by_wsgi(here: e.Entry, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_an_application_with_pages_of_its_own(here: e.Entry, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """`pages = false` leaves the addresses to it; a colour that is none, and a logo elsewhere, are left out."""
+    """`pages = false` leaves the addresses to it; a color that is none, and a logo elsewhere, are left out."""
     from tenantry.runtime.entrance import look
-    from tenantry.runtime.settings import EntrancePages
+    from tenantry.runtime.settings import Brand
 
-    named = EntrancePages("colour", "logo")
-    for values in ({"colour": "red"}, {"colour": "#12"}, {"logo": "//evil/x.png"}, {"logo": "/../x"}, {"logo": 'x"'}):
-        assert look.of(named, values, "") == look.Look()
-    assert look.of(named, {"colour": "#ABC", "logo": "/l.svg"}, "/t/acme") == look.Look("abc", "/t/acme/l.svg")
-    assert "--on-mark: #000000" in look.style("ffee88")
-    assert "--on-mark: #ffffff" in look.style("123")
     ground = here.ground
+    named = Brand("color", "logo", ground.root)
+    (ground.root / "logo.png").write_bytes(w.PNG)
+    (ground.root.parent / "outside.png").write_bytes(w.PNG)
+    bad = ("//evil/x.png", "/../x", 'x"', "../outside.png", "tenantry.toml", "data:image/png;base64,ÄÄ", "data:,")
+    for values in ({"color": "red"}, {"color": "#12"}, *({"logo": one} for one in bad)):
+        assert look.of(named, values, "") == look.Look()
+    assert look.of(named, {"color": "#ABCDEF", "logo": "/l.svg"}, "/t/acme") == look.Look("abcdef", "/t/acme/l.svg")
+    picture = f"data:image/png;base64,{base64.b64encode(w.PNG).decode()}"
+    assert {look.of(named, {"logo": one}, "").logo for one in ("logo.png", picture)} == {picture}
+    assert "--on-mark: #000000" in look.style("ffee88")
+    assert "--on-mark: #ffffff" in look.style("112233")
     other = ground.config.with_name("own.toml")
     other.write_text(ground.config.read_text().replace("[users]", "[users]\npages = false"))
     from tenantry.application import connect

@@ -69,7 +69,7 @@ async def test_somebody_signs_in_and_out(here: e.Entry, by_path: bool) -> None:
     browser = await here.browser(by_path=by_path)
     page = await browser.get("sign-in")
     assert "Acme &amp; Söhne" in page.text
-    assert "/entrance/colour/2f6f4f.css" in page.text
+    assert "/entrance/color/2f6f4f.css" in page.text
     assert "script-src 'self'" in page.headers["content-security-policy"]
     assert page.headers["cache-control"] == "no-store"
     answer = await browser.sign_in("Ana@Example.org ", next=f"{browser.root}/pages?a=1")
@@ -171,7 +171,7 @@ async def test_bodies_that_are_no_form(here: e.Entry) -> None:
         assert (await post("/.tenantry/sign-in", content=body, headers=kind)).status_code == 400
     assert (await browser.client.put("/.tenantry/sign-in")).status_code == 405
     assert (await browser.get("me/nothing")).status_code == 404
-    for name in ("entrance/__init__.py", "entrance/look.py", "entrance/colour/zzz.css", "entrance/"):
+    for name in ("entrance/__init__.py", "entrance/look.py", "entrance/color/zzz.css", "entrance/"):
         assert (await browser.get(name)).status_code == 404, name
 
 

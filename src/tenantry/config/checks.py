@@ -133,7 +133,7 @@ def _option(key: Key, one: Option, declared: Mapping[str, Value]) -> Iterator[Tr
         yield Trouble((*key, "value"), f"the blueprint declares no value '{one.value}'", remedy)
         return
     kinds = {bool: ("yes/no",), int: ("number",), float: ("number",)}.get(
-        type(declared[one.value].default), ("text", "choice", "colour")
+        type(declared[one.value].default), ("text", "choice", "color")
     )
     if one.kind not in kinds:
         yield Trouble((*key, "kind"), f"the value '{one.value}' is no {one.kind}", f"It can be: {', '.join(kinds)}.")

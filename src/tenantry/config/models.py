@@ -322,7 +322,7 @@ class Option(Frozen):
     """A field of the wizard: it fills a value that the blueprint declares."""
 
     value: str = Field(min_length=1)
-    kind: Literal["text", "choice", "number", "yes/no", "colour"] = "text"
+    kind: Literal["text", "choice", "number", "yes/no", "color"] = "text"
     label: str = ""
     help: str = ""
     options: tuple[str, ...] = ()  # of a choice
@@ -379,8 +379,8 @@ class SingleSignOn(Frozen):
 
 class Users(Frozen):
     pages: bool = True  # whether the middleware answers the pages of tenants' users, below /.tenantry/
-    colour: str | None = Field(default=None, min_length=1)  # the value of a tenant's that holds its colour
-    logo: str | None = Field(default=None, min_length=1)  # likewise the path of its logo
+    color: str | None = Field(default=None, min_length=1)  # the value of a tenant's that holds its color
+    logo: str | None = Field(default=None, min_length=1)  # likewise its logo
 
 
 class Runtime(Frozen):

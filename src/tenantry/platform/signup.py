@@ -326,9 +326,8 @@ class SignUps:
         told = {"mail": row.mail, "address": row.address, "terms": row.terms, "accepted": row.created}
         tx.audit("signup.confirm", row.slug, id=environments[0].tenant.id, **told)
 
-    async def way_in(self, ticket: str) -> str:
-        """What opens the tenant, once, for whoever confirmed it. Raises `SignUpGone`, or `TenantNotFound`."""
-        found = await self.show(ticket)
+    def way_in(self, found: Begun) -> str:
+        """What opens the tenant, once, for whoever confirmed the sign-up that `show` gave. Raises `TenantNotFound`."""
         if found.tenant is None or not found.tenant.status.served:
             raise TenantNotFound(slug=found.row.slug)
         given = handover.Handover(found.tenant.id, found.row.mail, found.row.name)

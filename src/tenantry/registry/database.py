@@ -141,9 +141,9 @@ class Transaction:
             return func.date(func.timezone("UTC", column))
         return func.date(column)
 
-    async def all(self, statement: Executable) -> Sequence[Any]:
+    async def all(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> Sequence[Any]:
         """All rows."""
-        return (await self._connection.execute(statement)).all()
+        return (await self._connection.execute(statement, parameters)).all()
 
     async def first(self, statement: Executable) -> Any:
         """The first row, or None."""

@@ -23,7 +23,7 @@ class SsoRow:
     """How an organization signs in."""
 
     organization_id: str
-    preset: str  # oidc, entra
+    preset: str  # oidc, entra, saml
     issuer: str
     client_id: str
     secret: bytes = field(repr=False)
@@ -31,6 +31,8 @@ class SsoRow:
     claim: str
     roles: Mapping[str, str]
     only: bool
+    metadata_url: str
+    metadata: str = field(repr=False)
     changed: datetime
 
 
@@ -94,12 +96,15 @@ async def reseal(tx: Transaction, vault: Vault) -> None:
         await tx.execute(update(table).where(table.c.organization_id == organization_id).values(secret=again))
 
 
+_SIGN_ONS: Final = select(tables.organization.c.id, tables.organization.c.name, tables.sso.c.only).join(
+    tables.sso, tables.sso.c.organization_id == tables.organization.c.id
+)
+
+
 async def sign_ons(tx: Transaction, ids: Sequence[str] | None) -> dict[str, SignOn]:
     """By tenant, how its organization signs in."""
-    tenant, organization, table = tables.tenant, tables.organization, tables.sso
-    known = select(organization.c.id, organization.c.name, table.c.only)
-    known = known.join(table, table.c.organization_id == organization.c.id)
-    found = {row[0]: SignOn(*row) for row in await tx.all(known)}
+    tenant = tables.tenant
+    found = {row[0]: SignOn(*row) for row in await tx.all(_SIGN_ONS)}
     if not found:
         return {}
     query = select(tenant.c.id, tenant.c.organization_id).where(tenant.c.organization_id.is_not(None))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import ColumnElement, Select, bindparam, select, update
 
 from tenantry.model import SupportAccess
 from tenantry.registry import tables
@@ -84,11 +85,18 @@ async def history(tx: Transaction, tenant_id: str, limit: int) -> list[SupportAc
     return [SupportAccess(*row) for row in await tx.all(query.order_by(_TABLE.c.id.desc()).limit(limit))]
 
 
+@cache
+def _standing_query(some: bool) -> Select[Any]:
+    open_ = (_TABLE.c.ended.is_(None), _TABLE.c.expires > bindparam("moment"))
+    query = select(_TABLE.c.tenant_id, *_ACCESS).where(*open_).order_by(_TABLE.c.id)
+    return query.where(_TABLE.c.tenant_id.in_(bindparam("ids", expanding=True))) if some else query
+
+
 async def standing(tx: Transaction, ids: Sequence[str] | None) -> dict[str, tuple[SupportAccess, ...]]:
     """By tenant, the accesses whose time is not over."""
-    query = select(_TABLE.c.tenant_id, *_ACCESS).where(*_open()).order_by(_TABLE.c.id)
     found: dict[str, tuple[SupportAccess, ...]] = {}
-    for tenant_id, *row in await tx.all(query if ids is None else query.where(_TABLE.c.tenant_id.in_(ids))):
+    given = {"moment": now()} | ({} if ids is None else {"ids": ids})
+    for tenant_id, *row in await tx.all(_standing_query(ids is not None), given):
         found[tenant_id] = (*found.get(tenant_id, ()), SupportAccess(*row))
     return found
 

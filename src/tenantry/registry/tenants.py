@@ -8,9 +8,26 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Column, ColumnElement, Select, Table, Text, and_, cast, delete, func, insert, or_, select, update
+from sqlalchemy import (
+    BindParameter,
+    Column,
+    ColumnElement,
+    Select,
+    Table,
+    Text,
+    and_,
+    bindparam,
+    cast,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 
 from tenantry.errors import HostTaken, SlugTaken, TenantNotFound
@@ -202,7 +219,12 @@ async def taken(tx: Transaction, slugs: Sequence[str]) -> dict[str, str]:
 # --- environments -------------------------------------------------------------------------------------------------
 
 
-def _environments_query(ids: Sequence[str] | None) -> Select[Any]:
+IDS: Final[BindParameter[Any]] = bindparam("ids", expanding=True)
+"""Of tenants, where a query is about some; its statement is made once, which costs more than to run it."""
+
+
+@cache
+def _environments_query(some: bool) -> Select[Any]:
     tenant, environment = tables.tenant, tables.environment
     query = (
         select(
@@ -218,23 +240,28 @@ def _environments_query(ids: Sequence[str] | None) -> Select[Any]:
             environment.c.name,
             environment.c.home,
             tables.data_key.c.sealed,
+            tables.trial.c.until,
         )
         .join(environment, environment.c.tenant_id == tenant.c.id)
         .join(tables.data_key, tables.data_key.c.tenant_id == tenant.c.id)
+        .outerjoin(tables.trial, tables.trial.c.tenant_id == tenant.c.id)
         .order_by(environment.c.id)
     )
-    return query if ids is None else query.where(tenant.c.id.in_(ids))
+    return query.where(tenant.c.id.in_(IDS)) if some else query
 
 
-def _of_tenants(query: Select[Any], environment_id: ColumnElement[str], ids: Sequence[str] | None) -> Select[Any]:
-    if ids is None:
-        return query
-    inner = select(tables.environment.c.id).where(tables.environment.c.tenant_id.in_(ids))
-    return query.where(environment_id.in_(inner))
+def _of_tenants(query: Select[Any], environment_id: ColumnElement[str], some: bool) -> Select[Any]:
+    inner = select(tables.environment.c.id).where(tables.environment.c.tenant_id.in_(IDS))
+    return query.where(environment_id.in_(inner)) if some else query
 
 
-async def _places(tx: Transaction, ids: Sequence[str] | None) -> dict[str, tuple[Place, ...]]:
-    """Places by environment. Packed to one text in the database: equal ones are then made once and shared."""
+def _given(ids: Sequence[str] | None) -> dict[str, Any]:
+    return {} if ids is None else {"ids": ids}
+
+
+@cache
+def _places_query(some: bool) -> Select[Any]:
+    """Packed to one text in the database."""
     resource = tables.resource
     packed = func.aggregate_strings(
         resource.c.name
@@ -247,10 +274,14 @@ async def _places(tx: Transaction, ids: Sequence[str] | None) -> dict[str, tuple
         RECORD,
     )
     query = select(resource.c.environment_id, packed).where(resource.c.server.is_(None))
-    query = query.group_by(resource.c.environment_id)
+    return _of_tenants(query.group_by(resource.c.environment_id), resource.c.environment_id, some)
+
+
+async def _places(tx: Transaction, ids: Sequence[str] | None) -> dict[str, tuple[Place, ...]]:
+    """Places by environment; equal ones are made once and shared."""
     made: dict[str, tuple[Place, ...]] = {}
     found: dict[str, tuple[Place, ...]] = {}
-    for environment_id, text in await tx.all(_of_tenants(query, resource.c.environment_id, ids)):
+    for environment_id, text in await tx.all(_places_query(ids is not None), _given(ids)):
         places = made.get(text)
         if places is None:
             places = made[text] = tuple(_place(record) for record in sorted(text.split(RECORD)))
@@ -260,12 +291,16 @@ async def _places(tx: Transaction, ids: Sequence[str] | None) -> dict[str, tuple
     return found
 
 
-async def _places_on_servers(tx: Transaction, ids: Sequence[str] | None) -> list[tuple[str, Place]]:
-    """No two of these are equal, so nothing is gained by packing them."""
+@cache
+def _places_on_servers_query(some: bool) -> Select[Any]:
     c = tables.resource.c
     query = select(c.environment_id, c.name, c.kind, c.location, c.version, c.server, c.sealed)
-    query = query.where(c.server.is_not(None))
-    rows = await tx.all(_of_tenants(query, c.environment_id, ids))
+    return _of_tenants(query.where(c.server.is_not(None)), c.environment_id, some)
+
+
+async def _places_on_servers(tx: Transaction, ids: Sequence[str] | None) -> list[tuple[str, Place]]:
+    """No two of these are equal, so nothing is gained by packing them."""
+    rows = await tx.all(_places_on_servers_query(ids is not None), _given(ids))
     return [
         (environment_id, Place(name, kind, location, version, server, sealed or b""))
         for environment_id, name, kind, location, version, server, sealed in rows
@@ -277,17 +312,22 @@ def _place(record: str) -> Place:
     return Place(name, kind, location, version or None)
 
 
-async def _hostnames(
-    tx: Transaction, ids: Sequence[str] | None
-) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]]:
+@cache
+def _hostnames_query(some: bool) -> Select[Any]:
     hostname = tables.hostname
     query = select(hostname.c.environment_id, hostname.c.name, hostname.c.former_until).order_by(
         hostname.c.environment_id, hostname.c.position, hostname.c.name
     )
+    return _of_tenants(query, hostname.c.environment_id, some)
+
+
+async def _hostnames(
+    tx: Transaction, ids: Sequence[str] | None
+) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]]:
     current: dict[str, tuple[str, ...]] = {}
     former: dict[str, tuple[str, ...]] = {}
     moment = now()
-    for environment_id, name, until in await tx.all(_of_tenants(query, hostname.c.environment_id, ids)):
+    for environment_id, name, until in await tx.all(_hostnames_query(ids is not None), _given(ids)):
         if until is None:
             current[environment_id] = (*current.get(environment_id, ()), name)
         elif until > moment:
@@ -305,10 +345,16 @@ async def environments(tx: Transaction, ids: Iterable[str] | None = None) -> lis
     return found
 
 
+@cache
+def _former_slugs_query(some: bool) -> Select[Any]:
+    c = tables.former_slug.c
+    query = select(c.tenant_id, c.slug).where(c.until > bindparam("moment"))
+    return query.where(c.tenant_id.in_(IDS)) if some else query
+
+
 async def _load(tx: Transaction, ids: Sequence[str] | None) -> list[Environment]:
     former_slugs: dict[str, tuple[str, ...]] = {}
-    query = select(tables.former_slug.c.tenant_id, tables.former_slug.c.slug).where(tables.former_slug.c.until > now())
-    for tenant_id, slug in await tx.all(query if ids is None else query.where(tables.former_slug.c.tenant_id.in_(ids))):
+    for tenant_id, slug in await tx.all(_former_slugs_query(ids is not None), {"moment": now(), **_given(ids)}):
         former_slugs[tenant_id] = (*former_slugs.get(tenant_id, ()), slug)
     accesses = await support.standing(tx, ids)
     sign_ons = await sso.sign_ons(tx, ids)
@@ -318,8 +364,8 @@ async def _load(tx: Transaction, ids: Sequence[str] | None) -> list[Environment]
     statuses = {status.value: status for status in Status}
     opened: dict[str, dict[str, Any]] = {}  # most tenants have the same settings, namely none
     result = []
-    for row in await tx.all(_environments_query(ids)):
-        tenant_id, slug, name, blueprint, plan, status, client_id, settings, env_id, env_name, home, sealed = row
+    for row in await tx.all(_environments_query(ids is not None), _given(ids)):
+        tenant_id, slug, name, blueprint, plan, status, client_id, settings, env_id, env_name, home, sealed, until = row
         tenant = tenants.get(tenant_id)
         if settings not in opened:
             opened[settings] = json.loads(settings)
@@ -336,6 +382,7 @@ async def _load(tx: Transaction, ids: Sequence[str] | None) -> list[Environment]
                 former=former_slugs.get(tenant_id, ()),
                 support=accesses.get(tenant_id, ()),
                 sign_on=sign_ons.get(tenant_id),
+                trial=until if status == Status.TRIALING else None,
             )
         result.append(
             Environment(

@@ -14,6 +14,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,7 +32,7 @@ WAIT: Final = (0.1, 5.0)
 SETTLE: Final = 1.0
 """Seconds from a change to its snapshot, so that a burst of changes is written once."""
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 
 
 class Follower:
@@ -224,6 +225,7 @@ def _pack(environment: Environment) -> dict[str, Any]:
             "settings": dict(tenant.settings),
             "former": tenant.former,
             "sign_on": asdict(tenant.sign_on) if tenant.sign_on else None,
+            "trial": tenant.trial.isoformat() if tenant.trial else None,
         },
     }
 
@@ -261,7 +263,8 @@ def _unpack(record: dict[str, Any], places: dict[Place, Place]) -> Environment:
     found = (_unpack_place(fields) for fields in record["places"])
     tenant = dict(record["tenant"])
     sign_on = SignOn(**tenant["sign_on"]) if tenant["sign_on"] else None
-    typed = {"status": Status(tenant["status"]), "former": tuple(tenant["former"]), "sign_on": sign_on}
+    trial = datetime.fromisoformat(tenant["trial"]) if tenant["trial"] else None
+    typed = {"status": Status(tenant["status"]), "former": tuple(tenant["former"]), "sign_on": sign_on, "trial": trial}
     return Environment(
         id=record["id"],
         name=record["name"],

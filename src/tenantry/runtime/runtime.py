@@ -31,7 +31,7 @@ from tenantry.runtime.accounts import Accounts, User
 from tenantry.runtime.asked import OWN, Asked, Handler
 from tenantry.runtime.cache import TenantCache
 from tenantry.runtime.databases import Databases, Origin
-from tenantry.runtime.entrance import ENTRANCE, Entrance
+from tenantry.runtime.entrance import ENTRANCE, FILES, Entrance
 from tenantry.runtime.follower import Follower
 from tenantry.runtime.grants import Grants
 from tenantry.runtime.proofs import Proofs
@@ -122,8 +122,7 @@ class Runtime:
         self.entrance = Entrance(
             settings, self.accounts, self.proofs, self.sessions, self._keys.get, self._values.get, postman
         )
-        if settings.pages is not None:
-            self.pages |= dict.fromkeys(ENTRANCE, self.entrance.answer)
+        self.pages |= dict.fromkeys(ENTRANCE if settings.pages else (FILES,), self.entrance.answer)
         self._sign_in: str | None = None
         self._book = book
         self._forget_process()

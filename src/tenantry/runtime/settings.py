@@ -50,11 +50,12 @@ class SharedTables:
 
 
 @dataclass(frozen=True, slots=True)
-class EntrancePages:
-    """How the pages of tenants' users look."""
+class Brand:
+    """Which of a tenant's values tell how its pages look."""
 
-    colour: str | None = None  # the value of a tenant's that holds its colour
-    logo: str | None = None  # likewise the path of its logo
+    color: str | None = None  # the one that holds its color
+    logo: str | None = None  # likewise its logo
+    root: Path = Path()  # beneath which a file lies that a logo names
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,8 @@ class Settings:
     session_seconds: int = 14 * 86400
     token_seconds: int = 300  # how long an access token of a tenant's holds
     token_audience: str = ""  # whom they are meant for; "": the domain
-    pages: EntrancePages | None = None  # the pages of tenants' users; None where applications bring their own
+    pages: bool = False  # whether the pages of tenants' users are answered; else applications bring their own
+    brand: Brand = Brand()
     secure_cookies: bool = True
     trusted_proxies: tuple[str, ...] = ()  # whose X-Forwarded-Proto is believed in redirects
     jwt: Jwt | None = None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from dataclasses import dataclass
+from typing import Final
 
 from starlette.requests import HTTPConnection
 
@@ -17,6 +19,10 @@ from tenantry.platform import Platform
 from tenantry.runtime import Runtime
 from tenantry.web.hub import Hub
 from tenantry.web.tally import Tally
+
+HEARD_SECONDS: Final = 2.0
+HEARD_STEP: Final = 0.002
+"""How long, and how often, it is looked whether a tenant that was just made is served by now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,15 @@ class House:
             self._stack.push_async_callback(self._runtime.stop)
         await self._runtime.start()
         return self._runtime
+
+    async def serves(self, tenant_id: str) -> None:
+        """Wait until this process has heard that a tenant is there, for a moment at most."""
+        until = time.monotonic() + HEARD_SECONDS
+        while self._runtime is not None and time.monotonic() < until:
+            found = self._runtime.resolver.table.tenants.get(tenant_id)
+            if found and found[0].tenant.status.served:
+                return
+            await asyncio.sleep(HEARD_STEP)
 
     def hush(self) -> None:
         """Let those go who follow an operation: their streams end when it does, and nobody waits so long."""

@@ -26,7 +26,10 @@ ALIVE: Final = 15.0
 """Seconds after which a follower is told that nothing happened, so that proxies keep its connection open."""
 
 PAUSE: Final = 0.2
-"""Seconds between two looks at the registry at least: nobody reads quicker."""
+"""Seconds between two looks at the registry at most, where signs come all the time: nobody reads quicker."""
+
+EACH: Final = 0.01
+"""Seconds of that for each follower: somebody alone hears at once what lets her page go on."""
 
 STALE: Final = 5.0
 """Seconds after which it is looked at without a sign: that a worker lives no more is written nowhere."""
@@ -177,7 +180,7 @@ class Hub:
                             async with asyncio.timeout(STALE):
                                 await signal.wait()
                         await self._look_all()
-                        await asyncio.sleep(PAUSE)
+                        await asyncio.sleep(min(PAUSE, EACH * self.followers))
             except TenantryError as error:  # the control database is lost for now: followers stay
                 log.warning("Operations cannot be followed for now: %s", error)
                 await asyncio.sleep(1)

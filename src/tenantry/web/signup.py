@@ -144,7 +144,7 @@ async def confirm_by_code(request: Request, ticket: str, code: Text = "", passwo
     try:
         await here.platform.signups.confirm_by_code(ticket, code, password)
     except TenantryError as error:
-        return await _standing(here, ticket, error)
+        return await _standing(request, ticket, error)
     return RedirectResponse(f"/signup/{ticket}", 303)
 
 
@@ -155,10 +155,11 @@ async def confirm_by_code(request: Request, ticket: str, code: Text = "", passwo
 @anybody()
 async def show(request: Request, ticket: str) -> Response:
     """What it waits for; then the steps as they go; then the way into the tenant."""
-    return await _standing(await opened(request), ticket)
+    return await _standing(request, ticket)
 
 
-async def _standing(here: Opened, ticket: str, problem: TenantryError | None = None) -> Response:
+async def _standing(request: Request, ticket: str, problem: TenantryError | None = None) -> Response:
+    here = await opened(request)
     try:
         found = await here.platform.signups.show(ticket)
     except SignUpGone as error:
@@ -172,7 +173,8 @@ async def _standing(here: Opened, ticket: str, problem: TenantryError | None = N
         if details.operation.state is not State.DONE:
             response = render(here, "signup_steps.html", details=details, **shown)
         else:
-            code = await here.platform.signups.way_in(ticket)
+            code = here.platform.signups.way_in(found)
+            await request.app.state.house.serves(found.row.tenant_id)  # the browser goes there at once
             response = render(here, "signup_ready.html", code=code, tenant=found.tenant, address=found.address, **shown)
     except TenantNotFound:  # it was suspended or removed since
         return render(here, "signup_closed.html", status=SignUpGone.status, problem=SignUpGone())

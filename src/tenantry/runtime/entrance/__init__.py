@@ -19,11 +19,14 @@ from tenantry.runtime.accounts import Accounts
 from tenantry.runtime.asked import OWN, SAFE, Asked
 from tenantry.runtime.proofs import Proofs
 from tenantry.runtime.sessions import Sessions
-from tenantry.runtime.settings import EntrancePages, Postman, Settings
+from tenantry.runtime.settings import Postman, Settings
 
-__all__ = ["ENTRANCE", "Entrance"]
+__all__ = ["ENTRANCE", "FILES", "Entrance"]
 
-ENTRANCE: Final = ("sign-in", "sign-out", "passkey", "forgot", "link", "me", "users", "entrance")
+FILES: Final = "entrance"
+"""Below it lie the files that these pages, and others of ours, load."""
+
+ENTRANCE: Final = ("sign-in", "sign-out", "passkey", "forgot", "link", "me", "users", FILES)
 """What the paths of its pages begin with, below `/.tenantry/`."""
 
 KEPT: Final = [("cache-control", "public, max-age=86400"), ("x-content-type-options", "nosniff")]
@@ -44,7 +47,7 @@ class Entrance:
         values: Callable[[Environment], Mapping[str, Any]],
         postman: Postman | None,
     ) -> None:
-        self.look = settings.pages or EntrancePages()
+        self.brand = settings.brand
         self.accounts = accounts
         self.proofs = proofs
         self.sessions = sessions
@@ -61,7 +64,7 @@ class Entrance:
         from tenantry.runtime.entrance.visit import Visit, find
 
         path = asked.path[len(OWN) :]
-        if path.startswith("entrance/"):
+        if path.startswith(f"{FILES}/"):
             return _file(path.partition("/")[2])
         if self._users.get(environment.tenant.blueprint) is None:
             raise PageNotFound(remedy="Tenants of this blueprint have no users.")
@@ -103,12 +106,12 @@ async def _logged(work: Coroutine[Any, Any, None]) -> None:
 
 
 def _file(name: str) -> pages.Answer:
-    """A file that pages load, or the style sheet of a colour: `entrance/colour/2f6f4f.css`."""
+    """A file that pages load, or the style sheet of a color: `entrance/color/2f6f4f.css`."""
     from tenantry.runtime.entrance import look
 
     if name in look.FILES:
         body, kind = look.file(name), look.FILES[name]
-    elif name.startswith("colour/") and (made := look.style(name[7:].removesuffix(".css"))):
+    elif name.startswith("color/") and (made := look.style(name[6:].removesuffix(".css"))):
         body, kind = made.encode(), look.FILES["entrance.css"]
     else:
         raise PageNotFound(remedy="Go on from the first page.")

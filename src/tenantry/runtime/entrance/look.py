@@ -1,8 +1,8 @@
-"""What the entrance looks like: templates, the style sheet, and each tenant's own colour and logo."""
+"""What the entrance looks like: templates, the style sheet, and each tenant's own color and logo."""
 
 from __future__ import annotations
 
-import re
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,7 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from tenantry.runtime.settings import EntrancePages
+from tenantry import brand
+from tenantry.runtime.settings import Brand
 
 if TYPE_CHECKING:
     import jinja2
@@ -23,41 +24,37 @@ FILES: Final[Mapping[str, str]] = {
     "entrance.js": "text/javascript; charset=utf-8",
 }
 
-_COLOUR: Final = re.compile(r"#(?:[0-9a-fA-F]{3}){1,2}", re.ASCII)
-_LOGO: Final = re.compile(r"/(?!/)[A-Za-z0-9/._~%+-]{1,500}", re.ASCII)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
     """A tenant's own."""
 
-    colour: str = ""  # "2f6f4f"
-    logo: str = ""  # a path at this host
+    color: str = ""  # "2f6f4f"
+    logo: str = ""  # a path at this host, or the picture itself as a data: address
 
 
-def of(named: EntrancePages, values: Mapping[str, Any], root: str) -> Look:
-    """The look of a tenant of these values; what is no colour and no path of its own is left out."""
-    colour, logo = str(values.get(named.colour or "", "")), str(values.get(named.logo or "", ""))
-    return Look(
-        colour[1:].lower() if _COLOUR.fullmatch(colour) else "",
-        f"{root}{logo}" if _LOGO.fullmatch(logo) and ".." not in logo else "",
-    )
+def of(named: Brand, values: Mapping[str, Any], root: str) -> Look:
+    """The look of a tenant of these values; what is no color and no picture is left out."""
+    color, logo = (str(values.get(one or "") or "").strip() for one in (named.color, named.logo))
+    return Look(color[1:].lower() if brand.is_color(color) else "", _logo(named, logo, root) if logo else "")
 
 
-def style(colour: str) -> str:
-    """The style sheet of a colour ("2f6f4f"): the colour, and black or white on it, whichever is read better."""
-    whole = "".join(2 * digit for digit in colour) if len(colour) == 3 else colour
-    if not _COLOUR.fullmatch(f"#{whole}"):
+def _logo(named: Brand, logo: str, root: str) -> str:
+    if brand.is_path(logo):
+        return root + logo
+    try:
+        return brand.picture(named.root, logo).data
+    except (OSError, ValueError) as error:
+        log.warning("a logo is left out: %s", error)
         return ""
-    light = _luminance([int(whole[at : at + 2], 16) / 255 for at in (0, 2, 4)])
-    on = "#000000" if (light + 0.05) / 0.05 >= 1.05 / (light + 0.05) else "#ffffff"
-    return f":root {{ --mark: #{whole}; --on-mark: {on} }}\n"
 
 
-def _luminance(channels: list[float]) -> float:
-    """Relative luminance (WCAG 2.2)."""
-    linear = [one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in channels]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+def style(color: str) -> str:
+    """The style sheet of a color ("2f6f4f"): the color, and black or white on it, whichever is read better."""
+    whole = f"#{color}"
+    return f":root {{ --mark: {whole}; --on-mark: {brand.ink(whole)} }}\n" if brand.is_color(whole) else ""
 
 
 @cache

@@ -198,11 +198,12 @@ class Visit:
             "base": self.base,
             "root": self.asked.root,
             "tenant": self.tenant,
-            "look": look.of(self.here.look, self.here.values(self.environment), self.asked.root),
+            "look": look.of(self.here.brand, self.here.values(self.environment), self.asked.root),
             "user": self.who.user if self.who else None,
             "hidden": self._hidden,
             "problem": problem,
             "told": self._told(),
+            "trial": self.environment.tenant.trial if self.who and self.user.role is Role.ADMIN else None,
             "current": "",
             **values,
         }

@@ -1,0 +1,321 @@
+"""What signing up costs: from the click that confirms it to the first page of the new tenant, its admin signed in.
+
+A client does by real HTTP what the browser does, and waits for nobody: so all the time is that of the servers. The
+floor is the same by bare statements, one after another in one process, with nothing kept for when it is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import secrets
+import shutil
+import sqlite3
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+from sqlalchemy.engine import make_url
+
+from bench import postgres
+from bench.create import living
+from bench.report import Report
+from bench.server import DURABLE, servers
+from bench.site import Site, site
+from tenantry.credentials import hash_chosen
+from tenantry.platform import Platform
+from tenantry.platform.signup import Application
+from tenantry.registry import journal
+
+import people_world as world  # isort: skip - bench.server tells where it is
+
+ROUNDS = 20
+WARM = 3
+BOUND = 100.0
+"""Milliseconds."""
+
+PASSWORD = "correct horse battery"
+SPARES = 3
+HEADERS = {"accept": "text/html"}
+
+PLATFORM = """
+[servers.db]
+kind = "postgres"
+url = {env = "PG"}
+[platform]
+control = {env = "CONTROL"}"""
+SETTINGS = """
+[signup]
+open = true
+work = 0
+per_address = 0
+per_domain = 0
+trial = "14d"
+[runtime]
+secure_cookies = false
+"""
+APPLICATION = """
+import tenantry
+from sqlalchemy import text
+
+async def app(scope, receive, send):
+    assert scope["type"] == "http"
+    user = tenantry.require("admin")
+    async with tenantry.tenant_session() as session:
+        number = await session.scalar(text("SELECT count(*) FROM thing_0"))
+    body = f"{tenantry.current_tenant().name}: {user.login} has {number} things".encode()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": body})
+"""
+
+
+@dataclass
+class Parts:
+    """What each part took in each round, in milliseconds."""
+
+    times: dict[str, list[float]] = field(default_factory=dict)
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Measure one."""
+        start = time.perf_counter()
+        yield
+        self.note(name, 1000 * (time.perf_counter() - start))
+
+    def note(self, name: str, milliseconds: float) -> None:
+        """Enter one that was measured elsewhere."""
+        self.times.setdefault(name, []).append(milliseconds)
+
+    def middle(self, name: str) -> float:
+        """The median, without the first rounds."""
+        return statistics.median(self.times[name][WARM:])
+
+
+@dataclass
+class Served:
+    """A platform that is served, with a worker, and the mailbox of those who sign up."""
+
+    place: Site
+    platform: Platform
+    inbox: world.Inbox
+    port: int
+    pid: int
+
+    def browser(self, host: str) -> httpx.AsyncClient:
+        """A browser at a host of this platform."""
+        return httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", headers=HEADERS | {"host": host})
+
+    async def link(self, slug: str) -> str:
+        """Begin, and look into the mailbox: the path of the link."""
+        form = Application(slug, "Ana Ruiz", f"{slug}@example.com", slug.title())
+        await self.platform.signups.begin(form, "203.0.113.9")
+        (mail,) = [one for one in await self._mails(slug) if one["To"] == form.mail]
+        found = re.search(r"/signup/link/\S+", world.text_of(mail))
+        assert found
+        return found[0]
+
+    async def _mails(self, slug: str) -> list[Any]:
+        while not any(one["To"].startswith(f"{slug}@") for one in self.inbox.mails):
+            await asyncio.sleep(0.01)
+        return self.inbox.mails
+
+    def worked(self) -> float:
+        """Milliseconds of processor time that its processes have used so far."""
+        ticks = 0
+        for pid in self._family(self.pid):
+            stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(stat[11]) + int(stat[12])
+        return 1000 * ticks / os.sysconf("SC_CLK_TCK")
+
+    def _family(self, pid: int) -> list[int]:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [pid, *(one for child in children for one in self._family(int(child)))]
+
+
+async def sign_up(here: Served, parts: Parts, slug: str) -> None:
+    """One sign-up, as a browser goes on with it."""
+    link = await here.link(slug)
+    async with here.browser("localhost") as browser, here.browser(f"{slug}.localhost") as inside:
+        await browser.get("/signup/nothing")  # connections are there already, as those of a browser
+        await inside.get("/.tenantry/entrance/entrance.css")
+        start = time.perf_counter()
+        with parts.part("the click: password, reserved, queued"):
+            answer = await browser.post(link, data={"password": PASSWORD})
+            assert answer.status_code == 303, answer.text
+            where = answer.headers["location"]
+        with parts.part("the page of its steps"):
+            assert (await browser.get(where)).status_code == 200
+        with parts.part("until that page hears that it is there"):
+            async with browser.stream("GET", f"{where}/steps") as news:
+                async for line in news.aiter_lines():
+                    if line == "event: over":
+                        break
+        with parts.part("the page that leads into it"):
+            page = (await browser.get(where)).text
+        code = re.search(r'name="code" value="([^"]+)"', page)
+        assert code, page
+        with parts.part("into it, signed in"):
+            answer = await inside.post("/.tenantry/enter", data={"code": code[1]})
+            assert answer.status_code == 303, answer.text
+        with parts.part("its first page"):
+            first = await inside.get(answer.headers["location"])
+            assert first.text == f"{slug.title()}: {slug}@example.com has 0 things", first.text
+        parts.note("all", 1000 * (time.perf_counter() - start))
+    await inside_of(here, parts, slug)
+
+
+async def inside_of(here: Served, parts: Parts, slug: str) -> None:
+    """What the operation says of itself."""
+    (operation,) = await here.platform.operations.list(tenant=slug, verb="create")
+    details = await here.platform.operations.show(operation.id)
+    assert details.operation.state is journal.State.DONE, details.operation.error
+    created, started, ended = operation.created, operation.started, operation.ended
+    assert started is not None and ended is not None  # noqa: PT018
+    parts.note("of it: waits for the worker", 1000 * (started - created).total_seconds())
+    parts.note("of it: made", 1000 * (ended - started).total_seconds())
+    for step in details.steps:
+        parts.note(f"of it: step {step.name}", 1000 * (step.seconds or 0))
+
+
+@dataclass
+class Kind:
+    """Where tenants' databases are, and the platform's own."""
+
+    name: str
+    floor: Callable[[int], float]
+    warm: Callable[[], bool] = lambda: True  # whether spares are ready
+
+
+async def rounds(place: Site, kind: Kind) -> tuple[Parts, float]:
+    """Sign-ups one after another, in turns with the floor; and the processor time of each."""
+    parts, worked, port = Parts(), 0.0, servers.free_port()
+    with world.inbox(place.root) as inbox:
+        world.mailing(place, inbox, url=f"http://localhost:{port}")  # type: ignore[arg-type]
+        with place.process("serve", "--port", str(port)) as process:
+            async with place.platform() as platform:
+                await living(platform)
+                here = Served(place, platform, inbox, port, process.pid)
+                for number in range(ROUNDS + WARM):
+                    while not await asyncio.to_thread(kind.warm):  # nobody signs up five times a second
+                        await asyncio.sleep(0.05)
+                    before = here.worked()
+                    await sign_up(here, parts, f"one-{number}")
+                    worked += here.worked() - before if number >= WARM else 0
+                    parts.note("floor", await asyncio.to_thread(kind.floor, number))
+                return parts, worked / ROUNDS
+
+
+# --- the floor ------------------------------------------------------------------------------------------------------
+
+TENANT = "CREATE TABLE tenant (id TEXT PRIMARY KEY, slug TEXT NOT NULL UNIQUE, name TEXT NOT NULL)"
+ADMIN = "INSERT INTO tenantry_user (id, login, role, password, created) VALUES ({0}, {0}, 'admin', {0}, {0})"
+SESSION = """INSERT INTO tenantry_session (id, user_id, epoch, via, created, proved, seen, expires)
+VALUES ({0}, {0}, 0, 'password', 0, 0, 0, 0)"""
+
+
+def least(control: Any, mark: str, number: int, database: Callable[[str], Any]) -> float:
+    """Milliseconds for the least it takes: each statement commits."""
+    slug, user = f"floor-{number}", secrets.token_hex(16)
+    start = time.perf_counter()
+    stored = hash_chosen(PASSWORD)
+    control.execute(f"INSERT INTO tenant VALUES ({mark}, {mark}, {mark})", (secrets.token_hex(16), slug, slug))
+    with closing(database(slug)) as own:
+        own.execute(ADMIN.format(mark), (user, "ana@example.com", stored, "2026-11-21"))
+        own.execute(SESSION.format(mark), (secrets.token_hex(32), user))
+        own.execute("SELECT count(*) FROM thing_0").fetchone()
+    return 1000 * (time.perf_counter() - start)
+
+
+def of_files(place: Site) -> Kind:
+    """Databases as files."""
+    home = place.root / "floor"
+    home.mkdir()
+
+    def opened(path: Path) -> sqlite3.Connection:
+        made = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        made.execute("PRAGMA journal_mode=WAL")
+        made.execute("PRAGMA synchronous=FULL")
+        return made
+
+    control = opened(home / "control.sqlite")
+    control.execute(TENANT)
+
+    def database(slug: str) -> sqlite3.Connection:
+        (template,) = (place.data / "templates").glob("*.sqlite")
+        (home / slug).mkdir()
+        return opened(Path(shutil.copyfile(template, home / slug / "db.sqlite")))
+
+    return Kind("SQLite", lambda number: least(control, "?", number, database))
+
+
+def of_server(place: Site, server: servers.Postgres) -> Kind:
+    """Databases on a PostgreSQL server, the platform's own, too; new ones are spares that are warm."""
+    admin = server.administrator()
+    control = psycopg.connect(admin, autocommit=True)
+    toml = place.config.read_text().replace("[platform]", PLATFORM)
+    toml = toml.replace('kind = "sqlite",', f'kind = "postgres", spares = {SPARES},')
+    place.config.write_text(toml)
+    (place.root / "schema/0001_start.sql").write_text(
+        "".join(postgres.TABLE.format(number=number) for number in range(postgres.TABLES))
+    )
+    control.execute("CREATE DATABASE control")
+    with (place.root / ".env").open("a") as env:
+        env.write(f"PG='{admin}'\nCONTROL='{make_url(admin).set(database='control').render_as_string(False)}'\n")
+    bare = psycopg.connect(server.url(), autocommit=True)
+    bare.execute(TENANT)
+
+    def named(pattern: str) -> list[str]:
+        return [row[0] for row in control.execute("SELECT datname FROM pg_database WHERE datname ~ %s", [pattern])]
+
+    def database(slug: str) -> psycopg.Connection[Any]:
+        (template,) = named(r"^tenantry_t_[0-9a-f]+_[0-9a-f]{12}$")
+        postgres.floor(control, template, slug)
+        return psycopg.connect(server.url(slug), autocommit=True)
+
+    return Kind(
+        "PostgreSQL",
+        lambda number: least(bare, "%s", number, database),
+        lambda: len(named(r"_s[0-9a-f]{8}$")) >= SPARES,
+    )
+
+
+# --- all of it ------------------------------------------------------------------------------------------------------
+
+
+def measure(report: Report, kind: Callable[[Site], Kind]) -> None:
+    """Sign-ups on one kind of database."""
+    with site() as place:
+        (place.root / "answer.py").write_text(APPLICATION)
+        place.config.write_text(place.config.read_text() + SETTINGS)
+        where = kind(place)
+        parts, worked = asyncio.run(rounds(place, where))
+    whole, bare = parts.middle("all"), parts.middle("floor")
+    for name in parts.times:
+        if name not in ("all", "floor"):
+            report.add(f"{where.name}: {name}", parts.middle(name), "ms")
+    report.add(f"{where.name}: the bare statements", bare, "ms")
+    report.add(f"{where.name}: processor time of it all", worked, "ms")
+    pairs = zip(parts.times["all"][WARM:], parts.times["floor"][WARM:], strict=True)
+    ratio = statistics.median(mine / other for mine, other in pairs)
+    named = f"{where.name}: from the click to the first page"
+    report.add(named, whole, "ms", "the bare statements", ratio, f"< {BOUND:.0f}", whole < BOUND)
+
+
+def main() -> int:
+    """Run all and report."""
+    report = Report("signup")
+    measure(report, of_files)
+    with servers.postgres(**DURABLE) as server:
+        measure(report, lambda place: of_server(place, server))
+    return report.finish()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
