@@ -362,6 +362,7 @@ API: Final[dict[str, Request]] = {
     "GET /tenants/{slug}/caveats": PLAIN,
     "POST /tenants/{slug}/credentials": PLAIN,
     "POST /tenants/{slug}/login": Request({"resource": "pg"}, lambda *_: _other("vault")),
+    "POST /tenants/{slug}/rotate-keys": PLAIN,
     "GET /tenants/{slug}/leftovers": Request(given=lambda *_: _other("gone")),
     "POST /tenants/{slug}/support": Request({"reason": "a slow page"}),
     "POST /tenants/{slug}/support/{access}/end": Request(given=looking_in),
@@ -609,6 +610,8 @@ def _below(prefix: str, requests: Mapping[str, Request]) -> dict[str, Request]:
 PROVIDERS: Final[dict[str, Request]] = {
     "GET /{organization}/start": PLAIN,
     "GET /{organization}/callback": PLAIN,
+    "GET /{organization}/metadata": PLAIN,
+    "POST /{organization}/acs": PLAIN,
     "GET /{organization}/sign-out": PLAIN,
     "GET /{organization}/signed-out": PLAIN,
     "POST /{organization}/back-channel": PLAIN,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import httpx
 import uvicorn
 
 import ground as g
-from providers import CLIENT, SECRET, Names
+from providers import CLIENT, SECRET, Names, names
 from servers import free_port
 from tenantry.application import connect
 from tenantry.config import load
@@ -181,3 +182,34 @@ async def _nothing(scope: Any, receive: Any, send: Any) -> None:
 def query_of(address: str) -> dict[str, str]:
     """What an address asks with."""
     return dict(httpx.QueryParams(urlsplit(address).query))
+
+
+class Served:
+    """The platform in a thread with an event loop of its own: the browser is driven from this one."""
+
+    def __init__(self, root: Path) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever)
+        self.thread.start()
+        self.names = names()
+        self.known = self.names.__enter__()
+        self.making = world(root, self.known)
+        self.world: World = self.run(self.making.__aenter__())
+        self.organization = self.run(self._fill())
+        self.issuer = ""  # of its provider
+
+    async def _fill(self) -> str:
+        await self.world.create("acme", "acme-two")
+        return await self.world.organization("Acme & Söhne", "acme", "acme-two")
+
+    def run(self, work: Any) -> Any:
+        """Do something there."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(120)
+
+    def close(self) -> None:
+        """End it."""
+        self.run(self.making.__aexit__(None, None, None))
+        self.names.__exit__(None, None, None)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
+        self.loop.close()

@@ -195,6 +195,41 @@ class RoleMissing(SsoRefused):
     remedy = "Put the person into a group that has a role here, or set a default role."
 
 
+class AnswerWrong(SsoRefused):
+    """The provider's answer cannot be taken: {reason}."""
+
+    code = "sso.answer"
+    remedy = "Begin to sign in once more; if it comes again, look at what the provider sends."
+
+
+class AnswerEncrypted(SsoRefused):
+    """The provider encrypts its answers, which are sent by https anyway."""
+
+    code = "sso.encrypted"
+    remedy = "Turn the encryption of assertions off at the provider."
+
+
+class AnswerReplayed(SsoRefused):
+    """This answer of the provider came before."""
+
+    code = "sso.replayed"
+    remedy = "Begin to sign in once more."
+
+
+class RecipientWrong(SsoRefused):
+    """The provider sends its answer to '{given}', and not to {wanted}."""
+
+    code = "sso.recipient"
+    remedy = "Enter {wanted} at the provider as the assertion consumer service (ACS)."
+
+
+class Unsolicited(SsoRefused):
+    """Nobody asked for this answer: signing in begins at the tenant, not at the provider."""
+
+    code = "sso.unsolicited"
+    remedy = "Go to the tenant's own address and sign in there."
+
+
 class LogoutWrong(SsoRefused):
     """This is no notice of a sign-out that counts: {reason}."""
 

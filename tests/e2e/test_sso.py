@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser
 
-from providers import Provider, names
-from sso_world import World, world
+from providers import Provider
+from sso_world import Served
 from tenantry.identity.principal import AdminRole
 
 pytestmark = pytest.mark.browser
@@ -20,46 +17,18 @@ pytestmark = pytest.mark.browser
 PASSWORD = "correct horse battery"
 
 
-class Served:
-    """The platform in a thread with an event loop of its own: the browser is driven from this one."""
-
-    def __init__(self, root: Path) -> None:
-        self.loop = asyncio.new_event_loop()
-        self.thread = threading.Thread(target=self.loop.run_forever)
-        self.thread.start()
-        self.names = names()
-        self.known = self.names.__enter__()
-        self.making = world(root, self.known)
-        self.world: World = self.run(self.making.__aenter__())
-        self.organization = self.run(self._fill())
-        self.provider = Provider(root, self.world.own(f"/sso/{self.organization}"))
-
-    async def _fill(self) -> str:
-        await self.world.create("acme", "acme-two")
-        return await self.world.organization("Acme & Söhne", "acme", "acme-two")
-
-    def run(self, work: Any) -> Any:
-        """Do something there."""
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(120)
-
-    def close(self) -> None:
-        """End it."""
-        self.provider.stop()
-        self.run(self.making.__aexit__(None, None, None))
-        self.names.__exit__(None, None, None)
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join()
-        self.loop.close()
-
-
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """It, with its provider."""
-    made = Served(tmp_path_factory.mktemp("sso"))
+    root = tmp_path_factory.mktemp("sso")
+    made = Served(root)
+    provider = Provider(root, made.world.own(f"/sso/{made.organization}"))
     try:
-        made.provider.start()
+        provider.start()
+        made.issuer = provider.issuer
         yield made
     finally:
+        provider.stop()
         made.close()
 
 
@@ -76,7 +45,7 @@ def test_an_organization_is_set_up_tried_and_used(served: Served, browser: Brows
     page.click("button.main")
     page.goto(served.world.own(f"/admin/organizations/{served.organization}"))
     page.click("text=Set it up")
-    page.fill("[name=issuer]", served.provider.issuer)
+    page.fill("[name=issuer]", served.issuer)
     page.fill("[name=client_id]", "tenantry")
     page.fill("[name=secret]", "a client's secret: 100 % of it")
     page.click("text=Save")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, TypeAlias
 
 from cyclopts import App, Parameter
 
 from tenantry.cli.options import COMMON, FLAG, Common
 from tenantry.errors import UsageError
+from tenantry.identity.sso.people import SAML
 from tenantry.platform.sso import SsoDetails
 
-app = App(name="sso", help="Organizations' single sign-on by OpenID Connect.")
+app = App(name="sso", help="Organizations' single sign-on by OpenID Connect or SAML 2.0.")
 
 Organization: TypeAlias = Annotated[str, Parameter(help="The organization's name, or its id.")]
 Domain: TypeAlias = Annotated[str, Parameter(help="A mail domain, such as acme.example.")]
@@ -28,13 +30,15 @@ async def set_(
     organization: Organization,
     /,
     *,
-    client_id: Annotated[str, Parameter(help="The platform's client id at the provider.")],
+    client_id: Annotated[str, Parameter(help="The platform's client id at the provider.")] = "",
     secret: Annotated[
         str | None,
         Parameter(help="Its client secret; without it the one that is there is kept.", env_var="TENANTRY_SSO_SECRET"),
     ] = None,
     issuer: Annotated[str | None, Parameter(help="The provider's issuer, such as https://login.acme.example.")] = None,
     directory: Annotated[str | None, Parameter(help="For Microsoft Entra ID: the directory id.")] = None,
+    metadata_url: Annotated[str | None, Parameter(help="For SAML 2.0: where the provider's metadata are.")] = None,
+    metadata: Annotated[Path | None, Parameter(help="For SAML 2.0: a file with the provider's metadata.")] = None,
     default_role: Annotated[str, Parameter(help="admin, superuser, user; or none, which keeps out.")] = "user",
     claim: Annotated[str | None, Parameter(help="The claim that holds groups or app roles.")] = None,
     role: Annotated[list[str] | None, Parameter(help="GROUP=ROLE, as often as needed.")] = None,
@@ -43,9 +47,10 @@ async def set_(
 ) -> None:
     """Let an organization sign in by its provider. What is not given here is not kept, but for the secret."""
     roles = dict(_pair(one) for one in role or ())
+    known = _read(metadata) if metadata is not None else None
     async with common.platform() as platform:
         found = await platform.sso.set(
-            organization, client_id, secret, issuer, directory, default_role, claim, roles, only
+            organization, client_id, secret, issuer, directory, metadata_url, known, default_role, claim, roles, only
         )
         _show(common, found)
 
@@ -104,12 +109,21 @@ def _show(common: Common, found: SsoDetails) -> None:
     if row is not None:
         fields |= {"client_id": row.client_id, "default_role": row.default_role or "none", "only": row.only}
         fields |= {"roles": [f"{group} ({row.claim}): {role}" for group, role in row.roles.items()]}
+    if row is not None and row.preset == SAML:
+        fields |= {"entity_id": found.entity_id, "acs_uri": found.acs_uri, "metadata_url": row.metadata_url}
     fields |= {"redirect_uri": found.redirect_uri, "backchannel_uri": found.backchannel_uri}
     fields["domains"] = [
         one.domain if one.proven else f"{one.domain} (not proven: TXT {one.record} {one.value})"
         for one in found.domains
     ]
     common.out.record(found, fields)
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text("utf-8-sig")
+    except (OSError, UnicodeError) as error:
+        raise UsageError(given=str(file), wanted="a file with a provider's metadata") from error
 
 
 def _pair(given: str) -> tuple[str, str]:

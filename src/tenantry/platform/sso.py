@@ -14,10 +14,12 @@ from tenantry.credentials import Role
 from tenantry.errors import TenantryError
 from tenantry.identity import Reach, verb
 from tenantry.identity.sso import domains
+from tenantry.identity.sso.entities import LONGEST, Entity
 from tenantry.identity.sso.fetch import Fetch
 from tenantry.identity.sso.flow import SignOns
-from tenantry.identity.sso.people import ENTRA, HOST, OIDC
+from tenantry.identity.sso.people import ENTRA, HOST, OIDC, SAML
 from tenantry.identity.sso.provider import Providers
+from tenantry.identity.sso.saml import sealed_keys
 from tenantry.identity.sso.tickets import Ticket
 from tenantry.refusals import OrganizationNotFound
 from tenantry.registry import Registry, Transaction, people, sso
@@ -63,6 +65,8 @@ class SsoDetails:
     backchannel_uri: str
     frontchannel_uri: str
     signed_out_uri: str
+    entity_id: str  # by SAML; its metadata are there
+    acs_uri: str
     domains: Sequence[MailDomain]
 
 
@@ -94,10 +98,12 @@ class Sso:
     async def set(
         self,
         organization: str,
-        client_id: str,
+        client_id: str = "",
         secret: str | None = None,
         issuer: str | None = None,
         directory: str | None = None,
+        metadata_url: str | None = None,
+        metadata: str | None = None,
         default_role: str = Role.USER.value,
         claim: str | None = None,
         roles: Mapping[str, str] | None = None,
@@ -105,20 +111,25 @@ class Sso:
     ) -> SsoDetails:
         """Let an organization sign in by its provider: by its issuer, or by the id of a Microsoft Entra ID directory.
 
-        Without a secret the one that is there is kept. `roles` says which group or app role, as `claim` names them,
-        has which role at the tenants; `default_role` is everybody else's, or "none", which keeps them out. `only` turns
-        passwords off. Raises `SsoInvalid`.
+        A SAML 2.0 provider is known by its metadata, or by the address at which they are; it has no client id and no
+        secret. Of the others the secret that is there is kept where none is given. `roles` says which group or app
+        role, as `claim` names them, has which role at the tenants; `default_role` is everybody else's, or "none", which
+        keeps them out. `only` turns passwords off. Raises `SsoInvalid`, or what is wrong with the metadata.
         """
-        entered = _checked(client_id, issuer, directory, default_role, claim, roles or {})
+        places = [issuer, directory, metadata_url, metadata]
+        if sum(map(bool, places)) != 1:
+            raise SsoInvalid(reason="give the issuer, the id of an Entra ID directory, or a SAML provider's metadata")
+        provider = await self._saml(metadata_url, metadata) if metadata_url or metadata else _oidc(issuer, directory)
+        entered = provider | _checked(client_id, provider["preset"], default_role, claim, roles or {})
         async with self._registry.write() as tx:
             row = await _organization(tx, organization)
             before = await sso.find(tx, row.id)
-            sealed = self._sealed(row, secret, before, entered["issuer"])
+            sealed = await self._sealed(row, secret, before, entered)
             if only and not any(one.proven for one in await sso.domains(tx, row.id)):
                 raise SsoInvalid(reason="without a proven mail domain nobody can sign in by it alone")
             await sso.put(tx, row.id, **entered, secret=sealed, only=only)
             await people.tell_of_sign_on(tx, row.id)
-            shown = {name: value for name, value in entered.items() if name != "roles"}
+            shown = {name: value for name, value in entered.items() if name not in ("roles", "metadata")}
             tx.audit("sso.set", row.name, **shown, roles=dict(entered["roles"]), only=only, new_secret=bool(secret))
             return await self._details(tx, row)
 
@@ -203,30 +214,51 @@ class Sso:
     # --- inside ---------------------------------------------------------------------------------------------------
 
     async def _asked(self, row: SsoRow) -> list[SsoFinding]:
-        providers = self.sign_ons.providers
         try:
-            provider = await providers.discover(row.issuer)
-            keys = (await providers.keys(provider, None))["keys"]
+            return await (self._asked_saml(row) if row.preset == SAML else self._asked_oidc(row))
         except TenantryError as error:
             return [SsoFinding(False, error.message, error.hint)]
-        told = [
-            SsoFinding(
-                True, f"{provider.issuer} says what it is, and has {len(keys)} key{'' if len(keys) == 1 else 's'}."
-            )
-        ]
+
+    async def _asked_saml(self, row: SsoRow) -> list[SsoFinding]:
+        keys = len((await self.sign_ons.saml.entity(row)).certificates)
+        return [SsoFinding(True, f"{row.issuer} says what it is, and has {keys} key{'' if keys == 1 else 's'}.")]
+
+    async def _asked_oidc(self, row: SsoRow) -> list[SsoFinding]:
+        providers = self.sign_ons.providers
+        provider = await providers.discover(row.issuer)
+        keys = len((await providers.keys(provider, None))["keys"])
+        told = [SsoFinding(True, f"{provider.issuer} says what it is, and has {keys} key{'' if keys == 1 else 's'}.")]
         if not provider.end_session:
             told.append(SsoFinding(True, "It has no address at which people sign out of it."))
         if not provider.names_itself:
             told.append(SsoFinding(True, "Its answers do not name it (RFC 9207); the redirect URI tells it apart."))
         return told
 
-    def _sealed(self, row: OrganizationRow, secret: str | None, before: SsoRow | None, issuer: str) -> bytes:
-        """The secret, sealed; the one that is there is sent to no other provider."""
+    async def _saml(self, url: str | None, metadata: str | None) -> dict[str, Any]:
+        """A SAML provider, by what it says of itself. Raises `SsoInvalid`, or what is wrong with it."""
+        if url is not None and url:
+            provider = await self.sign_ons.providers.entity(_address(url))
+        elif len(metadata or "") > LONGEST:
+            raise SsoInvalid(reason=f"the metadata are longer than {LONGEST:,} characters")
+        else:
+            provider = Entity.of(str(metadata).encode())
+        if len(provider.issuer) > ISSUER or not provider.issuer.isprintable():
+            raise SsoInvalid(reason="the provider's entity id is too long")
+        kept = {"metadata_url": _address(url), "metadata": ""} if url else {"metadata_url": "", "metadata": metadata}
+        return {"preset": SAML, "issuer": provider.issuer, **kept}
+
+    async def _sealed(
+        self, row: OrganizationRow, secret: str | None, before: SsoRow | None, entered: Mapping[str, Any]
+    ) -> bytes:
+        """The secret, sealed; the one that is there is sent to no other provider. By SAML it is a key of our own."""
+        if entered["preset"] == SAML:
+            kept = before is not None and before.preset == SAML
+            return before.secret if before is not None and kept else await sealed_keys(self._registry, row.id)
         if secret:
             return self._registry.vault.seal_platform(SEALED + row.id, secret.strip())
-        if before is None:
+        if before is None or before.preset == SAML:
             raise SsoInvalid(reason="the client secret is missing")
-        if before.issuer != issuer:
+        if before.issuer != entered["issuer"]:
             raise SsoInvalid(reason="another provider has another client secret")
         return before.secret
 
@@ -237,22 +269,22 @@ class Sso:
             for one in await sso.domains(tx, row.id)
         ]
         uris = (f"{at}/callback", f"{at}/back-channel", f"{at}/front-channel", f"{at}/signed-out")
-        return SsoDetails(row.name, await sso.find(tx, row.id), *uris, claimed)
+        place = self.sign_ons.place(row.id)
+        return SsoDetails(row.name, await sso.find(tx, row.id), *uris, place.entity, place.acs, claimed)
+
+
+def _oidc(issuer: str | None, directory: str | None) -> dict[str, Any]:
+    """A provider that speaks OpenID Connect. Raises `SsoInvalid`."""
+    found = _entra(directory) if directory else _issuer(str(issuer))
+    return {"preset": ENTRA if directory else OIDC, "issuer": found, "metadata_url": "", "metadata": ""}
 
 
 def _checked(
-    client_id: str,
-    issuer: str | None,
-    directory: str | None,
-    default_role: str,
-    claim: str | None,
-    roles: Mapping[str, str],
+    client_id: str, preset: str, default_role: str, claim: str | None, roles: Mapping[str, str]
 ) -> dict[str, Any]:
-    """What is entered. Raises `SsoInvalid`."""
-    if bool(issuer) == bool(directory):
-        raise SsoInvalid(reason="give either the issuer, or the id of an Entra ID directory")
-    client_id = client_id.strip()
-    if not client_id or len(client_id) > 255 or not client_id.isprintable():
+    """What is entered beside the provider. Raises `SsoInvalid`."""
+    client_id = "" if preset == SAML else client_id.strip()
+    if preset != SAML and (not client_id or len(client_id) > 255 or not client_id.isprintable()):
         raise SsoInvalid(reason="the client id is missing, or too long")
     known = [role.value for role in Role]
     if default_role not in (*known, NOBODY):
@@ -266,8 +298,6 @@ def _checked(
     if len(named) > 100:
         raise SsoInvalid(reason="the name of the claim is too long")
     return {
-        "preset": ENTRA if directory else OIDC,
-        "issuer": _entra(directory) if directory else _issuer(str(issuer)),
         "client_id": client_id,
         "default_role": "" if default_role == NOBODY else default_role,
         "claim": named,
@@ -283,15 +313,23 @@ def _entra(directory: str) -> str:
     return f"{HOST}{found}/v2.0"
 
 
-def _issuer(issuer: str) -> str:
-    """An issuer as it is written (OpenID Connect Discovery 1.0, section 3)."""
-    found = issuer.strip()
+def _address(address: str) -> str:
+    """An address by which a provider is asked. Raises `SsoInvalid`."""
+    found = address.strip()
     parts = urlsplit(found) if found.isascii() and found.isprintable() and " " not in found else urlsplit("")
     try:
         usable = parts.scheme in ("https", "http") and bool(parts.hostname) and (parts.port or 1) > 0
     except ValueError:
         usable = False
-    if not usable or parts.query or parts.fragment or parts.username is not None or len(found) > ISSUER:
+    if not usable or parts.fragment or parts.username is not None or len(found) > ISSUER:
+        raise SsoInvalid(reason=f"'{address[:100]}' is no address of a provider, such as https://login.example.org")
+    return found
+
+
+def _issuer(issuer: str) -> str:
+    """An issuer as it is written (OpenID Connect Discovery 1.0, section 3)."""
+    found = _address(issuer)
+    if urlsplit(found).query:
         raise SsoInvalid(reason=f"'{issuer[:100]}' is no issuer, such as https://login.example.org")
     if found.startswith(HOST):
         raise SsoInvalid(reason="Entra ID is set up by its directory id")

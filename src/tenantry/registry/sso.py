@@ -23,7 +23,7 @@ class SsoRow:
     """How an organization signs in."""
 
     organization_id: str
-    preset: str  # oidc, entra
+    preset: str  # oidc, entra, saml
     issuer: str
     client_id: str
     secret: bytes = field(repr=False)
@@ -31,6 +31,8 @@ class SsoRow:
     claim: str
     roles: Mapping[str, str]
     only: bool
+    metadata_url: str
+    metadata: str = field(repr=False)
     changed: datetime
 
 

@@ -81,7 +81,7 @@ sso = Table(
     "sso",
     metadata,
     Column("organization_id", ForeignKey("organization.id"), primary_key=True),
-    Column("preset", String(16), nullable=False),  # oidc, entra
+    Column("preset", String(16), nullable=False),  # oidc, entra, saml
     Column("issuer", String(500), nullable=False),
     Column("client_id", String(255), nullable=False),
     Column("secret", LargeBinary, nullable=False),  # sealed with the platform key
@@ -89,6 +89,8 @@ sso = Table(
     Column("claim", String(100), nullable=False),  # that holds groups or app roles; "": none
     Column("roles", JSON, nullable=False),  # what the claim says: the role
     Column("only", Boolean, nullable=False),  # whether passwords open nothing
+    Column("metadata_url", String(500), nullable=False, server_default=""),  # of a SAML provider
+    Column("metadata", Text, nullable=False, server_default=""),  # where it has no such address
     Column("changed", Moment, nullable=False),
 )
 
@@ -227,6 +229,7 @@ tenant = Table(
     Column("organization_id", ForeignKey("organization.id"), index=True),
     Column("settings", JSON, nullable=False),
     Column("support_until", Moment),  # how long its people let support in, where the platform asks for that
+    Column("key_turns", JSON(none_as_null=True)),  # [[number, since], …] of its token keys; null: none out of turn
     Column("created", Moment, nullable=False),
     Column("updated", Moment, nullable=False),
     Index("ix_tenant_created", "created", "slug"),

@@ -31,6 +31,8 @@ router = APIRouter(prefix="/sso", route_class=Page)
 
 Longish = Annotated[str, Query(max_length=4000)]
 Token = Annotated[str, Form(max_length=40_000)]
+Posted = Annotated[str, Form(alias="SAMLResponse")]
+State = Annotated[str, Form(alias="RelayState")]
 
 
 @router.get("/{organization}/start")
@@ -63,6 +65,30 @@ async def callback(request: Request, organization: str, state: Longish = "") -> 
     return response
 
 
+@router.get("/{organization}/metadata")
+@anybody()
+async def metadata(request: Request, organization: str) -> Response:
+    """What the platform says of itself to a SAML provider."""
+    here = await opened(request)
+    sign_ons = here.platform.sso.sign_ons
+    try:
+        told = await sign_ons.saml.metadata(organization, sign_ons.place(organization))
+    except SsoRefused as error:
+        return _told(here, error)
+    return Response(told, media_type="application/samlmetadata+xml")
+
+
+@router.post("/{organization}/acs")
+@anybody(gives=404)
+async def acs(request: Request, organization: str, answer: Posted = "", state: State = "") -> Response:
+    """A SAML provider's page posts its answer here, from another site; on to where the browser's cookie comes along."""
+    here = await opened(request)
+    try:
+        return RedirectResponse(await here.platform.sso.sign_ons.posted(organization, answer, state), 303)
+    except SsoRefused as error:
+        return _told(here, error)
+
+
 @router.get("/{organization}/sign-out")
 @anybody(gives=404)
 async def sign_out(request: Request, organization: str) -> Response:
@@ -72,7 +98,10 @@ async def sign_out(request: Request, organization: str) -> Response:
         where = await here.platform.sso.sign_ons.leave(organization)
     except SsoRefused as error:
         return _told(here, error)
-    return RedirectResponse(where, 303) if where else _said_out(here)
+    if where:
+        return RedirectResponse(where, 303)
+    said = "This organization's provider has no address to sign out at: sign out at the provider itself."
+    return render(here, "sso.html", heading="You are signed out at that tenant", said=said)
 
 
 @router.get("/{organization}/signed-out")

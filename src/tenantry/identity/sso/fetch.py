@@ -31,6 +31,8 @@ MOST: Final = 1_000_000
 KEPT: Final = (60.0, 600.0, 86400.0)
 """Seconds for which an answer is kept: at least, where it does not say, and at most."""
 
+JSON: Final = "application/json"
+
 _MAX_AGE: Final = re.compile(r"(?:^|[,\s])max-age\s*=\s*\"?([0-9]{1,9})")
 
 
@@ -39,8 +41,16 @@ class Answered:
     """What a provider answered."""
 
     status: int
-    content: Any  # of JSON; None where it is none
+    body: bytes
     until: float  # as time.monotonic() tells it: how long the answer may be kept
+
+    @property
+    def content(self) -> Any:
+        """Of JSON; None where it is none."""
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError):
+            return None
 
 
 class Fetch:
@@ -49,9 +59,11 @@ class Fetch:
     def __init__(self, inside: bool = False) -> None:
         self._inside = inside
 
-    async def get(self, url: str, bearer: str = "") -> Answered:
+    async def get(self, url: str, bearer: str = "", accept: str = JSON) -> Answered:
         """What stands at an address. Raises `ProviderUnreachable`."""
-        return await self._ask("GET", url, {"authorization": f"Bearer {bearer}"} if bearer else {})
+        return await self._ask(
+            "GET", url, {"accept": accept, **({"authorization": f"Bearer {bearer}"} if bearer else {})}
+        )
 
     async def post(self, url: str, form: Mapping[str, str], auth: httpx.BasicAuth) -> Answered:
         """The answer to a form. Raises `ProviderUnreachable`."""
@@ -63,7 +75,7 @@ class Fetch:
         try:
             async with asyncio.timeout(SECONDS):
                 address, named = await self._looked_up(url)
-                known = {"accept": "application/json", "accept-encoding": "identity", **named, **headers}
+                known = {"accept": JSON, "accept-encoding": "identity", **named, **headers}
                 sni = {"sni_hostname": urlsplit(url).hostname}
                 async with httpx.AsyncClient(trust_env=False, timeout=SECONDS, follow_redirects=False) as client:
                     auth = more.pop("auth", None)
@@ -116,11 +128,9 @@ async def _read(response: httpx.Response, url: str) -> Answered:
         await response.aclose()
     if 300 <= response.status_code < 400:
         raise ProviderUnreachable(url=url, reason=f"it redirects ({response.status_code})")
-    try:
-        content = json.loads(body)
-    except (ValueError, RecursionError):
-        content = None
-    return Answered(response.status_code, content, time.monotonic() + _kept(response.headers.get("cache-control", "")))
+    return Answered(
+        response.status_code, bytes(body), time.monotonic() + _kept(response.headers.get("cache-control", ""))
+    )
 
 
 def _kept(control: str) -> float:

@@ -16,13 +16,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from tenantry.config import Config
 from tenantry.identity.principal import digest
 from tenantry.identity.scim.standing import let_in, standing
 from tenantry.identity.sso import tokens
-from tenantry.identity.sso.people import mail_of, name_of, role_of, wanted_claims
+from tenantry.identity.sso.people import SAML, mail_of, name_of, role_of, wanted_claims
 from tenantry.identity.sso.provider import Provider, Providers
+from tenantry.identity.sso.saml import Place, Saml
 from tenantry.identity.sso.tickets import CODE, HOLDS, Ticket, seal, unseal
 from tenantry.model import Person, Tenant
 from tenantry.registry import Registry, Transaction, people, sso, tenants
@@ -74,31 +76,49 @@ class SignOns:
         self._registry = registry
         self._config = config
         self.providers = providers
+        self.saml = Saml(registry, providers)
 
     def redirect_uri(self, organization: str) -> str:
         """The one address that an organization's provider sends people back to."""
         return f"{self._config.url}/sso/{organization}/callback"
 
+    def place(self, organization: str) -> Place:
+        """Where a SAML provider finds the platform."""
+        return Place(f"{self._config.url}/sso/{organization}")
+
     async def start(self, organization: str, ticket: str) -> Begun:
         """Begin. Raises `SsoMissing`, `HandoverWrong`, or what is wrong with the provider."""
         Ticket.opened(self._registry.vault, organization, ticket)
         row = await self._row(organization)
-        provider = await self.providers.discover(row.issuer)
-        state, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(3))
+        state, random, verifier = (secrets.token_urlsafe(32) for _ in range(3))
+        nonce = f"_{random}"  # as the id of a request it begins with no digit
+        if row.preset == SAML:
+            address = await self.saml.ask(row, self.place(organization), state, nonce)
+        else:
+            address = await self._ask(row, state, nonce, verifier)
         pending: dict[str, Any] = {"nonce": nonce, "verifier": verifier, "issuer": row.issuer, "ticket": ticket}
         pending["until"] = time.time() + HOLDS
-        query = {
-            "response_type": "code",
-            "client_id": row.client_id,
-            "redirect_uri": self.redirect_uri(organization),
-            "scope": SCOPES,
-            "state": state,
-            "nonce": nonce,
-            "code_challenge": _challenge(verifier),
-            "code_challenge_method": "S256",
-        }
-        value = seal(self._registry.vault, _field(organization, state), pending)
-        return Begun(provider.ask(**query), cookie_of(state), value)
+        return Begun(address, cookie_of(state), seal(self._registry.vault, _field(organization, state), pending))
+
+    async def _ask(self, row: SsoRow, state: str, nonce: str, verifier: str) -> str:
+        """The address at which somebody signs in by OpenID Connect."""
+        provider = await self.providers.discover(row.issuer)
+        return provider.ask(
+            response_type="code",
+            client_id=row.client_id,
+            redirect_uri=self.redirect_uri(row.organization_id),
+            scope=SCOPES,
+            state=state,
+            nonce=nonce,
+            code_challenge=_challenge(verifier),
+            code_challenge_method="S256",
+        )
+
+    async def posted(self, organization: str, response: str, state: str) -> str:
+        """What a SAML provider's page posts: where to go on to, with the browser's cookie. Raises `Unsolicited`."""
+        row = await self._row(organization)
+        query = await self.saml.answered(row, self.place(organization), response, state)
+        return f"{self.redirect_uri(organization)}?{urlencode(query)}"
 
     async def answer(self, organization: str, query: Mapping[str, str], cookies: Mapping[str, str]) -> Answer:
         """What a provider sends somebody back with. Raises what is wrong with it; a trial tells it."""
@@ -129,8 +149,23 @@ class SignOns:
         self, organization: str, query: Mapping[str, str], pending: Mapping[str, Any], answer: Answer
     ) -> Person:
         row = await self._row(organization)
+        if pending["issuer"] != row.issuer:
+            raise IssuerMixedUp(issuer=row.issuer)
+        if row.preset == SAML:
+            answer.claims = await self.saml.claims(row, query, pending["nonce"])
+            answer.told.append(f"The provider {row.issuer} answered, to this browser, for this sign-in.")
+            answer.told.append("The assertion carries its signature, is for this platform, and holds now.")
+        else:
+            await self._redeemed(row, query, pending, answer)
+        return await self._judged(row, answer)
+
+    async def _redeemed(
+        self, row: SsoRow, query: Mapping[str, str], pending: Mapping[str, Any], answer: Answer
+    ) -> None:
+        """Look at what a provider gives for its code by OpenID Connect."""
+        organization = row.organization_id
         provider = await self.providers.discover(row.issuer)
-        _refuse_mixed_up(row, provider, query, pending)
+        _refuse_mixed_up(row, provider, query)
         if "error" in query:
             raise ProviderRefused(reason=f"{query['error']} {query.get('error_description', '')}".strip()[:300])
         if not query.get("code"):
@@ -147,14 +182,14 @@ class SignOns:
             more = await self.providers.person(provider, given.get("access_token"))
             if more.get("sub") == known["sub"]:
                 answer.claims = {**more, **known}
-        return await self._judged(row, answer)
 
     async def _judged(self, row: SsoRow, answer: Answer) -> Person:
         claims = answer.claims
         async with self._registry.read() as tx:
             domains = [one.domain for one in await sso.domains(tx, row.organization_id) if one.proven]
         mail = mail_of(row, claims, domains)
-        answer.told.append(f"{mail} is verified, and in a domain that the organization has proven.")
+        verified = "the address that the provider names" if row.preset == SAML else "verified"
+        answer.told.append(f"{mail} is {verified}, and in a domain that the organization has proven.")
         async with self._registry.read() as tx:
             known, groups = await standing(tx, row.organization_id, row.issuer, str(claims["sub"]), mail)
         if known is not None:
@@ -181,6 +216,8 @@ class SignOns:
     async def leave(self, organization: str) -> str:
         """Where somebody signs out at the provider; "" where it has no such address."""
         row = await self._row(organization)
+        if row.preset == SAML:
+            return ""
         provider = await self.providers.discover(row.issuer)
         back = f"{self._config.url}/sso/{organization}/signed-out"
         return provider.leave(client_id=row.client_id, post_logout_redirect_uri=back)
@@ -240,11 +277,9 @@ def _challenge(verifier: str) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).decode().rstrip("=")
 
 
-def _refuse_mixed_up(row: SsoRow, provider: Provider, query: Mapping[str, str], pending: Mapping[str, Any]) -> None:
+def _refuse_mixed_up(row: SsoRow, provider: Provider, query: Mapping[str, str]) -> None:
     """Raise `IssuerMixedUp` where another provider answers than was asked (RFC 9207 section 2.4)."""
     named = query.get("iss")
-    if pending["issuer"] != row.issuer:
-        raise IssuerMixedUp(issuer=row.issuer)
     if (named is None and provider.names_itself) or (named is not None and named != row.issuer):
         raise IssuerMixedUp(issuer=(named or "nobody")[:200])
 

@@ -14,6 +14,7 @@ from tenantry.sso_refusals import ClaimMissing, IssuerWrong, MailForeign, MailUn
 
 ENTRA: Final = "entra"
 OIDC: Final = "oidc"
+SAML: Final = "saml"
 
 HOST: Final = "https://login.microsoftonline.com/"
 """Where Microsoft Entra ID is; a directory's issuer is this, its id, and /v2.0."""
@@ -30,7 +31,8 @@ def mail_of(row: SsoRow, claims: Mapping[str, Any], domains: Collection[str]) ->
     """The address, which the provider vouches for and which is in a domain that the organization has proven.
 
     Entra ID says nothing of email_verified: there the user principal name counts, whose domain a directory has to
-    have verified itself, and the token has to be of this very directory.
+    have verified itself, and the token has to be of this very directory. SAML has no word for it: there the provider
+    vouches for each address it names.
     """
     if row.preset == ENTRA:
         if f"{HOST}{claims.get('tid')}/v2.0" != row.issuer:
@@ -44,7 +46,7 @@ def mail_of(row: SsoRow, claims: Mapping[str, Any], domains: Collection[str]) ->
         mail = check_mail(given)
     except AccountError as error:
         raise ClaimMissing(claim="email", remedy=error.message) from error
-    if row.preset != ENTRA and claims.get("email_verified") is not True:
+    if row.preset == OIDC and claims.get("email_verified") is not True:
         raise MailUnverified(mail=mail)
     if mail.rpartition("@")[2].encode("idna").decode() not in domains:
         raise MailForeign(mail=mail)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit
 
-from tenantry.identity.sso.fetch import Answered, Fetch
+from tenantry.identity.sso.entities import ACCEPT, Entity
+from tenantry.identity.sso.fetch import JSON, Answered, Fetch
 from tenantry.sso_refusals import CodeRefused, ProviderWrong, SignatureWrong
 
 WELL_KNOWN: Final = "/.well-known/openid-configuration"
@@ -93,11 +94,25 @@ class Providers:
         found = _key_set(provider, await self._get(provider.keys))
         if kid is None or any(key.get("kid") == kid for key in found["keys"]):
             return found
-        if time.monotonic() - self._looked.get(provider.keys, -AGAIN) < AGAIN:
+        if not self._looks_again(provider.keys):
             raise SignatureWrong(reason=f"it has no key '{kid[:100]}'")
-        self._looked[provider.keys] = time.monotonic()
-        self._kept.pop(provider.keys, None)
         return _key_set(provider, await self._get(provider.keys))
+
+    async def entity(self, url: str, issuer: str = "") -> Entity:
+        """A SAML provider by its metadata. Raises `ProviderUnreachable` or `ProviderWrong`."""
+        return Entity.of((await self._asked(url, ACCEPT)).body, issuer, url)
+
+    async def entity_again(self, url: str, issuer: str) -> Entity | None:
+        """It, fetched again because of a key that is not known; None where that was done a moment ago."""
+        return await self.entity(url, issuer) if self._looks_again(url) else None
+
+    def _looks_again(self, url: str) -> bool:
+        """Forget what was kept, so that it is fetched again, but not time and again."""
+        if time.monotonic() - self._looked.get(url, -AGAIN) < AGAIN:
+            return False
+        self._looked[url] = time.monotonic()
+        self._kept.pop(url, None)
+        return True
 
     async def redeem(
         self, provider: Provider, client: tuple[str, str], code: str, verifier: str, back: str
@@ -124,15 +139,18 @@ class Providers:
         return answer.content if answer.status == 200 and isinstance(answer.content, Mapping) else {}
 
     async def _get(self, url: str) -> Any:
+        return (await self._asked(url)).content
+
+    async def _asked(self, url: str, accept: str = JSON) -> Answered:
         kept = self._kept.get(url)
         if kept is None or kept.until <= time.monotonic():
-            kept = await self._fetch.get(url)
+            kept = await self._fetch.get(url, accept=accept)
             if kept.status != 200:
                 raise ProviderWrong(url=url, reason=f"it answers {kept.status}")
             while len(self._kept) >= PROVIDERS:
                 self._kept.pop(next(iter(self._kept)))
             self._kept[url] = kept
-        return kept.content
+        return kept
 
 
 def _key_set(provider: Provider, content: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from tenantry.identity.principal import SCOPES
+from tenantry.identity.sso.entities import LONGEST as METADATA
 from tenantry.model import HOST_LENGTH, NAME_LENGTH, SLUG_LENGTH
 from tenantry.registry.tenants import SORTS
 
@@ -46,7 +47,9 @@ _SHAPES: Final[Mapping[str, Shape]] = {
     "domain": {"minLength": 1, "maxLength": HOST_LENGTH, "examples": ["acme.example"]},
     "issuer": {"examples": ["https://login.acme.example"]},
     "directory": {"examples": ["9e3f8a5c-1f0e-4b7a-8a51-3d2c6f0b9e77"]},
-    "client_id": {"minLength": 1, "maxLength": 255},
+    "client_id": {"maxLength": 255, "examples": ["tenantry"]},
+    "metadata_url": {"examples": ["https://login.acme.example/metadata"]},
+    "metadata": {"maxLength": METADATA, "examples": ["<EntityDescriptor …"]},
     "default_role": {"enum": ["admin", "superuser", "user", "none"]},
     "roles": {"examples": [{"it-department": "admin"}]},
     "reason": {"maxLength": 500, "examples": ["unpaid"]},

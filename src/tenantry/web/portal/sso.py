@@ -9,7 +9,8 @@ from fastapi import APIRouter, Form
 from starlette.responses import Response
 
 from tenantry.errors import TenantryError
-from tenantry.identity.sso.people import ENTRA, HOST
+from tenantry.identity.sso.entities import LONGEST
+from tenantry.identity.sso.people import ENTRA, HOST, OIDC
 from tenantry.platform.sso import NOBODY, SsoFinding
 from tenantry.registry.sso import SsoRow
 from tenantry.sso_refusals import SsoInvalid
@@ -22,6 +23,7 @@ router = APIRouter(prefix="/organizations/{organization}/sso", route_class=Page)
 
 Text = Annotated[str, Form(max_length=2000)]
 Lines = Annotated[str, Form(max_length=50_000)]
+Metadata = Annotated[str, Form(max_length=LONGEST)]
 
 
 @router.get("")
@@ -40,17 +42,20 @@ async def change(
     secret: Text = "",
     issuer: Text = "",
     directory: Text = "",
+    metadata_url: Text = "",
+    metadata: Metadata = "",
     default_role: Text = "user",
     claim: Text = "",
     roles: Lines = "",
     only: Text = "",
 ) -> Response:
     """Set it up, or change it."""
-    typed = {"client_id": client_id, "issuer": issuer, "directory": directory, "default_role": default_role}
+    places = {"issuer": issuer, "directory": directory, "metadata_url": metadata_url, "metadata": metadata}
+    typed = {**places, "client_id": client_id, "default_role": default_role}
     typed |= {"claim": claim, "roles": roles, "only": only}
     try:
         with visit.acting():
-            provider = {"issuer": issuer.strip() or None, "directory": directory.strip() or None}
+            provider = {name: given.strip() or None for name, given in places.items()}
             await visit.platform.sso.set(
                 organization,
                 client_id,
@@ -141,14 +146,15 @@ async def _show(
 def _typed(row: SsoRow | None) -> Mapping[str, str]:
     """What stands in the fields; never the secret."""
     if row is None:
-        return dict.fromkeys(("client_id", "issuer", "directory", "claim", "roles", "only"), "") | {
-            "default_role": "user"
-        }
+        fields = ("client_id", "issuer", "directory", "metadata_url", "metadata", "claim", "roles", "only")
+        return dict.fromkeys(fields, "") | {"default_role": "user"}
     entra = row.preset == ENTRA
     return {
         "client_id": row.client_id,
-        "issuer": "" if entra else row.issuer,
+        "issuer": row.issuer if row.preset == OIDC else "",
         "directory": row.issuer.removeprefix(HOST).partition("/")[0] if entra else "",
+        "metadata_url": row.metadata_url,
+        "metadata": row.metadata,
         "default_role": row.default_role or NOBODY,
         "claim": row.claim,
         "roles": "\n".join(f"{group} = {role}" for group, role in row.roles.items()),
