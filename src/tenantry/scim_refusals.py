@@ -34,7 +34,7 @@ class ScimTokenNotFound(TenantryError):
 
 
 class ScimWaiting(TenantryError):
-    """At {number} places it is not carried out yet what the directory of '{organization}' says."""
+    """{number} changes of the directory of '{organization}' are not carried out yet."""
 
     code = "scim.waiting"
     remedy = "Wait until workers have reached each tenant: who left keeps nothing there."

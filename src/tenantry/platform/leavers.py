@@ -27,13 +27,10 @@ if TYPE_CHECKING:
     from tenantry.runtime.leavers import Account, Leavers
     from tenantry.runtime.settings import Settings
 
-AT_ONCE: Final = 100
-"""Marks that a worker takes at a time."""
+AT_ONCE: Final = 8
+"""Marks that a worker takes, and carries out together."""
 
-TOGETHER: Final = 8
-"""Marks that are carried out at one time."""
-
-SECONDS: Final = 30.0
+SECONDS: Final = 20.0
 """How long one tenant may take: less than the time for which a worker has a mark."""
 
 ACTOR: Final = "scim"
@@ -58,13 +55,7 @@ class LeaverDesk:
             marks = await leaving.take(tx, AT_ONCE)
             ids = sorted({mark.tenant_id for mark in marks if mark.tenant_id})
             places = {one.id: one for one in await self._tools.all_environments(tx, ids)}
-        turn = asyncio.Semaphore(TOGETHER)
-
-        async def one(mark: Mark) -> None:
-            async with turn:
-                await self._carry_out(mark, places.get(mark.environment_id))
-
-        await asyncio.gather(*(one(mark) for mark in marks))
+        await asyncio.gather(*(self._carry_out(mark, places.get(mark.environment_id)) for mark in marks))
         await self._databases().forget(set(ids))
         return len(marks)
 
@@ -132,9 +123,9 @@ class LeaverDesk:
         self, users: Leavers, environment: Environment, person: PersonRow, found: Sequence[Account], ends: bool
     ) -> None:
         async with self._tools.registry.read() as tx:
-            back = await leaving.was_shut(tx, environment.id, {one.id for one in found if not one.active})
+            back = await leaving.was_shut(tx, environment.id, {one.id for one in found})
         if back:
-            await users.open(back)
+            await users.open(back)  # who is let in already, by a worker that died, is noted below all the same
             async with self._tools.registry.write(ACTOR) as tx:
                 await leaving.opened(tx, environment.id, back)
                 tenant, logins = environment.tenant, sorted(one.login for one in found if one.id in back)

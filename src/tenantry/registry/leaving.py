@@ -15,7 +15,7 @@ from sqlalchemy import and_, delete, func, or_, select, update
 from tenantry.registry import tables
 from tenantry.registry.database import IN_LIMIT, Transaction, chunks, now
 
-LEASE: Final = timedelta(seconds=60)
+LEASE: Final = timedelta(seconds=30)
 """How long a worker has a mark for itself."""
 
 PAUSES: Final = (1, 2, 5, 15, 60)
