@@ -22,6 +22,7 @@ NAMES = (
     "portal",
     "signup",
     "followers",
+    "users",
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import socket
 import subprocess
@@ -30,6 +31,7 @@ class Example:
     place: Path
     port: int
     environment: dict[str, str]
+    entrance: str = "sign-in"  # where one signs in, within a tenant
     admins: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     @classmethod
@@ -43,9 +45,12 @@ class Example:
 
     @classmethod
     @contextmanager
-    def shown(cls, name: str, root: Path, tenants: Mapping[str, str], filling: str) -> Iterator[Self]:
+    def shown(
+        cls, name: str, root: Path, tenants: Mapping[str, str], filling: str, entrance: str = "sign-in"
+    ) -> Iterator[Self]:
         """The example with these tenants, names by slug, the first of them filled from a file, and served."""
         found = cls.of(name, root)
+        found.entrance = entrance
         for slug, called in tenants.items():
             found.create(slug, called)
         found.run(sys.executable, "-m", f"{name}.fill", filling)
@@ -75,7 +80,7 @@ class Example:
             for _ in range(600):
                 assert server.poll() is None, log.read_text()
                 with suppress(httpx.TransportError), self.http(next(iter(self.admins))) as client:
-                    if client.get("sign-in").status_code == 200:
+                    if client.get(self.entrance).status_code == 200:
                         break
                 time.sleep(0.1)
             yield
@@ -98,7 +103,9 @@ class Example:
         """A client that is signed in at a tenant, by a form, or by JSON where that is `sent`."""
         with self.http(slug, path) as client:
             login, password = self.admins[slug]
-            answer = client.request("POST", "sign-in", **{sent: {"login": login, "password": password}})
+            hidden = re.findall('name="(csrf)" value="([0-9a-f]+)"', client.get(self.entrance).text)
+            form = dict(hidden) | {"login": login, "password": password}
+            answer = client.request("POST", self.entrance, **{sent: form})
             assert answer.status_code in (200, 303), answer.text
             yield client
 
@@ -114,8 +121,8 @@ class Example:
     def sign_in(self, visit: Visit, slug: str) -> None:
         """Sign in by the page that people see."""
         login, password = self.admins[slug]
-        visit.page.goto(self.url(slug, "/sign-in"))
-        visit.page.fill("#login", login)
-        visit.page.fill("#password", password)
-        visit.page.click("main button")
+        visit.page.goto(self.url(slug, f"/{self.entrance}"))
+        visit.page.fill("[name=login]", login)
+        visit.page.fill("[name=password]", password)
+        visit.page.click("main button >> nth=0")
         visit.page.wait_for_url(self.url(slug))

@@ -47,7 +47,7 @@ class Story:
         self.site = site
         self.ledger = ledger
         self.agencies = agencies()
-        self.cookies: dict[str, str] = {}
+        self.tokens: dict[str, str] = {}  # one for each agency's first admin
 
     async def tell(self) -> None:
         """Everything, in order."""
@@ -156,29 +156,30 @@ class Story:
 
     # --- the application ------------------------------------------------------------------------------------------
 
-    async def _page(self, client: httpx.AsyncClient, slug: str, path: str, cookie: str = "") -> httpx.Response:
-        return await client.get(f"/t/{slug}{path}", headers={"host": "localhost", "cookie": cookie})
+    async def _page(self, client: httpx.AsyncClient, slug: str, path: str, whose: str) -> httpx.Response:
+        headers = {"host": "localhost", "authorization": f"Bearer {self.tokens[whose]}"}
+        return await client.get(f"/t/{slug}{path}", headers=headers)
 
     async def visit(self, platform: Platform, server: Server) -> None:
         async with server.client() as client:
-            with self.ledger.step("sign in with the first password", len(self.agencies)) as row:
+            with self.ledger.step("trade the first password for a token", len(self.agencies)) as row:
                 for slug in self.agencies:
                     found = await platform.tenants.credentials(slug)
                     assert found is not None
-                    sent = {"login": found.login, "password": found.password}
-                    answer = await client.post(f"/t/{slug}/sign-in", data=sent, headers={"host": "localhost"})
-                    expect(answer.status_code == 303, f"{slug}: sign-in answered {answer.status_code}")
-                    self.cookies[slug] = answer.headers["set-cookie"].partition(";")[0]
+                    sent = {"grant_type": "password", "username": found.login, "password": found.password}
+                    answer = await client.post(f"/t/{slug}/.tenantry/token", data=sent, headers={"host": "localhost"})
+                    expect(answer.status_code == 200, f"{slug}: the tokens' address answered {answer.status_code}")
+                    self.tokens[slug] = answer.json()["access_token"]
                 row.result = "over HTTP, by path"
             with self.ledger.step("ask for another's pages", 2) as row:
-                own = await self._page(client, LEAVES, "/", self.cookies[LEAVES])
+                own = await self._page(client, LEAVES, "/", LEAVES)
                 address = own.text.partition('href="/t/northlight/campaigns/')[2].partition('"')[0]
                 expect(own.status_code == 200 and address.isdigit(), "there is no campaign on the first page")
-                there = await self._page(client, SMALL, f"/campaigns/{address}", self.cookies[SMALL])
+                there = await self._page(client, SMALL, f"/campaigns/{address}", SMALL)
                 expect(there.status_code == 404, f"a foreign campaign answered {there.status_code}")
-                led = await self._page(client, SMALL, "/", self.cookies[LEAVES])
-                expect(led.status_code == 303, f"a foreign session answered {led.status_code}")
-                row.result = "a foreign id: 404; a foreign session: led to sign in"
+                shut = await self._page(client, SMALL, "/", LEAVES)
+                expect(shut.status_code == 401, f"a foreign token answered {shut.status_code}")
+                row.result = "a foreign id: 404; a foreign token: 401"
 
     # --- one agency out of the shared tables ----------------------------------------------------------------------
 

@@ -97,6 +97,14 @@ class SignOn:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyTurn:
+    """From when on a tenant's tokens are signed with keys of another turn."""
+
+    number: int
+    since: int  # seconds since 1970
+
+
+@dataclass(frozen=True, slots=True)
 class Person:
     """Somebody for whom an organization's provider vouches."""
 
@@ -127,6 +135,7 @@ class Tenant:
     support: tuple[SupportAccess, ...] = field(default=(), repr=False)  # not ended; whether their time is over is asked
     sign_on: SignOn | None = None  # where its organization has a provider
     trial: datetime | None = None  # when that ends, while it is tried out
+    key_turns: tuple[KeyTurn, ...] = ()  # of its token keys, oldest first; empty: they were never rotated out of turn
 
 
 @dataclass(frozen=True, slots=True)

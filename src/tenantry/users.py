@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from types import MappingProxyType
 from typing import Final
@@ -124,12 +124,39 @@ _OPTIONS: Final = MappingProxyType(
 @cache
 def statements(dialect: str, prefix: str = "") -> Mapping[str, str]:
     """What makes each table where it is missing, by the table's name; `prefix` stands before the names."""
-    made = {}
-    for name, columns in _DECLARED.items():
-        for word, meant in _WORDS[dialect].items():
-            columns = re.sub(rf"\b(?:{word})(?!\w)", meant, columns)
-        made[name] = f"CREATE TABLE IF NOT EXISTS {prefix}{name} ({columns}){_OPTIONS[dialect]}"
-    return MappingProxyType(made)
+    return MappingProxyType(
+        {
+            name: f"CREATE TABLE IF NOT EXISTS {prefix}{name} ({_worded(columns, dialect)}){_OPTIONS[dialect]}"
+            for name, columns in _DECLARED.items()
+        }
+    )
+
+
+def _worded(columns: str, dialect: str) -> str:
+    for word, meant in _WORDS[dialect].items():
+        columns = re.sub(rf"\b(?:{word})(?!\w)", meant, columns)
+    return columns
+
+
+def missing(dialect: str, there: Mapping[str, Collection[str]], prefix: str = "") -> Sequence[str]:
+    """What makes these tables, with the columns that they have, what they are to be: new tables, columns and keys.
+
+    A column that comes later has a default, or may be empty: there are rows already.
+    """
+    made = []
+    for name, declared in _DECLARED.items():
+        if name not in there:
+            made.append(statements(dialect, prefix)[name])
+            continue
+        lines = [line.strip().rstrip(",") for line in _worded(declared, dialect).strip().splitlines()]
+        keys = [line for line in lines if line.startswith("UNIQUE (")]
+        columns = {line.partition(" ")[0]: line for line in lines if not line.startswith(("UNIQUE (", "PRIMARY KEY ("))}
+        new = [column for column in columns if column not in there[name]]
+        added = [f"ADD COLUMN {columns[column]}" for column in new]
+        added += [f"ADD {key}" for key in keys if set(new) & set(re.findall(r"\w+", key))]
+        if added:
+            made.append(f"ALTER TABLE {prefix}{name} {', '.join(added)}")
+    return made
 
 
 def made_of(dialect: str) -> str:

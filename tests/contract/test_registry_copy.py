@@ -84,6 +84,7 @@ async def some(tx: Transaction, column: Column[Any]) -> Any:
         bytes: b"\0\xff",
         bool: True,
         int: 2**31 - 1,
+        float: 0.1 + 0.2,
     }
     return found.get(column.type.python_type, {"ü": [1, None]})
 

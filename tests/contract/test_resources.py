@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from tenantry import paths
+from tenantry import paths, users
 from tenantry.config import ResourceSpec
 from tenantry.errors import ConfigError, MigrationError, MigrationInvalid, ResourceError, UnknownKind
 from tenantry.model import Attempt, Environment, Finding, Migrated, Untried, Usage, breaches
-from tenantry.resources import Resource, Setting, build, kinds
+from tenantry.resources import Resource, Setting, build, database, kinds
 from worlds import BROKEN, FIRST, SECOND, RenderedWorld, SqliteWorld, World, environment
 
 
@@ -424,6 +424,36 @@ async def test_users_are_enrolled_once(schema_world: World) -> None:
     await resource.enrol(env, "ADMIN@acme", "two", "admin")
     rows = schema_world.query(resource, env, "SELECT login, password, role, active, epoch FROM tenantry_user")
     assert rows == [("admin@acme", "two", "admin", 1, 1)]
+
+
+@pytest.mark.parametrize("way", ["migrate", "create"])
+async def test_users_tables_grow_with_tenantry(schema_world: World, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    """Those an older version of ours made get its columns, keys and tables by what brings a tenant up to date."""
+    older = {name: text for name, text in users._DECLARED.items() if name != "tenantry_try"}
+    kept = older["tenantry_user"].partition(",\n  totp ")[0]
+    assert kept != older["tenantry_user"]
+    with monkeypatch.context() as past:
+        past.setattr(users, "_DECLARED", older | {"tenantry_user": f"{kept}\n"})
+        forget()
+        resource, env = schema_world.resource(), schema_world.environment()
+        await resource.create(env)
+        await resource.enrol(env, "admin@acme", "one", "admin")
+    forget()
+    if schema_world.kind != "memory":  # its content goes with it
+        resource = schema_world.resource()
+    told = " ".join(finding.what for finding in await resource.check(env) if not finding.ok)
+    assert "tenantry_user" in told
+    for _ in range(2):
+        await getattr(resource, way)(env)
+        assert [finding.what for finding in await resource.check(env) if not finding.ok] == []
+    query = "SELECT login, role, totp, totp_used, issuer FROM tenantry_user"
+    assert schema_world.query(resource, env, query) == [("admin@acme", "admin", None, 0, None)]
+
+
+def forget() -> None:
+    """Let the users' tables be looked up anew."""
+    users.statements.cache_clear()
+    database._declared_users.cache_clear()
 
 
 async def test_no_users_without_their_table(schema_world: World) -> None:

@@ -19,10 +19,10 @@ ARGUMENTS = (
 def signed_in(browser: Browser, agency: str, password: str, width: int, height: int) -> Page:
     """A window at an agency's campaigns."""
     page = browser.new_context(viewport={"width": width, "height": height}, color_scheme="light").new_page()
-    page.goto(f"{agency}/sign-in")
-    page.fill("#login", "admin@northlight.localhost")
-    page.fill("#password", password)
-    page.click("main button")
+    page.goto(f"{agency}/")
+    page.fill("[name=login]", "admin@northlight.localhost")
+    page.fill("[name=password]", password)
+    page.click("main button >> nth=0")
     page.wait_for_selector(".timeline")
     return page
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from agency import site
-from agency.web import HEADERS, HERE, go, pages, render
+from agency.web import HEADERS, HERE, pages, render
 from tenantry.errors import TenantryError
+from tenantry.integrations.fastapi import refusal
 from tenantry.runtime.runtime import connected
 
 __all__ = ["app", "platform_app"]
@@ -18,6 +19,7 @@ __all__ = ["app", "platform_app"]
 app = FastAPI(title="Agency", openapi_url=None)
 app.mount("/static", StaticFiles(directory=HERE / "static"))
 app.include_router(site.pages)
+app.add_exception_handler(TenantryError, refusal)  # nobody signed in, no database to be had
 
 platform_app = FastAPI(title="Agencies", openapi_url=None)
 platform_app.mount("/static", StaticFiles(directory=HERE / "static"))
@@ -25,9 +27,7 @@ platform_app.mount("/static", StaticFiles(directory=HERE / "static"))
 
 @app.exception_handler(HTTPException)
 async def refused(request: Request, error: HTTPException) -> Response:
-    """What went wrong, as a page; who is not signed in is led to do so."""
-    if error.status_code == 401:
-        return go(request, "/sign-in")
+    """What went wrong, as a page."""
     heading = {403: "Not for you", 404: "Nothing here"}.get(error.status_code, "That did not work")
     said = "There is no such page." if error.detail == "Not Found" else error.detail  # Starlette's own words
     return render(request, "fault.html", error.status_code, heading=heading, said=said)
@@ -37,12 +37,6 @@ async def refused(request: Request, error: HTTPException) -> Response:
 async def no_such_address(request: Request, _: RequestValidationError) -> Response:
     """An id that is no number leads nowhere."""
     return await refused(request, HTTPException(404, "There is no such page."))
-
-
-@app.exception_handler(TenantryError)
-async def unavailable(_: Request, error: TenantryError) -> Response:
-    """The database, or whatever else is needed, is not to be had now."""
-    return PlainTextResponse(error.message, error.status, {"retry-after": "5"})
 
 
 @platform_app.get("/")

@@ -15,10 +15,8 @@ import tenantry
 from agency import store
 from agency.picture import late, timeline
 from agency.store import Refused
-from agency.web import Signed, day_of, field, go, number_of, render, same_origin, sent, size, today
-from tenantry.errors import SignInRefused
+from agency.web import Signed, day_of, field, go, number_of, render, sent, size, today
 from tenantry.runtime.accounts import User
-from tenantry.runtime.runtime import connected
 
 pages = APIRouter()
 Id = Annotated[int, Path(ge=1, lt=2**63)]
@@ -311,33 +309,3 @@ async def guide(request: Request, user: Signed, slug: str) -> Response:
         query = "SELECT title, about, minutes, body FROM platform_guides WHERE slug = :slug"
         row = found(await store.one(session, query, slug=slug.replace("\0", "")), "guide")
     return render(request, "guide.html", user=user, guide=row)
-
-
-# --- signing in ---------------------------------------------------------------------------------------------------
-
-
-@pages.get("/sign-in")
-async def sign_in_form(request: Request) -> Response:
-    return render(request, "sign-in.html", login="")
-
-
-@pages.post("/sign-in")
-async def sign_in(request: Request) -> Response:
-    same_origin(request)
-    form, runtime = await sent(request), connected()
-    login, password = form.get("login"), form.get("password")
-    try:
-        user = await runtime.accounts.authenticate(str(login or ""), str(password or ""))
-    except SignInRefused as error:
-        return render(request, "sign-in.html", 401, login=field(form, "login"), wrong=error.message)
-    answer = go(request, "/")
-    answer.headers.append("set-cookie", await runtime.enter(user))
-    return answer
-
-
-@pages.post("/sign-out")
-async def sign_out(request: Request) -> Response:
-    same_origin(request)
-    answer = go(request, "/sign-in")
-    answer.headers.append("set-cookie", await connected().leave())
-    return answer

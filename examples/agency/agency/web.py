@@ -16,8 +16,6 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 import tenantry
 from agency.store import STATES, Refused
-from tenantry.errors import ForeignSession
-from tenantry.refusals import UserNeeded
 from tenantry.runtime.accounts import User
 
 HERE: Final = Path(__file__).parent
@@ -53,12 +51,12 @@ def today() -> date:
 
 
 async def signed_in(request: Request) -> User:
-    """The user of a request. Others get 401; a write from another site's page, and one by a reader, get 403."""
+    """The user of a request; others are sent to Tenantry's own page to sign in.
+
+    A write from another site's page, and one by a reader, get 403.
+    """
     same_origin(request)
-    try:
-        user = tenantry.require()
-    except (UserNeeded, ForeignSession) as error:
-        raise HTTPException(401, "Sign in first.") from error
+    user = tenantry.require()
     if request.method != "GET" and not may_write(user):
         raise HTTPException(403, "You may read here. Ask an admin of this agency for more.")
     return user

@@ -302,6 +302,25 @@ async def rotate(
 
 
 @app.command
+async def rotate_keys(
+    slug: Slug,
+    /,
+    *,
+    now: Annotated[bool, FLAG, Parameter(help="Sign with them now, and believe no token of the ones before.")] = False,
+    common: Common = COMMON,
+) -> None:
+    """Give a tenant other keys for its tokens. They are published now and sign in an hour."""
+    async with common.platform() as platform:
+        found = await platform.tenants.rotate_keys(slug, now)
+    if common.json:
+        common.out.data(found)
+        return
+    since, until = f"{found.since:%Y-%m-%d %H:%M:%S} UTC", found.until
+    old = f"the ones before are believed until {until:%H:%M:%S}" if until else "no token of the ones before is believed"
+    _done(common, slug, f"signs its tokens with other keys from {since}; {old}.")
+
+
+@app.command
 async def adopt(
     slug: Slug,
     /,

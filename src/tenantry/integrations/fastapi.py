@@ -1,22 +1,26 @@
-"""FastAPI: the user of a request as a dependency, and roles that a path wants.
+"""FastAPI: the user of a request as a dependency, roles that a path wants, and refusals answered.
 
 @app.get("/me")
 def me(user: CurrentUser) -> str: ...
 
 @app.get("/invoices", dependencies=[requires("admin")])
+
+app.add_exception_handler(TenantryError, refusal)
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, TypeAlias
 
-from fastapi import Depends
+from fastapi import Depends, Request, Response
 
 from tenantry.credentials import Role
-from tenantry.runtime import require
+from tenantry.errors import TenantryError
+from tenantry.runtime import pages, require
 from tenantry.runtime.accounts import User
+from tenantry.runtime.runtime import connected
 
-__all__ = ["CurrentUser", "requires"]
+__all__ = ["CurrentUser", "refusal", "requires"]
 
 
 def requires(role: Role | str = Role.USER) -> Any:
@@ -31,3 +35,14 @@ def requires(role: Role | str = Role.USER) -> Any:
 
 CurrentUser: TypeAlias = Annotated[User, requires()]
 """The user who makes the request; whoever is not signed in is sent to sign in, or gets 401."""
+
+
+async def refusal(request: Request, error: Exception) -> Response:
+    """The answer to an error of Tenantry's, as the middleware gives it; whoever is to sign in is sent there.
+
+    For applications around which `tenantry serve` puts the middleware: FastAPI has answered with 500 by then.
+    """
+    if not isinstance(error, TenantryError):
+        raise error
+    answer = pages.refusal(error, request.headers.get("accept", ""), connected().settings.data)
+    return Response(answer.body, answer.status, dict(answer.headers))

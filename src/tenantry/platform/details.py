@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from tenantry.model import Environment, Finding, Tenant
@@ -31,6 +32,14 @@ class DatabaseLogin:
     user: str
     password: str
     prefix: str = ""  # of its tables, where it shares the database
+
+
+@dataclass(frozen=True, slots=True)
+class TurnedKeys:
+    """From when on other keys sign a tenant's tokens, and until when the ones before are believed."""
+
+    since: datetime
+    until: datetime | None  # None: no more
 
 
 @dataclass(frozen=True, slots=True)

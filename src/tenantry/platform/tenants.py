@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,12 +33,21 @@ from tenantry.operations import adopt, change, create, destroy, drop, placement,
 from tenantry.operations.toolbox import ADMIN, VALUE, Toolbox
 from tenantry.platform import csvfile, exports
 from tenantry.platform.announce import Announcing
-from tenantry.platform.details import Credentials, DatabaseLogin, Measurement, PlannedStep, Source, TenantDetails
+from tenantry.platform.details import (
+    Credentials,
+    DatabaseLogin,
+    Measurement,
+    PlannedStep,
+    Source,
+    TenantDetails,
+    TurnedKeys,
+)
 from tenantry.refusals import InvalidRequest, SignUpGone
 from tenantry.registry import Transaction, journal, people, servers, signups, tenants
 from tenantry.registry.database import now
 from tenantry.registry.tenants import TenantRow
 from tenantry.resources import Resource
+from tenantry.runtime.tokens import LEEWAY, turned
 
 REASON_LENGTH: Final = 500
 
@@ -491,6 +501,25 @@ class Tenants(Announcing):
             facts = {"operation": operation_id, "tenants": len(items), **({"id": one[0]} if one else {})}
             tx.audit("platform.rotate", one[1] if one else "platform", **facts)
             return await journal.get(tx, operation_id)
+
+    @verb("tenant.rotate_keys", "tenants:write", Reach.TENANT)
+    async def rotate_keys(self, slug: str, at_once: bool = False) -> TurnedKeys:
+        """Give a tenant other keys for its tokens, out of turn. They are published now, and sign in an hour.
+
+        By then whoever keeps the public keys has asked anew; the ones before are believed until their last token is
+        over. With `at_once` the new ones sign now and no token of the ones before opens anything, in any process,
+        within a second: for keys that somebody else may know. Refresh tokens and sessions hold.
+        """
+        moment, seconds = int(now().timestamp()), int(self._config.runtime.token)
+        async with self._registry.write() as tx:
+            row = await tenants.find(tx, slug)
+            tenant = (await tenants.environments(tx, [row.id]))[0].tenant
+            turns = turned(tenant.key_turns, moment, seconds, at_once)
+            await tenants.alter(tx, [row.id], key_turns=[[turn.number, turn.since] for turn in turns])
+            since = datetime.fromtimestamp(turns[-1].since, UTC)
+            until = None if at_once else since + timedelta(seconds=seconds + LEEWAY)
+            tx.audit("tenant.rotate_keys", row.slug, id=row.id, turn=turns[-1].number, since=since, at_once=at_once)
+        return TurnedKeys(since, until)
 
     @verb("tenant.edit", "tenants:write", Reach.TENANT)
     async def edit(

@@ -229,6 +229,7 @@ tenant = Table(
     Column("organization_id", ForeignKey("organization.id"), index=True),
     Column("settings", JSON, nullable=False),
     Column("support_until", Moment),  # how long its people let support in, where the platform asks for that
+    Column("key_turns", JSON(none_as_null=True)),  # [[number, since], …] of its token keys; null: none out of turn
     Column("created", Moment, nullable=False),
     Column("updated", Moment, nullable=False),
     Index("ix_tenant_created", "created", "slug"),

@@ -31,7 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 
 from tenantry.errors import HostTaken, SlugTaken, TenantNotFound
-from tenantry.model import Environment, Place, Status, Tenant
+from tenantry.model import Environment, KeyTurn, Place, Status, Tenant
 from tenantry.refusals import InvalidRequest
 from tenantry.registry import sso, support, tables
 from tenantry.registry.database import IN_LIMIT, Transaction, chunks, now, plain
@@ -236,6 +236,7 @@ def _environments_query(some: bool) -> Select[Any]:
             tenant.c.status,
             tenant.c.client_id,
             cast(tenant.c.settings, Text),
+            tenant.c.key_turns,
             environment.c.id,
             environment.c.name,
             environment.c.home,
@@ -365,7 +366,8 @@ async def _load(tx: Transaction, ids: Sequence[str] | None) -> list[Environment]
     opened: dict[str, dict[str, Any]] = {}  # most tenants have the same settings, namely none
     result = []
     for row in await tx.all(_environments_query(ids is not None), _given(ids)):
-        tenant_id, slug, name, blueprint, plan, status, client_id, settings, env_id, env_name, home, sealed, until = row
+        tenant_id, slug, name, blueprint, plan, status, client_id, settings, turns, *rest = row
+        env_id, env_name, home, sealed, until = rest
         tenant = tenants.get(tenant_id)
         if settings not in opened:
             opened[settings] = json.loads(settings)
@@ -383,6 +385,7 @@ async def _load(tx: Transaction, ids: Sequence[str] | None) -> list[Environment]
                 support=accesses.get(tenant_id, ()),
                 sign_on=sign_ons.get(tenant_id),
                 trial=until if status == Status.TRIALING else None,
+                key_turns=tuple(KeyTurn(*turn) for turn in turns or ()),
             )
         result.append(
             Environment(

@@ -6,7 +6,8 @@ import sqlite3
 import time
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -94,9 +95,14 @@ class Database(Programmed):
             migrator.execute(connection, statements, self._seed.name)
 
     def _add_users(self, connection: Connection) -> None:
-        if self.setting.users:
-            for statement in users_tables.statements("sqlite").values():
-                connection.execute(statement)
+        """The users' tables; one that is older than this version of ours is made anew, and keeps its rows."""
+        if not self.setting.users:
+            return
+        query = f"SELECT name, sql FROM sqlite_schema WHERE name IN ({', '.join('?' * len(users_tables.TABLES))})"  # noqa: S608 -- marks
+        if dict(connection.execute(query, users_tables.TABLES).fetchall()) != _declared_users():
+            with _users() as golden:
+                for statement in sqlite_diff.of_tables(golden, connection):
+                    connection.execute(statement)
 
     def _renew(self, env: Environment) -> None:
         """Bring a database that was there already to what a new one would be, its data kept."""
@@ -110,6 +116,7 @@ class Database(Programmed):
 
     def _migrate(self, env: Environment, to: str | None) -> Migrated:
         with self._open(env) as connection:
+            self._add_users(connection)
             return self._bring(connection, env, to)
 
     def _bring(self, connection: Connection, env: Environment | None, to: str | None) -> Migrated:
@@ -225,6 +232,22 @@ class Database(Programmed):
             Finding(self.name, False, f"the schema differs: {what}", remedy) for what in differences(declared, found)
         ]
         return told or [Finding(self.name, True, f"the schema is that of {version or 'an empty database'}")]
+
+
+@contextmanager
+def _users() -> Iterator[sqlite3.Connection]:
+    """A database in memory with the users' tables alone, as they are to be."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as made:
+        for statement in users_tables.statements("sqlite").values():
+            made.execute(statement)
+        yield made
+
+
+@cache
+def _declared_users() -> Mapping[str, str]:
+    """Their SQL, as SQLite keeps it."""
+    with _users() as made:
+        return dict(made.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'table'").fetchall())
 
 
 def shape(connection: Connection) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -56,6 +56,11 @@ _COMMENTS: Final = re.compile(r"(?>\s|--[ \t][^\n]*|#[^\n]*|/\*(?!!).*?\*/)*", r
 _WORD: Final = re.compile(r"[A-Za-z]+", re.ASCII)
 
 
+_COLUMNS: Final = """
+SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name IN %s
+"""
+
+
 class MySQL(Dialect):
     """MariaDB and MySQL."""
 
@@ -84,6 +89,12 @@ class MySQL(Dialect):
 
     def heads(self, connection: Connection) -> Sequence[str]:
         return [str(head) for (head,) in rows(connection, "SELECT version_num FROM alembic_version")]
+
+    def columns(self, connection: Connection, tables: Sequence[str]) -> Mapping[str, Collection[str]]:
+        found: dict[str, list[str]] = {}
+        for name, column in connection.ask(_COLUMNS, tuple(tables)):
+            found.setdefault(name, []).append(column)
+        return found
 
     def unfinished(self, connection: Connection) -> Unfinished | None:
         """The migration that stopped in the middle, if one did."""

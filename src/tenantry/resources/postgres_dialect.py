@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -39,6 +39,12 @@ _PASSING: Final = (
 )
 
 
+_COLUMNS: Final = """
+SELECT c.relname, array_agg(a.attname::text) FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+WHERE c.relname = ANY (%s) AND pg_table_is_visible(c.oid) AND a.attnum > 0 AND NOT a.attisdropped GROUP BY c.relname
+"""
+
+
 class Postgres(Dialect):
     """PostgreSQL. The record is written first: its key makes a second process wait, and then fail, not run it too."""
 
@@ -52,6 +58,9 @@ class Postgres(Dialect):
 
     def heads(self, connection: Connection) -> Sequence[str]:
         return [str(head) for (head,) in _rows(connection, sql.SQL("SELECT version_num FROM alembic_version"))]
+
+    def columns(self, connection: Connection, tables: Sequence[str]) -> Mapping[str, Collection[str]]:
+        return {str(name): columns for name, columns in connection.execute(_COLUMNS, (list(tables),))}
 
     def proof(self, connection: Connection) -> Sequence[str]:
         """Statements at the end of a migration's transaction, which fail where it did what it may not."""

@@ -18,7 +18,6 @@ from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, Field
 from sqlalchemy.engine import make_url
 
-from tenantry import users as users_tables
 from tenantry.config import Frozen, ResourceSpec
 from tenantry.errors import ConfigError, NameTaken, ServerUnavailable, ServerUnfit
 from tenantry.model import Attempt, Environment, Finding, Login, Migrated, Rehearsed, Server, Usage, facts_of
@@ -163,10 +162,8 @@ class Prefix(server_database.ServerDatabase):
         """The migrations as the files are now, with the placeholder in them. Raises `MigrationInvalid`."""
         return read(self._directory, type(self).dialect.split) if self._directory else EMPTY
 
-    def _add_users(self, connection: Any) -> None:
-        if self.setting.users:
-            tables = users_tables.statements(self.dialect.name, PLACEHOLDER)
-            self.dialect.script(connection, tuple(tables.values()), "tenantry_user")
+    def _add_users(self, connection: Any, prefix: str = PLACEHOLDER) -> None:
+        super()._add_users(connection, prefix)
 
     @contextmanager
     def _open(self, env: Environment) -> Iterator[Any]:

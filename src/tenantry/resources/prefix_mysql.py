@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -40,6 +40,10 @@ class PrefixMySQLDialect(MySQL):
 
     def step(self, connection: Connection, migration: Migration, up: bool, *rest: Any) -> None:
         super().step(connection, prefix_names.rendered(migration, self.prefix), up, *rest)
+
+    def columns(self, connection: Connection, tables: Sequence[str]) -> Mapping[str, Collection[str]]:
+        found = super().columns(connection, [f"{self.prefix}{name}" for name in tables])
+        return {name.removeprefix(self.prefix): columns for name, columns in found.items()}
 
     def script(self, connection: Connection, sql: Sequence[str], name: str) -> None:
         super().script(connection, [prefix_names.render(one, self.prefix) for one in sql], name)

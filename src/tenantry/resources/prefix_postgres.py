@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, LiteralString
@@ -61,6 +61,10 @@ class PrefixPostgresDialect(Postgres):
 
     def step(self, connection: Connection, migration: Migration, up: bool, *rest: Any) -> None:
         super().step(connection, prefix_names.rendered(migration, self.prefix), up, *rest)
+
+    def columns(self, connection: Connection, tables: Sequence[str]) -> Mapping[str, Collection[str]]:
+        found = super().columns(connection, [f"{self.prefix}{name}" for name in tables])
+        return {name.removeprefix(self.prefix): columns for name, columns in found.items()}
 
     def script(self, connection: Connection, sql: Sequence[str], name: str) -> None:
         super().script(connection, [prefix_names.render(one, self.prefix) for one in sql], name)

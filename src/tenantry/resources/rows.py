@@ -270,15 +270,18 @@ class Rows(PostgresKind):
         admin.run(connection, steps)
 
     def _found(self, inner: Connection) -> None:
-        """The tables that Tenantry itself needs, where they are missing."""
-        wanted = {rows_tables.MARKER: rows_tables.MARKER_TABLE, rows_tables.TRACE: rows_tables.TRACE_TABLE}
-        if self.setting.users:
-            wanted |= users_tables.statements(self.dialect.name)
-        query = "SELECT relname FROM pg_class WHERE oid = to_regclass('public.' || quote_ident(relname))"
-        there = {name for (name,) in inner.execute(f"{query} AND relname = ANY (%s)", (list(wanted),))}
-        missing = [text for name, text in wanted.items() if name not in there]
+        """The tables and columns that Tenantry itself needs, where they are missing."""
+        missing = self._missing_of_ours(inner)
         if missing:
             self.dialect.script(inner, missing, rows_tables.MARKER)
+
+    def _missing_of_ours(self, inner: Connection) -> Sequence[str]:
+        """What makes them."""
+        wanted = {rows_tables.MARKER: rows_tables.MARKER_TABLE, rows_tables.TRACE: rows_tables.TRACE_TABLE}
+        there = self.dialect.columns(inner, [*wanted, *users_tables.TABLES])
+        own = [text for name, text in wanted.items() if name not in there]
+        users = users_tables.missing(self.dialect.name, there) if self.setting.users else ()
+        return [*own, *users]
 
     def _lay_out(self, connection: Connection) -> None:
         """Make an empty database what the shared one is to be, without any tenant."""
@@ -345,7 +348,7 @@ class Rows(PostgresKind):
             return False
         with self._inside(env) as inner:
             version = server_migrator.version(self.dialect, inner, self.schema())
-            return version == self.further(version) and self._has_markers(inner)
+            return version == self.further(version) and not self._missing_of_ours(inner)
 
     def _drop(self, env: Environment) -> None:
         if not self._is_there(env):

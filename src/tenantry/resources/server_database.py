@@ -119,14 +119,17 @@ class ServerDatabase(servers.OnServer, Programmed):
         if self._program is None:
             server_migrator.migrate(self.dialect, connection, self.schema(), version, self._limits)
 
-    def _add_users(self, connection: Any) -> None:
+    def _add_users(self, connection: Any, prefix: str = "") -> None:
+        """The users' tables, or what a database that is older than this version of ours has not of them."""
         if self.setting.users:
-            self.dialect.script(connection, tuple(users_tables.statements(self.dialect.name).values()), "tenantry_user")
+            there = self.dialect.columns(connection, users_tables.TABLES)
+            missing = users_tables.missing(self.dialect.name, there, prefix)
+            if missing:
+                self.dialect.script(connection, missing, "tenantry_user")
 
     def _renew(self, env: Environment) -> None:
         """Bring a database that was there already to what a new one would be, its data kept."""
         with self._open(env) as connection:
-            self._add_users(connection)
             there = server_migrator.version(self.dialect, connection, self.schema())
             self._bring(connection, env, self.further(there))
 
@@ -140,6 +143,7 @@ class ServerDatabase(servers.OnServer, Programmed):
 
     def _bring(self, connection: Any, env: Environment, to: str | None) -> Migrated:
         """Bring an environment's database to a version."""
+        self._add_users(connection)
         schema = self.schema()
         if self._program is None:
             return server_migrator.migrate(self.dialect, connection, schema, to, self._limits)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from itertools import count
@@ -43,6 +43,10 @@ class Dialect(ABC):
     @abstractmethod
     def heads(self, connection: Any) -> Sequence[str]:
         """What Alembic's table says; empty without it."""
+
+    @abstractmethod
+    def columns(self, connection: Any, tables: Sequence[str]) -> Mapping[str, Collection[str]]:
+        """The columns of those of these tables that are there."""
 
     def unfinished(self, connection: Any) -> Unfinished | None:
         """The migration that stopped in the middle, if one did."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from tenantry.resources.history import BOOKKEEPING
@@ -19,7 +19,21 @@ def statements(golden: sqlite3.Connection, found: sqlite3.Connection) -> tuple[s
     section 7; the old one gives way by its name, so that the new one is spelled as it is to be. What cannot be done so
     ends the list as comments that begin with "-- by hand". Statements that lose data have a comment that says so.
     """
-    changes = list(_changes(golden, found))
+    return _framed(list(_changes(golden, found)))
+
+
+def of_tables(golden: sqlite3.Connection, found: sqlite3.Connection) -> tuple[str, ...]:
+    """The same for the tables of `golden` alone: all else in `found` stays, what lies on these tables too."""
+    then, now = _made(golden), _made(found)
+    old = [name for kind, name in then if (kind, name) in now and now[kind, name][1] != then[kind, name][1]]
+    changes = [one[1] for key, one in then.items() if key not in now]
+    for name in old:
+        changes += _anew(golden, found, name, then["table", name][1])
+    changes += [one[1] for (kind, _), one in now.items() if kind != "table" and one[0] in old]
+    return _framed(changes)
+
+
+def _framed(changes: Sequence[str]) -> tuple[str, ...]:
     if not changes:
         return ()
     begin = ("PRAGMA foreign_keys = OFF", "PRAGMA legacy_alter_table = ON", "BEGIN IMMEDIATE")

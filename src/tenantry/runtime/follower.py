@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tenantry.errors import RegistryUnavailable
-from tenantry.model import Environment, Loaded, Place, Server, ServerState, SignOn, Status, Tenant
+from tenantry.model import Environment, KeyTurn, Loaded, Place, Server, ServerState, SignOn, Status, Tenant
 from tenantry.runtime.resolver import Resolver
 from tenantry.runtime.settings import Source
 from tenantry.runtime.table import Table
@@ -226,6 +226,7 @@ def _pack(environment: Environment) -> dict[str, Any]:
             "former": tenant.former,
             "sign_on": asdict(tenant.sign_on) if tenant.sign_on else None,
             "trial": tenant.trial.isoformat() if tenant.trial else None,
+            "key_turns": [[turn.number, turn.since] for turn in tenant.key_turns],
         },
     }
 
@@ -264,7 +265,13 @@ def _unpack(record: dict[str, Any], places: dict[Place, Place]) -> Environment:
     tenant = dict(record["tenant"])
     sign_on = SignOn(**tenant["sign_on"]) if tenant["sign_on"] else None
     trial = datetime.fromisoformat(tenant["trial"]) if tenant["trial"] else None
-    typed = {"status": Status(tenant["status"]), "former": tuple(tenant["former"]), "sign_on": sign_on, "trial": trial}
+    typed = {
+        "status": Status(tenant["status"]),
+        "former": tuple(tenant["former"]),
+        "sign_on": sign_on,
+        "trial": trial,
+        "key_turns": tuple(KeyTurn(*turn) for turn in tenant["key_turns"]),
+    }
     return Environment(
         id=record["id"],
         name=record["name"],

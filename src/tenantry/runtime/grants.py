@@ -26,15 +26,12 @@ from tenantry.runtime.pages import Answer
 from tenantry.runtime.proofs import Proofs
 from tenantry.runtime.sessions import COOKIE_LENGTH, Sessions, digest, serializer
 from tenantry.runtime.settings import Settings, SupportDesk
-from tenantry.runtime.tokens import Signer
+from tenantry.runtime.tokens import KEYS_SECONDS, Signer
 from tenantry.runtime.userbase import UserBase, Work
 
 if TYPE_CHECKING:
     from itsdangerous import URLSafeTimedSerializer
     from sqlalchemy import Row
-
-KEYS_SECONDS: Final = 3600
-"""How long others may keep the public keys: a new one is among them a month before it signs."""
 
 _STANDS: Final = """
 r.user_id = u.id AND r.epoch = u.epoch AND u.active = 1 AND r.expires > :now AND (r.session_id IS NULL
@@ -159,7 +156,7 @@ class Grants:
 
     async def key_set(self, environment: Environment, asked: Asked) -> Answer:
         """The public keys of a tenant."""
-        found = self.signer.key_set(environment, self._settings.token_seconds)
+        found = self.signer.key_set(environment)
         kept = [("cache-control", f"public, max-age={KEYS_SECONDS}"), ("access-control-allow-origin", "*")]
         return _json(200, found, kept, kind="application/jwk-set+json")
 

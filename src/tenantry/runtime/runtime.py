@@ -35,6 +35,7 @@ from tenantry.runtime.entrance import ENTRANCE, FILES, Entrance
 from tenantry.runtime.follower import Follower
 from tenantry.runtime.grants import Grants
 from tenantry.runtime.proofs import Proofs
+from tenantry.runtime.recent import Recent
 from tenantry.runtime.resolver import Resolver
 from tenantry.runtime.sessions import Client, Sessions
 from tenantry.runtime.settings import Logins, Postman, Settings, SignOnDesk, Source, SupportDesk
@@ -103,6 +104,7 @@ class Runtime:
             settings, users, self.accounts, self.sessions, self.proofs, self._keys.get, desk, clock=lambda: self.clock()
         )
         self.resolver.signer = self.grants.signer
+        self.recent = Recent(users)
         self.support = Support(
             settings,
             self._keys.get,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tenantry.credentials import derive_key
 from tenantry.errors import ConfigError, InvalidToken
-from tenantry.model import Environment, new_id
+from tenantry.model import Environment, KeyTurn, new_id
 from tenantry.runtime.settings import Jwt, Settings
 
 if TYPE_CHECKING:
@@ -78,6 +78,9 @@ PERIOD: Final = 30 * 86400
 LEEWAY: Final = 30
 """Seconds that the clocks of our own processes may differ."""
 
+KEYS_SECONDS: Final = 3600
+"""How long others may keep the public keys: a new one is among them so long at least before it signs."""
+
 _PKCS8: Final = bytes.fromhex("3041020100301306072a8648ce3d020106082a8648ce3d030107042730250201010420")
 """What stands before a private number of P-256 (RFC 5958, RFC 5915), whose public point is computed from it."""
 
@@ -88,9 +91,15 @@ class Name(NamedTuple):
     tenant: str  # id
     environment: str
     period: int  # since 1970, counted in `PERIOD`
+    turn: int = 0  # counted up when the keys were rotated out of turn
+
+    @property
+    def key(self) -> str:
+        """Which of the environment's keys it is."""
+        return f"{self.period}-{self.turn}" if self.turn else str(self.period)
 
     def __str__(self) -> str:
-        return f"{self.tenant}.{self.environment}.{self.period}"
+        return f"{self.tenant}.{self.environment}.{self.key}"
 
 
 def name_of(token: bytes) -> Name | None:
@@ -100,22 +109,48 @@ def name_of(token: bytes) -> Name | None:
     head = token.partition(b".")[0]
     try:
         found = json.loads(base64.urlsafe_b64decode(head + b"=" * (-len(head) % 4)))
-        tenant, environment, period = found["kid"].split(".")
-        return Name(tenant, environment, int(period)) if found.get("typ") == TYPE and len(period) < 10 else None
+        tenant, environment, key = found["kid"].split(".")
+        period, _, turn = key.partition("-")
+        name = Name(tenant, environment, int(period), int(turn or 0))
+        return name if found.get("typ") == TYPE and len(key) < 20 else None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
+
+
+def standing(turns: Sequence[KeyTurn], moment: int, seconds: int) -> Sequence[KeyTurn]:
+    """The turns whose keys serve, of tokens that hold for so many seconds; also one that is still to come.
+
+    One serves until the last token is over that was signed before the next began.
+    """
+    over = moment - seconds - LEEWAY
+    ends = [turn.since for turn in turns[1:]]
+    known = [turn for turn, end in zip(turns, ends, strict=False) if end > over]
+    return [*known, turns[-1]] if turns else [KeyTurn(0, 0)]
+
+
+def turned(turns: Sequence[KeyTurn], moment: int, seconds: int, at_once: bool) -> Sequence[KeyTurn]:
+    """The turns with a new one: announced for as long as others may keep the keys, or at once and without all others.
+
+    One that is announced already is the new one.
+    """
+    known = standing(turns, moment, seconds)
+    number = known[-1].number + 1
+    if at_once:
+        return [KeyTurn(number, moment)]
+    return known if known[-1].since > moment else [*known, KeyTurn(number, moment + KEYS_SECONDS + LEEWAY)]
 
 
 class Signer:
     """Signs and verifies the tokens of tenants, each with keys of its own, of which each serves for 30 days.
 
     A key is derived from the tenant's data key, which the vault seals: so every process has the same ones, none is
-    stored, and all go with the tenant.
+    stored, and all go with the tenant. What is known of the tenant says whether they were rotated out of turn.
     """
 
     def __init__(self, settings: Settings, keys: Callable[[Environment], bytes], clock: Callable[[], float]) -> None:
         self._keys = keys
         self._clock = clock
+        self._seconds = settings.token_seconds
         self._audience = settings.token_audience or settings.domain
 
     def sign(self, environment: Environment, claims: Mapping[str, Any], seconds: int) -> str:
@@ -123,11 +158,11 @@ class Signer:
         from joserfc.jwt import encode
 
         moment = int(self._clock())
-        name = Name(environment.tenant.id, environment.name, moment // PERIOD)
+        name = Name(environment.tenant.id, environment.name, moment // PERIOD, self._turn(environment, moment))
         times = {"iat": moment, "nbf": moment, "exp": moment + seconds}
         whose = {"iss": issuer(environment), "aud": self._audience, "tenant_id": environment.tenant.id}
         header = {"alg": ALGORITHM, "kid": str(name), "typ": TYPE}
-        key = self._key(environment, name.period)
+        key = self._key(environment, name)
         return encode(header, {**claims, **whose, **times, "jti": new_id()}, key, algorithms=[ALGORITHM])
 
     def verify(self, environment: Environment, token: bytes) -> Mapping[str, Any]:
@@ -135,15 +170,16 @@ class Signer:
         from joserfc.errors import JoseError
         from joserfc.jwt import JWTClaimsRegistry, decode
 
-        name, period = name_of(token), int(self._clock()) // PERIOD
+        name, moment = name_of(token), int(self._clock())
         if name is None or (name.tenant, name.environment) != (environment.tenant.id, environment.name):
             raise InvalidToken(reason="it is another tenant's", remedy="Use it at its own tenant's address.")
-        if name.period not in (period - 1, period, period + 1):
+        turns = [turn.number for turn in standing(environment.tenant.key_turns, moment, self._seconds)]
+        if abs(name.period - moment // PERIOD) > 1 or name.turn not in turns:
             raise InvalidToken(reason="its key serves no more")
         wanted = {"iss": issuer(environment), "aud": self._audience, "tenant_id": environment.tenant.id}
         options: dict[str, Any] = {claim: {"essential": True} for claim in ("exp", "nbf", "iat", "sub", "sid")}
         try:
-            claims = decode(token, self._key(environment, name.period), algorithms=[ALGORITHM]).claims
+            claims = decode(token, self._key(environment, name), algorithms=[ALGORITHM]).claims
             JWTClaimsRegistry(lambda: int(self._clock()), LEEWAY, **options).validate(claims)
         except (JoseError, ValueError, TypeError, RecursionError) as error:
             raise _invalid(error) from error
@@ -152,29 +188,35 @@ class Signer:
                 raise InvalidToken(reason=f"its claim '{claim}' is another one's")
         return claims
 
-    def key_set(self, environment: Environment, seconds: int) -> dict[str, Any]:
+    def key_set(self, environment: Environment) -> dict[str, Any]:
         """The public keys as a JSON Web Key Set (RFC 7517 section 5).
 
         The next one is there before it signs, so that nobody has to ask again in a hurry; the one before stays until
-        the last token of `seconds` is over that it signed.
+        the last token is over that it signed.
         """
         moment = int(self._clock())
-        period = moment // PERIOD
-        first = period - 1 if moment - period * PERIOD <= seconds + LEEWAY else period
-        names = [Name(environment.tenant.id, environment.name, one) for one in range(first, period + 2)]
+        period, whose = moment // PERIOD, (environment.tenant.id, environment.name)
+        first = period - 1 if moment - period * PERIOD <= self._seconds + LEEWAY else period
+        turns = standing(environment.tenant.key_turns, moment, self._seconds)
+        names = [Name(*whose, one, turn.number) for turn in turns for one in range(first, period + 2)]
         return {
             "keys": [
-                self._key(environment, name.period).as_dict(private=False)
-                | {"kid": str(name), "alg": ALGORITHM, "use": "sig"}
+                self._key(environment, name).as_dict(private=False) | {"kid": str(name), "alg": ALGORITHM, "use": "sig"}
                 for name in names
             ]
         }
 
-    def _key(self, environment: Environment, period: int) -> ECKey:
+    def _turn(self, environment: Environment, moment: int) -> int:
+        """The turn whose keys sign now: the last that has begun; by a clock that is behind, the only one."""
+        turns = environment.tenant.key_turns
+        begun = [turn.number for turn in turns if turn.since <= moment]
+        return begun[-1] if begun else turns[0].number if turns else 0
+
+    def _key(self, environment: Environment, name: Name) -> ECKey:
         data_key = self._keys(environment)
-        for turn in range(10):  # one of 4,294,967,296 numbers is none of the curve's
+        for one in range(10):  # one of 4,294,967,296 numbers is none of the curve's
             try:
-                return _imported(derive_key(data_key, f"token/{environment.name}/{period}/{turn}"))
+                return _imported(derive_key(data_key, f"token/{environment.name}/{name.key}/{one}"))
             except ValueError:
                 continue
         raise AssertionError("ten numbers in a row cannot all be too large")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,11 @@ class UserBase:
     def __init__(self, settings: Settings, databases: Databases) -> None:
         self._settings = settings
         self._databases = databases
+        self._turns: dict[str, int] = {}
+
+    def turn(self) -> int:
+        """Another number after each change that this process made to the current tenant's users."""
+        return self._turns.get(current_environment().id, 0)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Work]:
@@ -36,15 +41,19 @@ class UserBase:
             raise AccountError(reason, remedy="Give the blueprint an `admin` in tenantry.toml.")
         place = environment.place(resource)
         async with self._databases.session(resource) as session:
-            yield Work(session, place.prefix if place else "")
+            yield Work(session, place.prefix if place else "", lambda: self._changed(environment.id))
+
+    def _changed(self, environment: str) -> None:
+        self._turns[environment] = self._turns.get(environment, 0) + 1
 
 
 class Work:
     """Statements in one transaction, which name tables as `{prefix}tenantry_user` and values as `:login`."""
 
-    def __init__(self, session: AsyncSession, prefix: str) -> None:
+    def __init__(self, session: AsyncSession, prefix: str, changed: Callable[[], None]) -> None:
         self._session = session
         self._prefix = prefix
+        self._changed = changed
 
     async def all(self, statement: str, **values: Any) -> Sequence[Row[Any]]:
         """The rows of a query."""
@@ -80,7 +89,10 @@ class Work:
 
     async def commit(self) -> None:
         """Make it last."""
-        await self._session.commit()
+        try:
+            await self._session.commit()
+        finally:
+            self._changed()  # whatever came of it
 
     async def undo(self) -> None:
         """Begin the transaction anew."""

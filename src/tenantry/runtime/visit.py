@@ -92,10 +92,13 @@ class Visit:
             return None
         token = bearer(asked.headers.get("authorization", "").encode("latin-1", "replace"))
         if token is not None and name_of(token) is not None:  # an application's own tokens are its own matter
-            return await runtime.grants.user(token)
+            return await runtime.recent.user(token, lambda: runtime.grants.user(token))
+        cookie = asked.cookies.get(runtime.sessions.name(asked.root))
+        if not cookie:
+            return None
         try:
-            session = runtime.sessions.find(asked.cookies, asked.root)
-            return await runtime.accounts.signed_in(session) if session is not None else None
+            shown = cookie.encode(errors="replace")
+            return await runtime.recent.user(shown, lambda: runtime.accounts.signed_in(runtime.sessions.read(cookie)))
         except InvalidToken:  # one that is over, or no session at all, is as none
             return None
 

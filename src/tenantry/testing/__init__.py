@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tenantry.testing.ground import Ground
     from tenantry.testing.interleave import Interleaver
 
-__all__ = ["address", "as_tenant", "other_tenant", "tenant", "tenantry_platform", "tenants"]
+__all__ = ["as_tenant", "other_tenant", "tenant", "tenant_url", "tenantry_platform", "tenants"]
 
 CONFIG: Final = "tenantry_config"
 CURRENT: Final = "tenantry_current"
@@ -255,7 +255,7 @@ def other_tenant(tenants: Pair) -> Environment:
 
 
 @pytest.fixture
-def address(tenant: Environment) -> str:
+def tenant_url(tenant: Environment) -> str:
     """Where the first tenant is served, for a client's `base_url`: "http://<hostname>"."""
     return f"http://{tenant.hostnames[0]}"
 

@@ -18,14 +18,16 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 import tenantry
+from people_world import waits
 from tenantry.context import reading, tenant_context
 from tenantry.credentials import Role
 from tenantry.errors import InvalidToken
 from tenantry.model import Status
 from tenantry.refusals import GrantRefused, TokenReused
-from tenantry.runtime import TenantMiddleware
+from tenantry.runtime import TenantMiddleware, proofs
 from tenantry.runtime.settings import Jwt
-from tenantry.runtime.tokens import PERIOD
+from tenantry.runtime.tokens import PERIOD, Name
+from tenantry.tries import FREE
 
 ACME, OTHER = "http://acme.example.com", "http://other.example.com"
 JSON = {"accept": "application/json"}
@@ -93,7 +95,8 @@ def header_of(access: str) -> dict[str, Any]:
 def signed(here: Here, header: dict[str, Any], claims: dict[str, Any], environment: Any = None) -> str:
     """A token that the tenant's own key of this period signs."""
     signer = here.made.grants.signer
-    key = signer._key(environment or here.acme, int(here.moment) // PERIOD)
+    whose = environment or here.acme
+    key = signer._key(whose, Name(whose.tenant.id, whose.name, int(here.moment) // PERIOD))
     registry = jws.JWSRegistry(algorithms=["ES256"], strict_check_header=False)
     return jwt.encode(header, claims, key, registry=registry)
 
@@ -180,8 +183,9 @@ async def test_a_password_is_traded_for_tokens(here: Here) -> None:
         assert (await ask(code=code)).status_code == 400
 
 
-async def test_nobody_guesses_passwords_here(here: Here) -> None:
+async def test_nobody_guesses_passwords_here(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     """After some failures the next try waits, as at the sign-in page, whatever it tries."""
+    monkeypatch.setattr(proofs, "wait", lambda kind, count: waits(kind, count))
     async with here.client() as request:
         for number in range(40):
             guess = "correct horse" if number == 39 else f"horse {number}"
@@ -189,7 +193,7 @@ async def test_nobody_guesses_passwords_here(here: Here) -> None:
             found = await request.post("/.tenantry/token", data=form)
             if found.status_code == 429:
                 break
-        assert (found.status_code, found.json()["error"], number) == (429, "invalid_request", 11)
+        assert (found.status_code, found.json()["error"], number) == (429, "invalid_request", FREE["unknown"])
         assert int(found.headers["retry-after"]) > 0
 
 
@@ -321,7 +325,7 @@ async def test_forged_signatures(here: Here) -> None:
     given = await here.tokens()
     header, claims = header_of(given.access), claims_of(given.access)
     head, body, seal = given.access.split(".")
-    public = here.made.grants.signer.key_set(here.acme, 300)["keys"][0]
+    public = here.made.grants.signer.key_set(here.acme)["keys"][0]
     own = ECKey.generate_key("P-256")
 
     def encoded(part: Any) -> str:
@@ -399,7 +403,7 @@ async def test_keys_rotate(here: Here) -> None:
 async def test_tenants_have_keys_of_their_own(here: Here) -> None:
     """No two tenants or environments share a key."""
     signer = here.made.grants.signer
-    sets = [signer.key_set(environment, 300)["keys"] for environment in (here.acme, here.other)]
+    sets = [signer.key_set(environment)["keys"] for environment in (here.acme, here.other)]
     points = [key["x"] for keys in sets for key in keys]
     assert len(set(points)) == len(points) == 4
 

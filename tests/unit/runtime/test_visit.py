@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
@@ -164,6 +166,49 @@ async def test_a_suspension_ends_it(world: Any, here: Any, until: Any) -> None:
         world.change(acme, status=Status.SUSPENDED)
         await until(lambda: not made.resolver.table.current(acme).tenant.status.served)
         assert (await request.get("/me", headers=cookie)).status_code == 403
+
+
+async def test_a_user_is_not_looked_up_again_at_once(world: Any, here: Any, until: Any) -> None:
+    """A cookie or token is known for a moment, at its tenant alone, until a user or the tenant changes."""
+    made, acme, other, app = here
+    made.recent.seconds = 3600.0
+    with tenant_context(acme):
+        (eva,) = await made.accounts.list()
+        token = (await made.grants.give(eva)).access
+    shown = {"cookie": await session_of(made, acme)}, {"authorization": f"Bearer {token}"}
+    end = ("DELETE FROM tenantry_session", "DELETE FROM tenantry_refresh")
+    async with client(app) as request:
+
+        async def who() -> list[Any]:
+            return [(await request.get("/me", headers=one)).json() for one in shown]
+
+        assert await who() == ["eva", "eva"]
+        with contextlib.closing(sqlite3.connect(world.root / acme.home / "db.sqlite")) as past, past:
+            before = [past.execute(query.replace("DELETE", "SELECT *")).fetchall() for query in end]
+            for query in end:
+                past.execute(query)
+        assert all(before)
+        assert await who() == ["eva", "eva"]
+        elsewhere = [await request.get("http://other.example.com/me", headers=one) for one in shown]
+        assert [one.status_code for one in elsewhere] == [401, 401]
+        with tenant_context(acme):
+            await made.accounts.call(eva.id, "Eva")
+        assert (await request.get("/me", headers=shown[0])).json() is None
+        assert (await request.get("/me", headers=shown[1])).status_code == 401
+        made.recent.seconds = 0.0
+        fresh = {"cookie": await session_of(made, other)}
+        assert (await request.get("http://other.example.com/me", headers=fresh)).json() == "eva"
+        with contextlib.closing(sqlite3.connect(world.root / other.home / "db.sqlite")) as past, past:
+            past.execute(end[0])
+        assert (await request.get("http://other.example.com/me", headers=fresh)).json() is None
+        made.recent.seconds = 3600.0
+        again = {"cookie": await session_of(made, acme)}
+        assert (await request.get("/me", headers=again)).json() == "eva"
+        world.change(acme, name="Another")
+        await until(lambda: made.resolver.table.current(acme).tenant.name == "Another")
+        with contextlib.closing(sqlite3.connect(world.root / acme.home / "db.sqlite")) as past, past:
+            past.execute(end[0])
+        assert (await request.get("/me", headers=again)).json() is None
 
 
 async def test_a_websocket_knows_its_user(here: Any) -> None:
