@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import statistics
 import sys
 import tempfile
 import time
@@ -35,8 +34,8 @@ from tenantry.runtime.sessions import digest
 import kinds_world as k  # isort: skip
 from shelves import RowsShelves  # isort: skip
 
-ROUNDS = 9
-REQUESTS = 200
+ROUNDS = 15
+REQUESTS = 100
 SUSPENSIONS = 5
 
 Call = Callable[[], Awaitable[Any]]
@@ -91,7 +90,7 @@ def asks(app: Any, slug: str, headers: dict[str, str], path: str = "/") -> Call:
 
 
 async def took(calls: dict[str, Call]) -> dict[str, float]:
-    """Microseconds of each, the median over rounds that take turns."""
+    """Microseconds of each, in the least disturbed of the rounds, which take turns."""
     found: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(ROUNDS):
         gc.collect()
@@ -100,7 +99,7 @@ async def took(calls: dict[str, Call]) -> dict[str, float]:
             for _ in range(REQUESTS):
                 await call()
             found[name].append(1e6 * (time.perf_counter() - began) / REQUESTS)
-    return {name: statistics.median(some) for name, some in found.items()}
+    return {name: min(some) for name, some in found.items()}
 
 
 async def costs(report: Report, here: k.Here, kind: str, engine: AsyncEngine) -> None:

@@ -369,6 +369,7 @@ async def test_mail_names_the_platforms_own_address(ground: g.Ground, tmp_path: 
             form = {"csrf": await w.csrf(root), "mail": "eve@example.org", "name": "<b>Eve</b>", "role": "admin"}
             page = await root.post("/admin/admins", data=form, headers=poison)
             await here.here.forgotten.close()
+            await here.platform.mails.deliver()
             for mail in await inbox.wait(2):
                 plain, rich = w.text_of(mail), w.text_of(mail, "html")
                 assert "https://portal.example/admin/link/" in plain
