@@ -80,6 +80,11 @@ class Told:
         """What a worker does; how many marks it carried out."""
         return await self.world.platform.leavers()
 
+    async def nothing_left(self) -> None:
+        """All that is due is carried out."""
+        while await self.carried_out():
+            continue
+
     async def waiting(self) -> int:
         """At how many places something is not carried out yet."""
         return (await self.world.platform.scim.show(self.organization)).waiting

@@ -212,7 +212,7 @@ async def test_the_platform_says_of_itself_what_it_is_to_everybody(two: Two) -> 
         await two.world.platform.sso.sign_ons.posted("nobody", "", "")
 
 
-async def test_the_keys_outlive_a_rotation_of_the_platform_key_and_a_change(two: Two) -> None:
+async def test_what_the_provider_knows_of_us_stays(two: Two) -> None:
     """Saved once more, the provider goes on knowing us; what the provider knows of us stays the same."""
     browser = await two.world.browser()
     before = (await browser.get(two.world.own(f"/sso/{two.ids['acme']}/metadata"))).text

@@ -358,12 +358,32 @@ BOMB = b'<!ENTITY a "lollollol">' + b"".join(
         lambda xml: ('<?xml version="1.0" encoding="utf-16"?><!DOCTYPE r []>' + xml.decode()).encode("utf-16"),
         lambda xml: b'<?xml version="1.0" encoding="UTF-7"?>' + b"+ADwAIQ-DOCTYPE r []+AD4-" + xml,
         lambda xml: b"<a>" * 5000 + b"</a>" * 5000,
+        lambda xml: xml.replace(
+            b"<a:Assertion ", b"<a:Assertion " + b" ".join(b"xmlns:x%d='x'" % n for n in range(60)) + b" "
+        ),
+        lambda xml: xml.replace(
+            b"<a:Assertion ", b"<a:Assertion " + b" ".join(b"x%d='x'" % n for n in range(60)) + b" "
+        ),
         lambda xml: xml[:-20],
         lambda xml: b"",
         lambda xml: b"\x00" * 100,
         lambda xml: b"<a/>",
     ],
-    ids=["file", "parameter", "laughs", "external", "utf16", "utf7", "deep", "cut", "empty", "zeros", "other"],
+    ids=[
+        "file",
+        "parameter",
+        "laughs",
+        "external",
+        "utf16",
+        "utf7",
+        "deep",
+        "prefixes",
+        "attributes",
+        "cut",
+        "empty",
+        "zeros",
+        "other",
+    ],
 )
 async def test_no_more_than_elements_is_read(forged: Forged, make: Callable[[bytes], bytes]) -> None:
     """No entities, no other file, no address, whatever the encoding; nor what is no answer at all."""

@@ -14,6 +14,8 @@ from tenantry.context import tenant_context
 from tenantry.credentials import Role
 from tenantry.errors import SignInRefused, TenantryError
 from tenantry.refusals import GrantRefused
+from tenantry.registry import leaving, tables
+from tenantry.registry.database import now
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -309,3 +311,78 @@ async def test_directories_end_with_their_organization(acme: Told) -> None:
     assert answer.status_code == 401
     with pytest.raises(TenantryError):
         await platform.scim.show(row.id)
+
+
+# --- workers ------------------------------------------------------------------------------------------------------
+
+
+async def test_what_changes_while_a_worker_is_at_it_is_carried_out_last(acme: Told) -> None:
+    """She comes back while a worker shuts her out: no other one goes near her meanwhile, and in the end she is in."""
+    mail, registry = somebody(), acme.world.platform.registry
+    person = await acme.join(mail)
+    await acme.sign_in("acme", mail)
+    await acme.nothing_left()
+    await acme.set_active(person["id"], False)
+    async with registry.write() as tx:
+        marks = await leaving.take(tx, 100)
+    assert {mark.person_id for mark in marks} == {person["id"]}
+    await acme.set_active(person["id"], True)
+    assert await acme.carried_out() == 0
+    desk = acme.world.platform.leavers
+    async with registry.read() as tx:
+        places = {one.id: one for one in await desk._tools.all_environments(tx, [str(one.tenant_id) for one in marks])}
+    for mark in marks:
+        await desk._carry_out(mark, places[mark.environment_id])
+    assert await acme.waiting() == len(marks) == 2
+    assert await acme.carried_out() == 2
+    assert await acme.waiting() == 0
+    assert (await acme.user("acme", mail)).active
+
+
+async def test_a_tenant_that_cannot_be_reached_keeps_its_mark(acme: Told) -> None:
+    """Its database is away: the other tenant is done, this one waits, and is done once it is back."""
+    mail = somebody()
+    person = await acme.join(mail)
+    browser = await acme.sign_in("acme", mail)
+    await acme.nothing_left()
+    (file,) = acme.world.platform.config.data.glob("tenants/acme-????????/production/db.sqlite")
+    away = file.rename(file.with_suffix(".away"))
+    await acme.set_active(person["id"], False)
+    assert await acme.carried_out() == 2
+    assert await acme.waiting() == 1
+    away.rename(file)
+    async with acme.world.platform.registry.write() as tx:  # the pause until the next try is over
+        await tx.execute(tables.scim_mark.update().values(due=now()))
+    assert await acme.carried_out() == 1
+    assert await acme.waiting() == 0
+    assert await acme.world.who(browser, "acme") == "nobody: token.invalid"
+
+
+async def test_a_tenant_that_comes_to_the_organization_loses_those_who_left(acme: Told) -> None:
+    """A local user with the address of somebody who left earlier is shut out as its tenant is assigned."""
+    mail, platform = somebody(), acme.world.platform
+    await acme.join(mail, active=False)
+    await acme.carried_out()
+    await acme.world.create("newcomer")
+    with tenant_context(acme.world.runtime.resolver.table.slugs["newcomer"][0]):
+        await acme.world.runtime.accounts.create(mail, "correct horse battery")
+    await platform.organizations.assign(acme.organization, ["newcomer"])
+    await acme.nothing_left()
+    assert not (await acme.user("newcomer", mail)).active
+    await platform.organizations.unassign(acme.organization, ["newcomer"])
+
+
+async def test_an_address_that_somebody_else_has_by_now_is_hers(acme: Told) -> None:
+    """She was renamed and another one got her address: who of both leaves takes the other one's user along nowhere."""
+    old, fresh = somebody(), somebody()
+    first = await acme.join(old)
+    browser = await acme.sign_in("acme", old)
+    renamed = await acme.patch(f"/Users/{first['id']}", {"op": "replace", "path": "userName", "value": fresh})
+    assert renamed.status_code == 200
+    second = await acme.join(old)
+    await acme.set_active(second["id"], False)
+    await acme.nothing_left()
+    assert await acme.world.who(browser, "acme") == f"{old} user"
+    await acme.set_active(first["id"], False)
+    await acme.nothing_left()
+    assert await acme.world.who(browser, "acme") == "nobody: token.invalid"

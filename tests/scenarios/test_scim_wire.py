@@ -154,8 +154,6 @@ async def test_okta_is_understood(acme: Told) -> None:
     group = await acme.group("Push", people[0])
     where = f"/Groups/{group['id']}"
     renamed = await acme.patch(where, {"op": "replace", "value": {"id": group["id"], "displayName": "Pushed"}})
-    assert renamed.status_code in (200, 400), renamed.text
-    renamed = await acme.patch(where, {"op": "replace", "value": {"displayName": "Pushed"}})
     assert renamed.json()["displayName"] == "Pushed"
     done = await acme.patch(
         where,

@@ -66,7 +66,7 @@ async def callback(request: Request, organization: str, state: Longish = "") -> 
 
 
 @router.get("/{organization}/metadata")
-@anybody()
+@anybody(gives=404)
 async def metadata(request: Request, organization: str) -> Response:
     """What the platform says of itself to a SAML provider."""
     here = await opened(request)

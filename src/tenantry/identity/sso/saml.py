@@ -132,13 +132,14 @@ class Saml:
 
     async def _read(self, row: SsoRow, place: Place, posted: str) -> Asserted:
         """The answer, by the keys that are known; by another one once more, as the provider may have changed them."""
-        try:
-            return assertions.read(posted, await self.entity(row), place.entity, place.acs)
+        here = (place.entity, place.acs)
+        try:  # a thread: a large one takes tens of milliseconds, whoever sends it
+            return await asyncio.to_thread(assertions.read, posted, await self.entity(row), *here)
         except SignatureWrong:
             again = await self._providers.entity_again(row.metadata_url, row.issuer) if row.metadata_url else None
             if again is None:
                 raise
-            return assertions.read(posted, again, place.entity, place.acs)
+            return await asyncio.to_thread(assertions.read, posted, again, *here)
 
     async def _code(self, row: SsoRow, found: Asserted) -> str:
         """A code for what was said, good once and for whoever made the request. Raises `AnswerReplayed`."""

@@ -30,6 +30,14 @@ CURVES: Final = ("ECDSA_SHA256", "ECDSA_SHA384", "ECDSA_SHA512")
 DIGESTS: Final = ("SHA256", "SHA384", "SHA512")
 """Signatures that are taken, by their names in signxml: nothing by SHA-1, nothing by a shared secret."""
 
+PREFIXES: Final = 50
+ATTRIBUTES: Final = 50
+"""How many prefixes a document may declare, and how many attributes an element may have: canonical XML takes time by
+
+the square of either.
+"""
+
+_PREFIX: Final = re.compile(r"xmlns:([^\s=]+)")
 _DECLARED: Final = re.compile(r"<!(?!--|\[CDATA\[)")
 
 
@@ -40,12 +48,17 @@ def read(content: bytes) -> Element:
     text = content.decode("utf-8-sig")
     if _DECLARED.search(text):
         raise ValueError("it declares a document type or entities")
+    if len(set(_PREFIX.findall(text))) > PREFIXES:
+        raise ValueError(f"it declares more than {PREFIXES} prefixes")
     safe = {"resolve_entities": False, "load_dtd": False, "no_network": True, "huge_tree": False}
     parser = etree.XMLParser(encoding="utf-8", remove_comments=True, remove_pis=True, **safe)
     try:
-        return etree.fromstring(text.encode(), parser)
+        root = etree.fromstring(text.encode(), parser)
     except etree.XMLSyntaxError as error:
         raise ValueError(f"it is no XML: {error}"[:200]) from error
+    if any(len(one.attrib) > ATTRIBUTES for one in root.iter()):
+        raise ValueError(f"one of its elements has more than {ATTRIBUTES} attributes")
+    return root
 
 
 def name(short: str) -> str:
