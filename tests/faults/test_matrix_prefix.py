@@ -22,6 +22,7 @@ from kills import (
 from prefix_world import PrefixGround, maria_database
 from tenantry.platform import Platform
 from tenantry.registry.journal import State
+from tenantry.users import TABLES
 
 BOOK = "tenantry.resources.prefix_book.Book"
 KIND = "tenantry.resources.prefix.Prefix"
@@ -55,7 +56,9 @@ async def test_create(shelves: PrefixGround, killed: Killed) -> None:
         await populate(shelves, platform, ["first"])
         cases = await killed(f"create, prefix on {shelves.kind}", shelves, platform, CREATE, create)
         assert await g.faults_of(platform) == []
-        assert len(shelves.left()) == 4 * (len(cases) + 1)  # page, users, records, and the entry
+        assert len(shelves.left()) == (3 + len(TABLES)) * (
+            len(cases) + 1
+        )  # page, records, the entry, and those of users
         await clear(shelves, platform)
 
 
