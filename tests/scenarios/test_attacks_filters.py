@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 import pytest
+import pytest_asyncio
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
@@ -18,7 +19,10 @@ import attacks as a
 import ground as g
 import people_world as w
 from tenantry.identity.principal import SCOPES
+from tenantry.platform import Platform
 from tenantry.web.portal import PARTS
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ANA = "ana@example.org"
 HIDDEN = "umbrella"
@@ -78,21 +82,30 @@ OF_A_DATABASE: tuple[str | bytes, ...] = (
 """Those of which a database, and what talks to it, has an opinion of its own: tried on PostgreSQL as well."""
 
 
-@pytest.fixture(params=["SQLite", pytest.param("PostgreSQL", marks=pytest.mark.postgres)])
-def ground(request: pytest.FixtureRequest, tmp_path: Path) -> g.Ground:
-    """A platform whose control database is on either."""
-    made = g.Ground(tmp_path / "platform")
-    if request.param == "PostgreSQL":
-        toml = made.config.read_text().replace("[platform]\n", '[platform]\ncontrol = {env = "CONTROL_URL"}\n')
-        made.config.write_text(toml)
-        with (made.root / ".env").open("a") as env:
-            env.write(f"CONTROL_URL='{request.getfixturevalue('postgres_url')}'\n")
-    return made
+@dataclass(frozen=True)
+class World:
+    """A platform with Ana's tenant and another's, and who asks it: she and a superadmin, at the portal and the API."""
+
+    platform: Platform
+    payloads: tuple[str | bytes, ...]
+    clients: dict[str, httpx.AsyncClient]
 
 
-def payloads(ground: g.Ground) -> tuple[str | bytes, ...]:
-    """What is tried on a platform."""
-    return OF_A_DATABASE if "CONTROL_URL" in ground.config.read_text() else PAYLOADS
+@pytest_asyncio.fixture(
+    params=["SQLite", pytest.param("PostgreSQL", marks=pytest.mark.postgres)], scope="module", loop_scope="module"
+)
+async def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    """One whose control database is on either; nothing that is asked here changes it."""
+    ground = g.Ground(tmp_path_factory.mktemp("filters") / "platform")
+    async with contextlib.AsyncExitStack() as stack:
+        if request.param == "PostgreSQL":
+            url = stack.enter_context(request.getfixturevalue("postgres").database())
+            toml = ground.config.read_text().replace("[platform]\n", '[platform]\ncontrol = {env = "CONTROL_URL"}\n')
+            ground.config.write_text(toml)
+            with (ground.root / ".env").open("a") as env:
+                env.write(f"CONTROL_URL='{url}'\n")
+        platform, clients = await stack.enter_async_context(_peopled(ground))
+        yield World(platform, OF_A_DATABASE if request.param == "PostgreSQL" else PAYLOADS, clients)
 
 
 def encoded(payload: str | bytes) -> str:
@@ -101,8 +114,8 @@ def encoded(payload: str | bytes) -> str:
 
 
 @contextlib.asynccontextmanager
-async def world(ground: g.Ground) -> AsyncIterator[tuple[w.Portal, dict[str, httpx.AsyncClient]]]:
-    """Ana's tenant and another, with names that a search finds; she at the portal, she and a superadmin at the API."""
+async def _peopled(ground: g.Ground) -> AsyncIterator[tuple[Platform, dict[str, httpx.AsyncClient]]]:
+    """With names that a search finds."""
     with ground.config.open("a") as toml:
         toml.write("\n[api]\ntoken_rate = 0\naddress_rate = 0\n")
     async with w.portal(ground) as here:
@@ -111,11 +124,12 @@ async def world(ground: g.Ground) -> AsyncIterator[tuple[w.Portal, dict[str, htt
         await platform.operations.finish((await platform.tenants.create(HIDDEN, HIDDEN)).id)
         await here.add(ANA)
         await platform.admins.assign(ANA, ["acme"])
+        await platform.organizations.create("Nord", ANA)
         found = {"portal": await here.signed_in(ANA), "root portal": await here.signed_in()}
         for name, mail in (("api", ANA), ("root api", "root@example.org")):
             token = (await platform.tokens.create("probe", SCOPES, admin=mail)).token
             found[name] = await here.browser(Authorization=f"Bearer {token}")
-        yield here, found
+        yield platform, found
 
 
 async def refused_or_harmless(client: httpx.AsyncClient, address: str, *, hers: bool) -> None:
@@ -137,28 +151,28 @@ def queries(described: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
             yield path, one["name"], one["in"]
 
 
-async def test_no_filter_of_the_api_gives_way(ground: g.Ground) -> None:
+async def test_no_filter_of_the_api_gives_way(world: World) -> None:
     """Every value in every query and path that the description names, with every payload."""
-    async with world(ground) as (here, clients):
-        described = (await clients["api"].get("/api/openapi.json")).json()
-        operation = (await here.platform.operations.list(tenant="acme"))[0].id
-        known = a.EVERY | {"operation_id": operation, "host": "acme.localhost"}
-        count = 0
-        for path, name, where in queries(described):
-            if path.endswith("/events"):
-                continue
-            for payload in payloads(ground):
-                given = encoded(payload)
-                if where == "path":
-                    address = a.filled(path, known | {name: given})
-                else:
-                    address = f"{a.filled(path, known)}?{name}={given}"
-                await refused_or_harmless(clients["api"], address, hers=True)
-                count += 1
-                if where == "query":
-                    await refused_or_harmless(clients["root api"], address, hers=False)
-        assert count > 15 * len(payloads(ground))
-        assert len((await clients["root api"].get("/api/tenants")).json()) == 2
+    clients = world.clients
+    described = (await clients["api"].get("/api/openapi.json")).json()
+    operation = (await world.platform.operations.list(tenant="acme"))[0].id
+    known = a.EVERY | {"operation_id": operation, "host": "acme.localhost"}
+    count = 0
+    for path, name, where in queries(described):
+        if path.endswith("/events"):
+            continue
+        for payload in world.payloads:
+            given = encoded(payload)
+            if where == "path":
+                address = a.filled(path, known | {name: given})
+            else:
+                address = f"{a.filled(path, known)}?{name}={given}"
+            await refused_or_harmless(clients["api"], address, hers=True)
+            count += 1
+            if where == "query":
+                await refused_or_harmless(clients["root api"], address, hers=False)
+    assert count > 15 * len(world.payloads)
+    assert len((await clients["root api"].get("/api/tenants")).json()) == 2
 
 
 def values(dependant: Dependant) -> Iterator[str]:
@@ -168,43 +182,42 @@ def values(dependant: Dependant) -> Iterator[str]:
         yield from values(inner)
 
 
-async def test_no_filter_of_the_portal_gives_way(ground: g.Ground) -> None:
+async def test_no_filter_of_the_portal_gives_way(world: World) -> None:
     """Every value that a page takes in its query, with every payload, asked by an admin and by a superadmin."""
-    async with world(ground) as (here, clients):
-        operation = (await here.platform.operations.list(tenant="acme"))[0].id
-        count = 0
-        for route in [one for part in PARTS for one in part.router.routes if isinstance(one, APIRoute)]:
-            if "GET" not in route.methods:
-                continue
-            for name in values(route.dependant):
-                for payload in payloads(ground):
-                    address = f"/admin{a.filled(route.path, operation_id=operation)}?{name}={encoded(payload)}"
-                    await refused_or_harmless(clients["portal"], address, hers=True)
-                    await refused_or_harmless(clients["root portal"], address, hers=False)
-                    count += 1
-        assert count > 15 * len(payloads(ground))
+    clients = world.clients
+    operation = (await world.platform.operations.list(tenant="acme"))[0].id
+    count = 0
+    for route in [one for part in PARTS for one in part.router.routes if isinstance(one, APIRoute)]:
+        if "GET" not in route.methods:
+            continue
+        for name in values(route.dependant):
+            for payload in world.payloads:
+                address = f"/admin{a.filled(route.path, operation_id=operation)}?{name}={encoded(payload)}"
+                await refused_or_harmless(clients["portal"], address, hers=True)
+                await refused_or_harmless(clients["root portal"], address, hers=False)
+                count += 1
+    assert count > 15 * len(world.payloads)
 
 
 @pytest.mark.parametrize("sort", ["slug", "name", "-created", "status", "id", "--slug"])
-async def test_no_cursor_leads_elsewhere(ground: g.Ground, sort: str) -> None:
+async def test_no_cursor_leads_elsewhere(world: World, sort: str) -> None:
     """A forged place in any order shows no more than a good one; an order that is none is refused."""
-    async with world(ground) as (_, clients):
-        for payload in (*payloads(ground), " ", "a ", f"{HIDDEN} {HIDDEN}", "2020-01-01T00:00:00 a"):
-            for side in ("after", "before"):
-                address = f"?sort={quote(sort)}&{side}={encoded(payload)}"
-                await refused_or_harmless(clients["api"], f"/api/tenants{address}", hers=True)
-                await refused_or_harmless(clients["portal"], f"/admin/{address}", hers=True)
-        status = (await clients["api"].get("/api/tenants", params={"sort": sort})).status_code
-        assert status == (200 if sort.removeprefix("-") in ("slug", "name", "created", "status") else 422)
+    clients = world.clients
+    for payload in (*world.payloads, " ", "a ", f"{HIDDEN} {HIDDEN}", "2020-01-01T00:00:00 a"):
+        for side in ("after", "before"):
+            address = f"?sort={quote(sort)}&{side}={encoded(payload)}"
+            await refused_or_harmless(clients["api"], f"/api/tenants{address}", hers=True)
+            await refused_or_harmless(clients["portal"], f"/admin/{address}", hers=True)
+    status = (await clients["api"].get("/api/tenants", params={"sort": sort})).status_code
+    assert status == (200 if sort.removeprefix("-") in ("slug", "name", "created", "status") else 422)
 
 
 @pytest.mark.parametrize("wildcard", ["%", "_", "%%", "acm_", "a%e", "\\%", "[a-z]cme"])
-async def test_wildcards_mean_themselves(ground: g.Ground, wildcard: str) -> None:
+async def test_wildcards_mean_themselves(world: World, wildcard: str) -> None:
     """In every search: no name has such a sign, so nothing is found."""
-    async with world(ground) as (here, clients):
-        await here.platform.organizations.create("Nord", ANA)
-        for path in ("tenants", "admins", "organizations"):
-            address = f"/api/{path}?search={quote(wildcard)}"
-            assert (await clients["root api"].get(address)).json() == [], path
-        for action in ("tenant%", "%", "_enant"):
-            assert (await clients["root api"].get("/api/audit", params={"action": action})).json() == []
+    clients = world.clients
+    for path in ("tenants", "admins", "organizations"):
+        address = f"/api/{path}?search={quote(wildcard)}"
+        assert (await clients["root api"].get(address)).json() == [], path
+    for action in ("tenant%", "%", "_enant"):
+        assert (await clients["root api"].get("/api/audit", params={"action": action})).json() == []

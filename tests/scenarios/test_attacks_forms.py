@@ -298,23 +298,22 @@ async def test_what_is_shown_once_is_shown_to_one(ground: g.Ground) -> None:
 # --- where one is led ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "https://evil.example/", "//evil.example/", "/\\evil.example", "\\\\evil.example", "/admin/\\..\\evil",
-        "/admin/../t/acme/", "/admin/%2e%2e/t/acme/", "/admin/%2E%2e//evil.example", "/admin/./../x", "javascript:x",
-        "/admin/..//evil.example", "/admin", "admin/", "/admin/\t/x", "/admin/\r\nSet-Cookie: a=b", "", "/api/tenants",
-        "/admin/%252e%252e/../x", "http:/admin/", "/admin/..",
-    ],
-)  # fmt: skip
-async def test_nobody_is_led_out(ground: g.Ground, path: str) -> None:
+OUTSIDE = [
+    "https://evil.example/", "//evil.example/", "/\\evil.example", "\\\\evil.example", "/admin/\\..\\evil",
+    "/admin/../t/acme/", "/admin/%2e%2e/t/acme/", "/admin/%2E%2e//evil.example", "/admin/./../x", "javascript:x",
+    "/admin/..//evil.example", "/admin", "admin/", "/admin/\t/x", "/admin/\r\nSet-Cookie: a=b", "", "/api/tenants",
+    "/admin/%252e%252e/../x", "http:/admin/", "/admin/..",
+]  # fmt: skip
+
+
+async def test_nobody_is_led_out(ground: g.Ground) -> None:
     """Whatever stands in `next`, one stays in the portal."""
-    assert target(path) == "/admin/"
     async with w.portal(ground) as here:
-        answer = await (await here.browser()).post(
-            "/admin/sign-in", data={"mail": ROOT, "password": w.PASSWORD, "next": path}
-        )
-        assert answer.headers["location"] == "/admin/"
+        for path in OUTSIDE:
+            assert target(path) == "/admin/"
+            form = {"mail": ROOT, "password": w.PASSWORD, "next": path}
+            answer = await (await here.browser()).post("/admin/sign-in", data=form)
+            assert (answer.status_code, answer.headers["location"]) == (303, "/admin/"), path
 
 
 @pytest.mark.parametrize("path", ["/admin/", "/admin/tenants/acme", "/admin/?search=a..b&sort=-name", "/admin/audit"])

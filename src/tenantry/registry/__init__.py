@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.exc import DBAPIError
 
 from tenantry.errors import RegistryBehind, RegistryMissing, RegistryUnavailable
@@ -113,13 +113,7 @@ class Registry:
         for wanted, condition in (
             (subject, column.subject == plain(subject or "")),
             (actor, column.actor == plain(actor or "")),
-            (
-                action,
-                or_(
-                    column.action == plain(action or ""),
-                    column.action.startswith(f"{plain(action or '')}.", autoescape=True),
-                ),
-            ),
+            (action, _is_action(plain(action or ""))),
             (before, column.seq < (before or 0)),
             (since, column.at >= plain(since or "")),
             (until, column.at < plain(until or "")),
@@ -141,14 +135,23 @@ async def _about_hers(tx: Transaction, admin: str) -> ColumnElement[bool]:
     """Which audit entries are about tenants assigned to an admin: their slug is the subject, their id in the detail.
 
     What is named alike is something else: an organization, a server, a tenant that had this slug before. Of few tenants
-    entries are found by the index of subjects, of many by looking on.
+    entries are found by the index of subjects; of many by looking on, entry by entry, until a page is full. The latter
+    asks for a value, since PostgreSQL makes a join of what asks whether there is a row, and joins all entries first.
     """
     tenant, entry = tables.tenant.c, tables.audit.c
     hers = tenant.id.in_(tables.tenants_of(admin))
-    itself = entry.detail.contains('"id":"' + tenant.id + '"')
-    few = await people.assigned_number(tx, admin) <= FEW
-    named = (entry.subject if few else func.coalesce(entry.subject, "")).in_(select(tenant.slug).where(hers))
-    return and_(named, select(tenant.id).where(hers, tenant.slug == entry.subject, itself).exists())
+    itself = select(tenant.id).where(
+        hers, tenant.slug == entry.subject, entry.detail.contains('"id":"' + tenant.id + '"')
+    )
+    if await people.assigned_number(tx, admin) > FEW:
+        return itself.limit(1).scalar_subquery().is_not(None)
+    return and_(entry.subject.in_(select(tenant.slug).where(hers)), itself.exists())
+
+
+def _is_action(action: str) -> ColumnElement[bool]:
+    """One action ("tenant.suspend"), or all of a noun ("tenant")."""
+    column = tables.audit.c.action
+    return column == action if "." in action else column.startswith(f"{action}.", autoescape=True)
 
 
 async def _prepare(database: Database, homes: Path | None) -> str:
