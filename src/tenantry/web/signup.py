@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 import zipfile
 from collections.abc import AsyncIterator, Mapping
@@ -232,14 +233,18 @@ async def take(request: Request, token: str) -> Response:
         found = await here.platform.tenants.closed(token)
         into, archive = Path(folder.name, "rows"), Path(folder.name, "rows.zip")
         await here.platform.tenants.export(found.slug, into)
-        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
-            for file in sorted(one for one in into.rglob("*") if one.is_file()):
-                packed.write(file, file.relative_to(into))
+        await asyncio.to_thread(_pack, into, archive)
     except TenantryError as error:
         folder.cleanup()
         return render(here, "signup_closed.html", status=error.status, problem=error)
     name = f"{found.slug}.zip"
     return FileResponse(archive, filename=name, media_type="application/zip", background=BackgroundTask(folder.cleanup))
+
+
+def _pack(folder: Path, archive: Path) -> None:
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+        for file in sorted(one for one in folder.rglob("*") if one.is_file()):
+            packed.write(file, file.relative_to(folder))
 
 
 def _own(request: Request) -> None:
