@@ -79,6 +79,7 @@ NO_PAGES = {
     "/migrations/{operation_id}/report.{kind}",
     "/verify/{operation_id}/report.json",
     "/operations/{operation_id}/steps",
+    "/mail/preview/html",  # a letter: no script runs in it, and so nothing that looks at it
     "/passkey/options",
     "/me/passkeys/options",
 }
@@ -118,7 +119,7 @@ class Showroom:
         """Every page that the routes have and this person may see; None: nobody who is signed in."""
         for door in doors(self.app):
             path = door.path.removeprefix("/admin")
-            if not door.is_page or door.method != "GET" or path in {*NO_PAGES, "", "/static"}:
+            if path == door.path or not door.is_page or door.method != "GET" or path in {*NO_PAGES, "", "/static"}:
                 continue
             if bool(door.rights) == bool(mail) and (mail != ANA or _hers(door)):
                 verb = "suspend" if mail == ANA else SHOWN.get(path, "migrate")

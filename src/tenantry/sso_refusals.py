@@ -79,6 +79,14 @@ class ProviderWrong(SsoRefused):
     status = 502
 
 
+class MetadataWrong(ProviderWrong):
+    """What is given as a provider's metadata is not right: {reason}."""
+
+    code = "sso.metadata"
+    remedy = "Give the metadata of your SAML 2.0 provider, as it publishes them."
+    status = 422
+
+
 class ProviderRefused(SsoRefused):
     """The provider refused: {reason}."""
 

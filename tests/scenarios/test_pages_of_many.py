@@ -36,8 +36,8 @@ def counted(engine: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]
     def note(*_: object) -> None:
         found[0] += 1
 
-    async def read(self: Transaction, statement: Any) -> Any:
-        rows = await plain(self, statement)
+    async def read(self: Transaction, statement: Any, *values: Any) -> Any:
+        rows = await plain(self, statement, *values)
         found[1] += len(rows)
         return rows
 

@@ -13,7 +13,7 @@ from xml.sax.saxutils import quoteattr
 
 from tenantry.identity.sso import xml
 from tenantry.identity.sso.keys import KeyPair
-from tenantry.sso_refusals import ProviderWrong
+from tenantry.sso_refusals import MetadataWrong, ProviderWrong
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -47,8 +47,8 @@ class Entity:
     certificates: tuple[Certificate, ...]
 
     @classmethod
-    def of(cls, content: bytes, issuer: str = "", where: str = "in the file") -> Entity:
-        """Read metadata: of the provider with this entity id, or of the only one in there. Raises `ProviderWrong`."""
+    def of(cls, content: bytes, issuer: str = "", where: str = "") -> Entity:
+        """Read metadata: of this provider, or of the only one in there. Raises `ProviderWrong` or `MetadataWrong`."""
         try:
             root = xml.read(content)
         except ValueError as error:
@@ -154,5 +154,7 @@ def _certificate(text: str, where: str) -> Certificate:
 
 
 def _wrong(where: str, reason: str) -> ProviderWrong:
-    remedy = "Give the metadata of your SAML 2.0 provider, as it publishes them."
-    return ProviderWrong(url=where, reason=reason, remedy=remedy)
+    """What is wrong where it was fetched, or in what somebody gave."""
+    if not where:
+        return MetadataWrong(reason=reason)
+    return ProviderWrong(url=where, reason=reason, remedy=MetadataWrong.remedy)

@@ -97,7 +97,7 @@ class Saml:
         """The provider, as it says of itself now. Raises `ProviderUnreachable` or `ProviderWrong`."""
         if row.metadata_url:
             return await self._providers.entity(row.metadata_url, row.issuer)
-        return Entity.of(row.metadata.encode(), row.issuer)
+        return Entity.of(row.metadata.encode(), row.issuer, "its metadata")
 
     async def answered(self, row: SsoRow, place: Place, posted: str, state: str) -> Mapping[str, str]:
         """What is to be brought along to where the browser's cookie is. Raises `Unsolicited`; all else is brought."""
