@@ -16,7 +16,7 @@ demo: setup ## Run the main job and print what was done: 249 tenants; or PLATFOR
 test: setup ## Run every check and test; installs the servers they need
 	@scripts/servers
 	@$(MAKE) --no-print-directory lint
-	@$(RUN)/pytest -n 2 --dist worksteal
+	@$(RUN)/pytest -n $$(($$(nproc) + 1)) --dist worksteal # a third of the time tests wait
 
 lint: setup ## Check style, types and layers
 	@$(RUN)/ruff format --check .
