@@ -138,15 +138,15 @@ def _of(query: Select[*Columns], admin_id: str | None) -> Select[*Columns]:
 async def storage(tx: Transaction, admin_id: str | None = None) -> tuple[Storage, list[Share]]:
     """What all tenants take up; and what lies on each server, the most first ("" for the data directory)."""
     part = tables.resource.c
-    name, used = func.coalesce(part.server, ""), func.coalesce(func.sum(part.used_bytes), 0)
+    used = func.coalesce(func.sum(part.used_bytes), 0)
     sums = [used, *(func.coalesce(func.sum(column), 0) for column in (part.used_rows, part.used_files))]
     counts = (func.count(part.used_bytes), func.count(), func.min(part.measured))
-    query = select(name, *sums, *counts).group_by(name).order_by(used.desc())
+    query = select(part.server, *sums, *counts).group_by(part.server).order_by(used.desc())
     rows = await tx.all(_of(query, admin_id))
     oldest = min((row[6] for row in rows if row[6] is not None), default=None)
     size, number, files, measured, resources = (sum(int(row[at]) for row in rows) for at in range(1, 6))
     total = Storage(size, number, files, measured, resources, oldest)
-    return total, [Share(row[0], int(row[1]), row[5]) for row in rows]
+    return total, [Share(row[0] or "", int(row[1]), row[5]) for row in rows]
 
 
 async def largest(tx: Transaction, limit: int, admin_id: str | None = None) -> list[Share]:

@@ -262,7 +262,7 @@ resource = Table(
     Column("kind", Name, nullable=False),
     Column("location", Text, nullable=False),
     Column("version", Text),  # the stem of a file's name, however long
-    Column("server", Name, index=True),  # no foreign key: a server of tenantry.toml may have been removed there
+    Column("server", Name),  # no foreign key: a server of tenantry.toml may have been removed there
     Column("sealed", LargeBinary),  # the login on that server
     Column("pinned", Boolean, nullable=False, server_default=false()),  # fleet migrations leave it at its version
     Column("used_bytes", Count),  # what it took up when a worker last measured it
@@ -271,6 +271,8 @@ resource = Table(
     Column("measured", Moment),  # when it was last tried
     Index("ix_resource_version", "kind", "version"),
     Index("ix_resource_pinned", "pinned"),
+    Index("ix_resource_server", "server", "used_bytes", "used_rows", "used_files", "measured"),  # sums need no table
+    Index("ix_resource_used", "environment_id", "used_bytes"),
 )
 
 server = Table(

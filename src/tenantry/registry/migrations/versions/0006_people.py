@@ -249,9 +249,12 @@ def _operation_digest() -> None:
 def _for_pages() -> None:
     """Indexes by which a page of a list is read from where it begins, however long the list."""
     op.drop_index("ix_tenant_status", table_name="tenant")
+    op.drop_index("ix_resource_server", table_name="resource")
     for table, name, columns in (
         ("tenant", "status", ["status", "slug"]),
         ("resource", "pinned", ["pinned"]),
+        ("resource", "server", ["server", "used_bytes", "used_rows", "used_files", "measured"]),
+        ("resource", "used", ["environment_id", "used_bytes"]),
         ("tenant", "created", ["created", "slug"]),
         ("operation", "slug", ["tenant_slug", "id"]),
         ("operation", "verb", ["verb", "id"]),
