@@ -136,7 +136,7 @@ async def _show(
     visit: Visit, organization: str, *, status: int = 200, findings: Sequence[SsoFinding] = (), **more: Any
 ) -> Response:
     with visit.acting():
-        row = (await visit.platform.organizations.show(organization)).row
+        row = (await visit.platform.organizations.show(organization, limit=1)).row
         found = await visit.platform.sso.show(row.id)
     base = f"{HERE}/{row.id}/sso"
     shown = {"row": row, "found": found, "base": base, "typed": _typed(found.row), "findings": findings, "trial": ""}
