@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import tempfile
 import zipfile
 from collections.abc import AsyncIterator, Mapping
@@ -14,10 +13,10 @@ from fastapi import APIRouter, FastAPI, Form, Query, Request
 from starlette.background import BackgroundTask
 from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response, StreamingResponse
 
-from tenantry.errors import TenantNotFound, TenantryError
+from tenantry.errors import TenantryError
 from tenantry.model import Status
 from tenantry.platform.signup import Application
-from tenantry.refusals import CsrfFailed, SignUpGone, TooManyFollowers
+from tenantry.refusals import CsrfFailed, SignUpGone
 from tenantry.registry.journal import State
 from tenantry.web.armour import HEADERS
 from tenantry.web.house import Opened, opened
@@ -171,35 +170,21 @@ async def _standing(request: Request, ticket: str, problem: TenantryError | None
     shown: dict[str, Any] = {"row": found.row, "ticket": ticket, "domain": here.platform.config.platform.domain}
     if not found.row.is_confirmed:
         return render(here, "signup_wait.html", status=status, problem=problem, **shown)
-    operation = str(found.row.operation_id)
     if found.tenant is not None and found.tenant.status is Status.CREATING:
-        await _soon(here, operation)
+        await request.app.state.house.serves(found.tenant.id, SOON)
         found = await here.platform.signups.show(ticket)
-    details = await here.platform.operations.show(operation)
-    try:
-        if details.operation.state is not State.DONE:
-            response = render(here, "signup_steps.html", details=details, **shown)
-        else:
-            code = here.platform.signups.way_in(found)
-            await request.app.state.house.serves(found.row.tenant_id)  # the browser goes there at once
-            response = render(here, "signup_ready.html", code=code, tenant=found.tenant, address=found.address, **shown)
-    except TenantNotFound:  # it was suspended or removed since
-        return render(here, "signup_closed.html", status=SignUpGone.status, problem=SignUpGone())
+    if found.tenant is not None and found.tenant.status.served:
+        code = here.platform.signups.way_in(found)
+        await request.app.state.house.serves(found.tenant.id)  # the browser goes there at once
+        response = render(here, "signup_ready.html", code=code, tenant=found.tenant, address=found.address, **shown)
+    else:
+        details = await here.platform.operations.show(str(found.row.operation_id))
+        if details.operation.state is State.DONE:  # it was suspended or removed since
+            return render(here, "signup_closed.html", status=SignUpGone.status, problem=SignUpGone())
+        response = render(here, "signup_steps.html", details=details, **shown)
     origin = "/".join(found.address.split("/")[:3])  # the form that leads into the tenant goes there
     response.headers[POLICY] = HEADERS[POLICY].replace("form-action 'self'", f"form-action 'self' {origin}")
     return response
-
-
-async def _soon(here: Opened, operation: str) -> None:
-    """Wait until an operation is over, for `SOON` at most."""
-    with contextlib.suppress(TimeoutError, TooManyFollowers):
-        async with asyncio.timeout(SOON):
-            async for _ in here.hub.listen(operation, here.hub.seat(), _anybody):
-                pass
-
-
-async def _anybody() -> None:
-    """Whoever has the ticket may wait."""
 
 
 @router.get("/{ticket}/steps")
