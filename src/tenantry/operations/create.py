@@ -144,7 +144,7 @@ class Create(Verb):
         return await (self._admin(work) if step.name == ADMIN_STEP else self._live(work))
 
     async def _make(self, work: Work, step: journal.Step) -> str:
-        resource, environment = await work.parts(step)
+        resource, environment = await work.parts(step, recent=True)
         version = await self._settle(work, resource, environment)
         if version:
             return f"schema {version}"
@@ -162,7 +162,7 @@ class Create(Verb):
 
     async def _admin(self, work: Work) -> str:
         owner: str | None = work.operation.arguments.get("owner")
-        made, errors = await work.tools.enrol_admins(await work.environments(), owner=owner)
+        made, errors = await work.tools.enrol_admins(await work.recent(), owner=owner)
         for error in errors.values():
             raise error
         if not made:
