@@ -159,6 +159,7 @@ def settings(config: Config) -> Settings:
         shared={key: tables for key, part in parts.items() if (tables := _shared(part)) is not None},
         leak_after=config.runtime.leak_after,
         session_seconds=int(config.runtime.session),
+        events_seconds=int(config.users.events),
         token_seconds=int(config.runtime.token),
         token_audience=(config.routing.jwt.audience or "") if config.routing.jwt.jwks == "self" else "",
         pages=config.users.pages,

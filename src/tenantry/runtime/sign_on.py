@@ -98,7 +98,7 @@ class SignOnPages:
             return pages.ask("Sign out", f"You signed in with {known.name}.", out, "Sign out here")
         session = self._sessions.find(asked.cookies, asked.root)
         if session is not None:
-            await self._accounts.end_session(session.user, session.id)
+            await self._accounts.sign_out(session)
         told = f"You can end the sign-in with {known.name} as well: then you are out everywhere."
         answer = pages.told(200, "You are signed out here", told, desk.leave(known), f"Sign out of {known.name}")
         answer.headers.append(("set-cookie", self._sessions.end_cookie(asked.root)))
