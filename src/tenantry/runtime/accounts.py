@@ -438,11 +438,11 @@ def refuse_passwords() -> None:
 
 
 def stands(outside: str | None) -> bool:
-    """Whether a session that was begun so counts still: the organization may be another one by now, or the only way."""
+    """Whether a session that was begun so counts still: the organization or its provider may be another one by now."""
     known = current_environment().tenant.sign_on
     if outside is None:
         return known is None or not known.only
-    return known is not None and outside.partition("/")[0] == known.organization
+    return known is not None and outside.rpartition("/")[0] == f"{known.organization}/{known.way}"
 
 
 def user_of(row: Row[Any]) -> User:

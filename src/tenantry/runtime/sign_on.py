@@ -89,7 +89,7 @@ class SignOnPages:
         await desk.began(environment, person, outside, self._settings.session_seconds)
         before = asked.cookies.get(self._sessions.name(asked.root))
         client = Client(asked.address, asked.headers.get("user-agent", ""), before)
-        return await self._accounts.begin(user, client, VIA, f"{person.organization}/{outside}")
+        return await self._accounts.begin(user, client, VIA, f"{person.organization}/{person.way}/{outside}")
 
     async def _sign_out(self, desk: SignOnDesk, known: SignOn, asked: Asked) -> pages.Answer:
         """Out here; the provider, and with it every other tenant, is one more step, which leads to another host."""
