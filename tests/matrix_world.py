@@ -770,10 +770,11 @@ async def _tenant_user(config: Config, world: World) -> Somebody:
     address = "http://acme.localhost"
     try:
         async with httpx.AsyncClient(transport=transport, base_url=address, follow_redirects=True) as browser:
-            form = re.search(r'name="csrf" value="([^"]+)"', (await browser.get("/sign-in")).text)
+            entrance = "/.tenantry/sign-in"
+            form = re.search(r'name="csrf" value="([^"]+)"', (await browser.get(entrance)).text)
             assert form is not None
-            data = {"csrf": form[1], "login": first.login, "password": first.password}
-            desk = await browser.post("/sign-in", data=data)
+            data = {"csrf": form[1], "login": first.login, "password": first.password, "next": "/desk"}
+            desk = await browser.post(entrance, data=data)
             assert desk.url.path == "/desk", desk.text
             cookies = dict(browser.cookies)
     finally:

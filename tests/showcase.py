@@ -21,6 +21,7 @@ import httpx
 if TYPE_CHECKING:
     from conftest import Visit
 
+SIGN_IN = ".tenantry/sign-in"
 TENANTRY = str(Path(sys.executable).with_name("tenantry"))
 
 
@@ -31,7 +32,6 @@ class Example:
     place: Path
     port: int
     environment: dict[str, str]
-    entrance: str = "sign-in"  # where one signs in, within a tenant
     admins: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     @classmethod
@@ -45,12 +45,9 @@ class Example:
 
     @classmethod
     @contextmanager
-    def shown(
-        cls, name: str, root: Path, tenants: Mapping[str, str], filling: str, entrance: str = "sign-in"
-    ) -> Iterator[Self]:
+    def shown(cls, name: str, root: Path, tenants: Mapping[str, str], filling: str) -> Iterator[Self]:
         """The example with these tenants, names by slug, the first of them filled from a file, and served."""
         found = cls.of(name, root)
-        found.entrance = entrance
         for slug, called in tenants.items():
             found.create(slug, called)
         found.run(sys.executable, "-m", f"{name}.fill", filling)
@@ -80,7 +77,7 @@ class Example:
             for _ in range(600):
                 assert server.poll() is None, log.read_text()
                 with suppress(httpx.TransportError), self.http(next(iter(self.admins))) as client:
-                    if client.get(self.entrance).status_code == 200:
+                    if client.get(SIGN_IN).status_code == 200:
                         break
                 time.sleep(0.1)
             yield
@@ -99,14 +96,13 @@ class Example:
         return httpx.Client(base_url=address, headers={"host": "localhost"}, timeout=60, trust_env=False)
 
     @contextmanager
-    def client(self, slug: str, path: str = "/", sent: str = "data") -> Iterator[httpx.Client]:
-        """A client that is signed in at a tenant, by a form, or by JSON where that is `sent`."""
-        with self.http(slug, path) as client:
+    def client(self, slug: str) -> Iterator[httpx.Client]:
+        """A client that is signed in at a tenant, by the form."""
+        with self.http(slug) as client:
             login, password = self.admins[slug]
-            hidden = re.findall('name="(csrf)" value="([0-9a-f]+)"', client.get(self.entrance).text)
-            form = dict(hidden) | {"login": login, "password": password}
-            answer = client.request("POST", self.entrance, **{sent: form})
-            assert answer.status_code in (200, 303), answer.text
+            hidden = re.findall('name="(csrf)" value="([0-9a-f]+)"', client.get(SIGN_IN).text)
+            answer = client.post(SIGN_IN, data=dict(hidden) | {"login": login, "password": password})
+            assert answer.status_code == 303, answer.text
             yield client
 
     def look(self, visit: Visit, address: str) -> None:
@@ -121,7 +117,7 @@ class Example:
     def sign_in(self, visit: Visit, slug: str) -> None:
         """Sign in by the page that people see."""
         login, password = self.admins[slug]
-        visit.page.goto(self.url(slug, f"/{self.entrance}"))
+        visit.page.goto(self.url(slug, f"/{SIGN_IN}"))
         visit.page.fill("[name=login]", login)
         visit.page.fill("[name=password]", password)
         visit.page.click("main button >> nth=0")

@@ -24,7 +24,6 @@ import tenantry
 from staging import Ledger, Server, Site, Wrong, expect, main
 from tenantry.model import Environment
 from tenantry.platform import Platform
-from tenantry.runtime import Runtime
 
 HERE = Path(__file__).parent
 LEAVES, STAYS, SMALL = "northlight", "mosaik", "ember"
@@ -119,7 +118,7 @@ class Story:
         """All that an agency has, without any filter."""
         return {table: await self._ask(environment, f"SELECT * FROM {table} ORDER BY id") for table in TABLES}
 
-    async def look(self, runtime: Runtime) -> None:
+    async def look(self, runtime: tenantry.Runtime) -> None:
         with self.ledger.step("SELECT without WHERE, as each agency", len(self.agencies)) as row:
             told = []
             for slug, given in self.agencies.items():
@@ -128,7 +127,7 @@ class Story:
                 told.append(f"{slug} {len(found)}")
             row.result = f"its own campaigns, no other: {', '.join(told)}"
 
-    async def forge(self, runtime: Runtime) -> None:
+    async def forge(self, runtime: tenantry.Runtime) -> None:
         """As one agency, use another's ids."""
         mine, other = runtime.environment(SMALL), runtime.environment(LEAVES)
         ((theirs,),) = await self._ask(other, "SELECT min(id) FROM campaign")
@@ -189,7 +188,7 @@ class Story:
             (environment,) = await platform.tools.environments(tx, details.tenant.id)
         return environment
 
-    async def leave_and_return(self, platform: Platform, runtime: Runtime) -> None:
+    async def leave_and_return(self, platform: Platform, runtime: tenantry.Runtime) -> None:
         """Dump one agency, destroy it, make it anew from the dump; the others notice nothing."""
         copy = self.site.root / "copy"
         copy.mkdir()

@@ -12,10 +12,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from tenantry import current_tenant, require, tenant_session, tenant_values
+from tenantry import connected, current_tenant, require, tenant_session, tenant_values
 from tenantry.errors import TenantryError
-from tenantry.runtime.pages import refusal
-from tenantry.runtime.runtime import connected
+from tenantry.integrations.fastapi import refusal
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -85,18 +84,11 @@ async def fields(request: Request, *names: str) -> dict[str, Any]:
     return sent
 
 
-async def refused(request: Request, error: Exception) -> Response:
-    """Tenantry's own errors as answers: foreign session, wrong password, schema behind, …"""
-    assert isinstance(error, TenantryError)
-    answer = refusal(error, request.headers.get("accept", ""))
-    return Response(answer.body, answer.status, dict(answer.headers))
-
-
 app = Starlette(
     routes=[
         Route("/", show, methods=["GET"]),
         Route("/", write, methods=["PUT"]),
         Route("/sign-in", sign_in, methods=["POST"]),
     ],
-    exception_handlers={TenantryError: refused},
+    exception_handlers={TenantryError: refusal},  # foreign session, wrong password, schema behind, …
 )

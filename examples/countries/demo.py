@@ -30,7 +30,6 @@ import pycountry
 import tenantry
 from staging import Ledger, Server, Site, Wrong, expect, for_each, kill_in_the_middle, main, suspended
 from tenantry.platform import Platform
-from tenantry.runtime import Runtime
 
 HERE = Path(__file__).parent
 BAD_ROWS = (["www", "World Wide Web"], ["Not a slug!", "Nowhere"], ["", "Åland Islands"])
@@ -99,7 +98,7 @@ def ask(client: httpx.AsyncClient, country: Country, method: str, path: str, **m
     return client.request(method, path, headers=headers, **more)
 
 
-async def session_for(runtime: Runtime, country: Country) -> None:
+async def session_for(runtime: tenantry.Runtime, country: Country) -> None:
     """Give the first editor of a country a session, in another process than those that serve."""
     with tenantry.tenant_context(runtime.environment(country.slug)):
         (editor,) = await runtime.accounts.list()

@@ -1,4 +1,4 @@
-"""The control plane and runtime of multi-tenant platforms: what an application imports."""
+"""The control plane and runtime of multi-tenant platforms: everything that an application imports."""
 
 from __future__ import annotations
 
@@ -6,26 +6,37 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tenantry.application import connect
-    from tenantry.context import current_environment, current_tenant, tenant_context
+    from tenantry.context import current_environment, current_tenant, support_access, tenant_context
     from tenantry.runtime import (
+        Runtime,
         TenantMiddleware,
         WsgiTenantMiddleware,
         current_user,
         require,
+        table_prefix,
         tenant_cache,
         tenant_session,
         tenant_storage,
         tenant_values,
     )
+    from tenantry.runtime.accounts import User
+    from tenantry.runtime.cache import cache_key
+    from tenantry.runtime.runtime import connected
 
 __all__ = [
+    "Runtime",
     "TenantMiddleware",
+    "User",
     "WsgiTenantMiddleware",
+    "cache_key",
     "connect",
+    "connected",
     "current_environment",
     "current_tenant",
     "current_user",
     "require",
+    "support_access",
+    "table_prefix",
     "tenant_cache",
     "tenant_context",
     "tenant_session",
@@ -34,9 +45,13 @@ __all__ = [
 ]
 
 _HOMES = {
+    "User": "tenantry.runtime.accounts",
+    "cache_key": "tenantry.runtime.cache",
     "connect": "tenantry.application",
+    "connected": "tenantry.runtime.runtime",
     "current_environment": "tenantry.context",
     "current_tenant": "tenantry.context",
+    "support_access": "tenantry.context",
     "tenant_context": "tenantry.context",
 }
 

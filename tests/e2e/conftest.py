@@ -62,10 +62,11 @@ class Storyfront:
         """An address of a tenant by path."""
         return f"http://localhost:{self.port}/t/{slug}{path}"
 
-    def get(self, address: str, **cookies: str) -> httpx.Response:
+    def get(self, address: str, accept: str = "*/*", **cookies: str) -> httpx.Response:
         """An answer without a browser, whatever the system's resolver makes of *.localhost."""
         parts = urlsplit(address)
-        headers = {"host": parts.netloc, "cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())}
+        cookie = "; ".join(f"{name}={value}" for name, value in cookies.items())
+        headers = {"host": parts.netloc, "accept": accept, "cookie": cookie}
         return httpx.get(
             f"http://127.0.0.1:{self.port}{address.partition(parts.netloc)[2]}", headers=headers, timeout=20
         )
@@ -145,11 +146,11 @@ class Visit:
             self.outside.append(address)
 
     def sign_in(self, address: str, login: str, password: str) -> None:
-        """Sign in at a site, by the page that visitors see."""
-        self.page.goto(address + "sign-in")
-        self.page.fill("#login", login)
-        self.page.fill("#password", password)
-        self.page.click("main button")
+        """Sign in at a site's desk, by the page that visitors are led to."""
+        self.page.goto(address + "desk")
+        self.page.fill("[name=login]", login)
+        self.page.fill("[name=password]", password)
+        self.page.click("main button >> nth=0")
         self.page.wait_for_url("**/desk")
 
     def session(self) -> str:

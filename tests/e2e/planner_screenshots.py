@@ -20,10 +20,10 @@ ARGUMENTS = (
 def sign_in(browser: Browser, lab: str, password: str, width: int, height: int, scheme: Any = "light") -> Page:
     """A window at a laboratory's plan."""
     page = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme).new_page()
-    page.goto(f"{lab}/sign-in")
-    page.fill("#login", "admin@limmat.localhost")
-    page.fill("#password", password)
-    page.click("main button")
+    page.goto(f"{lab}/")
+    page.fill("[name=login]", "admin@limmat.localhost")
+    page.fill("[name=password]", password)
+    page.click("main button >> nth=0")
     page.wait_for_selector(".plan-weeks")
     return page
 

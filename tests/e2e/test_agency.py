@@ -24,7 +24,7 @@ def agency(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Example]:
     """Agency with northlight, which has campaigns, and ember, which is new."""
     tenants = {"northlight": "Northlight Studio", "ember": "Ember & Oak"}
     root = tmp_path_factory.mktemp("agency")
-    with Example.shown("agency", root, tenants, "agencies/northlight.toml", ".tenantry/sign-in") as found:
+    with Example.shown("agency", root, tenants, "agencies/northlight.toml") as found:
         yield found
 
 

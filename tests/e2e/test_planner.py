@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +29,15 @@ class Planner(Example):
         """A client of the API that is not signed in."""
         return self.http(slug, "/api/")
 
-    def client(self, slug: str, path: str = "/api/", sent: str = "json") -> AbstractContextManager[httpx.Client]:
-        """A client of the API that is signed in at a laboratory."""
-        return super().client(slug, path, sent)
+    @contextmanager
+    def client(self, slug: str, path: str = "/api/") -> Iterator[httpx.Client]:
+        """A client of the API with a token of its first admin's."""
+        login, password = self.admins[slug]
+        form = {"grant_type": "password", "username": login, "password": password}
+        with self.http(slug, "/.tenantry/") as entrance, self.http(slug, path) as client:
+            answer = entrance.post("token", data=form)
+            client.headers["authorization"] = f"Bearer {answer.json()['access_token']}"
+            yield client
 
 
 @pytest.fixture(scope="module")
@@ -147,13 +153,14 @@ def test_more_than_a_day_holds_is_refused_in_words(planner: Planner, window: Win
 
 def test_what_no_column_holds_is_answered(planner: Planner) -> None:
     """Ids and years beyond what there can be lead nowhere; text that cannot be stored is stored without that part."""
-    with planner.client("limmat") as client:
+    with planner.client("limmat") as client, planner.client("limmat", "/") as pages:
+        assert pages.get("staff").status_code == pages.get("", params={"year": YEAR}).status_code == 200
         for number in ("2147483648", "9" * 19, "9" * 5000, "٣", "-1"):
             assert client.get(f"staff/{number}").status_code == 404, number[:20]
-            assert client.get(f"/t/limmat/staff/{number}").status_code == 404, number[:20]
+            assert pages.get(f"staff/{number}").status_code == 404, number[:20]
             assert client.patch(f"staff/{number}", json={"name": "x"}).status_code == 404
         for year in ("²", "٢٠٢٦", "20260", "9" * 5000, "2199"):
-            assert client.get("/t/limmat/", params={"year": year}).status_code == 404, year[:20]
+            assert pages.get("", params={"year": year}).status_code == 404, year[:20]
         site = next(iter(values_of(client, "sites").values()))
         assert client.post("staff", json={"name": "x", "site_id": 999_999_999}).status_code == 409
         for number in (2**31, "9" * 5000):
@@ -162,9 +169,6 @@ def test_what_no_column_holds_is_answered(planner: Planner) -> None:
         assert (made.status_code, made.json()["name"]) == (201, "a?b"), made.text
         assert client.delete(f"staff/{made.json()['id']}").status_code == 204
         assert client.post("staff", json={"name": "x" * 121, "site_id": site}).status_code == 422
-        for login in (r"\u0000", r"\ud800"):
-            refused = client.post("sign-in", content=f'{{"login": "{login}", "password": "{login}"}}', headers=JSON)
-            assert refused.status_code == 401, refused.text
 
 
 JSON = {"content-type": "application/json"}
@@ -187,23 +191,55 @@ def test_two_bookings_at_once_cannot_both_fit(planner: Planner) -> None:
         assert client.delete(f"staff/{person}").status_code == 204
 
 
-def test_a_session_is_good_at_one_laboratory_alone(planner: Planner, visit: Visit) -> None:
+def test_a_session_and_a_token_are_good_at_one_laboratory_alone(planner: Planner, visit: Visit) -> None:
     """Whoever signed in at one is nobody at the next, and a page of another site cannot write here."""
     planner.sign_in(visit, "limmat")
-    with planner.client("limmat") as client:
-        cookie = "; ".join(f"{each.name}={each.value}" for each in client.cookies.jar)
-        assert cookie
-        with planner.nobody("odra") as other:
-            assert other.get("bookings", headers={"cookie": cookie}).status_code == 401
+    cookie = "; ".join(f"{each['name']}={each['value']}" for each in visit.context.cookies())
+    with planner.client("limmat") as client, planner.nobody("limmat") as browser, planner.nobody("odra") as other:
+        assert browser.get("bookings", headers={"cookie": cookie}).status_code == 200
+        for proof in ({"cookie": cookie}, {"authorization": client.headers["authorization"]}, {}):
+            refused = other.get("bookings", headers=proof)
+            assert (refused.status_code, refused.headers["content-type"]) == (401, "application/problem+json"), proof
         values = {"name": "Forged"}
-        forged = client.post("skills", json=values, headers={"origin": "https://elsewhere.example"})
+        forged = browser.post("skills", json=values, headers={"origin": "https://elsewhere.example", "cookie": cookie})
         assert forged.status_code == 403
-        assert (
-            client.post("skills", content=b'{"name": "x"}', headers={"content-type": "text/plain"}).status_code == 415
-        )
+        plain = {"content-type": "text/plain", "cookie": cookie}
+        assert browser.post("skills", content=b'{"name": "x"}', headers=plain).status_code == 415
         assert "Forged" not in values_of(client, "skills")
     visit.page.goto(planner.url("odra"))
-    visit.page.wait_for_url(planner.url("odra", "/sign-in"))
+    visit.page.wait_for_url(planner.url("odra", "/.tenantry/sign-in?next=/t/odra/"))
+
+
+def test_people_are_kept_by_tenantrys_own_pages(planner: Planner, visit: Visit) -> None:
+    """Signed in, one is led on; an admin comes from the header to the users, invites a reader, and signs out."""
+    page = visit.page
+    page.goto(planner.url("odra", "/staff"))
+    login, password = planner.admins["odra"]
+    page.fill("[name=login]", login)
+    page.fill("[name=password]", password)
+    page.click("main button >> nth=0")
+    page.wait_for_url(planner.url("odra", "/staff"))
+    page.click("header >> text=Users")
+    page.click("text=Invite somebody")
+    page.fill("[name=login]", "reader@odra.example")
+    page.click("button.main >> text=Invite")
+    expect(page.locator("main")).to_contain_text("/.tenantry/link/")
+    link = re.search(r"http://odra\.localhost:\d+(/\.tenantry/link/[\w-]+)", page.inner_text("main"))
+    assert link is not None
+    page.goto(planner.url("odra"))
+    page.click(f"header >> text={login}")
+    page.click("text=Sign out >> nth=0")
+    expect(page.locator("main")).to_contain_text("You are signed out.")
+    page.goto(planner.url("odra", link[1]))
+    for field in page.locator("[type=password]").all():
+        field.fill("a reader reads well")
+    page.click("main button >> nth=0")
+    page.wait_for_url(planner.url("odra"))
+    expect(page.locator("header")).not_to_contain_text("Users")
+    with page.expect_response(lambda answer: answer.url.endswith("/staff/new")) as answered:
+        page.goto(planner.url("odra", "/staff/new"))
+    assert answered.value.status == 403
+    visit.faults.clear()  # Chromium tells every answer of 403
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -52,7 +52,7 @@ def test_support_looks_in_and_is_seen(storyfront: Storyfront, window: Windows) -
         owner.sign_in(storyfront.host("acme"), *storyfront.admins["acme"])
         assert "help@example.org of the platform's support looks in" in owner.page.inner_text(".tenantry-support")
         assert owner.page.evaluate("document.documentElement.scrollWidth") <= 390
-        owner.page.goto(storyfront.host("acme", "/desk/people"))
+        owner.page.goto(storyfront.host("acme", "/desk/settings"))
         assert "Ticket 7: the menu is gone" in owner.page.inner_text("section[aria-labelledby=support]")
         inside.goto(storyfront.host("acme"))
         banner.get_by_role("button", name="End it").press("Enter")

@@ -119,7 +119,7 @@ class Lab:
     """A laboratory, somebody who is signed in, and the notes that were written there."""
 
     slug: str
-    cookie: str
+    proof: dict[str, str]
     person: int
     notes: list[str] = field(default_factory=list)
 
@@ -182,7 +182,7 @@ class Visitors:
 
     async def _ask(self, client: httpx.AsyncClient, lab: Lab, method: str, what: str, sent: Any = None) -> Any:
         answer = await client.request(
-            method, f"/t/{lab.slug}/api/{what}", json=sent, headers={"cookie": lab.cookie, "connection": "close"}
+            method, f"/t/{lab.slug}/api/{what}", json=sent, headers={**lab.proof, "connection": "close"}
         )
         self.done[lab.slug] += answer.is_success
         if answer.is_success:
@@ -203,6 +203,7 @@ def versions(tmp_path: Path, postgres: Postgres) -> Iterator[tuple[Version, Vers
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TENANTRY_")} | {
         "TENANTRY_PLATFORM__DATA": str(tmp_path / "var"),
         "TENANTRY_SECRET_KEY": secrets.token_hex(32),
+        "TENANTRY_RUNTIME__TOKEN": "1h",  # nobody has to refresh here
         "PG_ADMIN_URL": admin,
     }
     made = [Version(_copy(tmp_path / name, prefix), column, environment) for name, column in NAMES.items()]
@@ -262,14 +263,14 @@ async def _entered(version: Version, slugs: list[str]) -> list[Lab]:
         for slug, found in passwords.items():
             assert found is not None
             api = f"/t/{slug}/api"
-            answer = await client.post(f"{api}/sign-in", json={"login": found.login, "password": found.password})
+            form = {"grant_type": "password", "username": found.login, "password": found.password}
+            answer = await client.post(f"/t/{slug}/.tenantry/token", data=form)
             assert answer.status_code == 200, answer.text
-            cookie = answer.headers["set-cookie"].partition(";")[0]
+            proof = {"authorization": f"Bearer {answer.json()['access_token']}"}
             sent = {"name": "Ada", "site_id": 1}
-            person = await client.post(f"{api}/staff", json=sent, headers={"cookie": cookie})
+            person = await client.post(f"{api}/staff", json=sent, headers=proof)
             assert person.status_code == 201, person.text
-            labs.append(Lab(slug, cookie, person.json()["id"]))
-            client.cookies.clear()
+            labs.append(Lab(slug, proof, person.json()["id"]))
     return labs
 
 

@@ -21,6 +21,8 @@ FILES = sorted(SOURCE.rglob("*.py"))
 TREES = {file.relative_to(SOURCE).as_posix(): ast.parse(file.read_text()) for file in FILES}
 
 LONGEST_FUNCTION, LONGEST_FILE, MOST_NAMES = 70, 700, 12
+APPLICATIONS = 18
+"""Names of `tenantry` itself: all that applications import, in one place (docs/reference/runtime.md)."""
 
 HOMES = {
     "dbos": "operations/engine.py",
@@ -135,9 +137,9 @@ def test_each_outside_tool_has_one_home(tool: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in TREES if public_names(TREES[name]) is not None])
 def test_the_public_surface_is_small(name: str) -> None:
-    """A dozen names at most, sorted, each of them there."""
+    """A dozen names at most, sorted, each of them there; some more where applications import from."""
     names = public_names(TREES[name]) or []
-    assert len(names) <= MOST_NAMES
+    assert len(names) <= (APPLICATIONS if name == "__init__.py" else MOST_NAMES)
     assert len(set(names)) == len(names)
     module = importlib.import_module(module_of(name))
     assert [missing for missing in names if not hasattr(module, missing)] == []

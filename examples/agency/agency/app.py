@@ -8,11 +8,11 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
+import tenantry
 from agency import site
 from agency.web import HEADERS, HERE, pages, render
 from tenantry.errors import TenantryError
 from tenantry.integrations.fastapi import refusal
-from tenantry.runtime.runtime import connected
 
 __all__ = ["app", "platform_app"]
 
@@ -42,7 +42,7 @@ async def no_such_address(request: Request, _: RequestValidationError) -> Respon
 @platform_app.get("/")
 async def front() -> Response:
     """The platform's own page: the agencies it serves."""
-    served = [found for found in connected().resolver.table.environments() if found.tenant.status.served]
-    agencies = sorted((found.tenant.name, found.tenant.slug, found.tenant.settings) for found in served)
+    served = [found.tenant for found in tenantry.connected().environments()]
+    agencies = [(found.name, found.slug, found.settings) for found in served]
     html = pages.get_template("front.html").render(agencies=agencies[:200], count=len(agencies))
     return HTMLResponse(html, headers=HEADERS)

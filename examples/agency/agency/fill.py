@@ -21,7 +21,6 @@ import tenantry
 from agency import store
 from agency.site import keep
 from agency.web import today
-from tenantry.runtime import Runtime
 
 WIDTH, HEIGHT = 320, 200
 
@@ -58,7 +57,7 @@ def day(offset: int) -> date:
     return today() + timedelta(days=offset)
 
 
-async def fill(runtime: Runtime, slug: str, agency: Mapping[str, Any]) -> None:
+async def fill(runtime: tenantry.Runtime, slug: str, agency: Mapping[str, Any]) -> None:
     """Replace what a tenant has by what a file says."""
     with tenantry.tenant_context(runtime.environment(slug)):
         async with tenantry.tenant_session() as session:

@@ -16,7 +16,6 @@ from agency import store
 from agency.picture import late, timeline
 from agency.store import Refused
 from agency.web import Signed, day_of, field, go, number_of, render, sent, size, today
-from tenantry.runtime.accounts import User
 
 pages = APIRouter()
 Id = Annotated[int, Path(ge=1, lt=2**63)]
@@ -47,7 +46,7 @@ async def home(request: Request, user: Signed) -> Response:
     return await _home(request, user)
 
 
-async def _home(request: Request, user: User, wrong: str = "") -> Response:
+async def _home(request: Request, user: tenantry.User, wrong: str = "") -> Response:
     async with tenantry.tenant_session() as session:
         campaigns, tasks = await store.campaigns(session), await store.tasks(session)
     drawn = timeline(campaigns, tasks, today())
@@ -78,7 +77,7 @@ async def board(request: Request, user: Signed, campaign_id: Id) -> Response:
     return await _board(request, user, campaign_id)
 
 
-async def _board(request: Request, user: User, campaign_id: int, wrong: str = "") -> Response:
+async def _board(request: Request, user: tenantry.User, campaign_id: int, wrong: str = "") -> Response:
     async with tenantry.tenant_session() as session:
         campaign = found(await store.campaign(session, campaign_id), "campaign")
         tasks = await store.tasks(session, campaign_id)
@@ -135,7 +134,7 @@ async def task(request: Request, user: Signed, task_id: Id) -> Response:
     return await _task(request, user, task_id)
 
 
-async def _task(request: Request, user: User, task_id: int, wrong: str = "", **given: str) -> Response:
+async def _task(request: Request, user: tenantry.User, task_id: int, wrong: str = "", **given: str) -> Response:
     async with tenantry.tenant_session() as session:
         row = found(await store.task(session, task_id), "task")
         campaign, guides = await store.campaign(session, row["campaign_id"]), await store.guides(session)
@@ -235,7 +234,7 @@ async def assets(request: Request, user: Signed) -> Response:
     return await _assets(request, user)
 
 
-async def _assets(request: Request, user: User, wrong: str = "") -> Response:
+async def _assets(request: Request, user: tenantry.User, wrong: str = "") -> Response:
     async with tenantry.tenant_session() as session:
         rows, campaigns = await store.assets(session), await store.campaigns(session)
     status = 422 if wrong else 200

@@ -16,7 +16,6 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 import tenantry
 from agency.store import STATES, Refused
-from tenantry.runtime.accounts import User
 
 HERE: Final = Path(__file__).parent
 LARGEST: Final = 100_000
@@ -50,7 +49,7 @@ def today() -> date:
     return datetime.now(UTC).date()
 
 
-async def signed_in(request: Request) -> User:
+async def signed_in(request: Request) -> tenantry.User:
     """The user of a request; others are sent to Tenantry's own page to sign in.
 
     A write from another site's page, and one by a reader, get 403.
@@ -62,12 +61,12 @@ async def signed_in(request: Request) -> User:
     return user
 
 
-Signed = Annotated[User, Depends(signed_in)]
+Signed = Annotated[tenantry.User, Depends(signed_in)]
 
 
-def may_write(user: User) -> bool:
+def may_write(user: tenantry.User) -> bool:
     """Readers change nothing."""
-    return user.role.value in ("admin", "superuser")
+    return user.role in ("admin", "superuser")
 
 
 def same_origin(request: Request) -> None:
@@ -126,7 +125,7 @@ def render(request: Request, template: str, status: int = 200, /, **context: Any
         "path": request.url.path.removeprefix(root) or "/",
         "title": values["title"] or tenantry.current_tenant().name,
         "city": values["city"],
-        "colour": values["colour"],
+        "color": values["color"],
         "states": STATES,
         "today": today(),
         "style": f"{root}/static/style.css?v={_version('style.css')}",

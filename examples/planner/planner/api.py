@@ -1,4 +1,7 @@
-"""The same things for programs: GET and POST /api/bookings; GET, PATCH and DELETE /api/bookings/7; GET /api/plan."""
+"""The same things for programs: GET and POST /api/bookings; GET, PATCH and DELETE /api/bookings/7; GET /api/plan.
+
+They bring a token of the laboratory's, which Tenantry gives out and looks at.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,12 @@ import tenantry
 from planner import plan, store
 from planner.kinds import Kind
 from planner.site import site_of, year_of
-from planner.web import HEADERS, LARGEST, kind_of, root_of, same_origin, visitor
-from tenantry.errors import SignInRefused
-from tenantry.runtime.runtime import connected
+from planner.web import HEADERS, LARGEST, kind_of, path_of, root_of, visitor
+
+
+def asked(request: Request) -> bool:
+    """Whether a request is a program's."""
+    return path_of(request).startswith("/api/")
 
 
 def answer(content: Any, status: int = 200, **headers: str) -> Response:
@@ -33,18 +39,6 @@ def answer(content: Any, status: int = 200, **headers: str) -> Response:
 def refused(status: int, said: str, **more: Any) -> Response:
     """Why not, in a sentence and by field."""
     return answer({"error": said, **more}, status)
-
-
-async def sign_in(request: Request) -> Response:
-    """Take `{"login": …, "password": …}` and give a session cookie, which is good at this laboratory alone."""
-    same_origin(request)
-    sent = await _sent(request)
-    runtime = connected()
-    try:
-        user = await runtime.accounts.authenticate(str(sent.get("login", "")), str(sent.get("password", "")))
-    except SignInRefused as error:
-        return refused(401, error.message)
-    return answer({"login": user.login, "role": user.role.value}, **{"set-cookie": await runtime.enter(user)})
 
 
 async def year(request: Request) -> Response:

@@ -21,7 +21,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 import tenantry
 from planner.kinds import KINDS
 from planner.site import today
-from tenantry.runtime import Runtime
 
 DAY = timedelta(days=1)
 Span = tuple[date, date]
@@ -128,7 +127,7 @@ class Filling:
             await self.add("bookings", **given, equipment_id=self.ids["equipment", name], starts=starts, ends=ends)
 
 
-async def fill(runtime: Runtime, slug: str, lab: Mapping[str, Any]) -> None:
+async def fill(runtime: tenantry.Runtime, slug: str, lab: Mapping[str, Any]) -> None:
     """Replace what a tenant has by the year of a file."""
     with tenantry.tenant_context(runtime.environment(slug)):
         async with tenantry.tenant_session() as session:

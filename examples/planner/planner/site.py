@@ -16,9 +16,7 @@ from starlette.responses import Response
 import tenantry
 from planner import picture, plan, store
 from planner.kinds import KINDS, Kind
-from planner.web import Visitor, form_of, go, kind_of, render, root_of, same_origin, visitor
-from tenantry.errors import SignInRefused
-from tenantry.runtime.runtime import connected
+from planner.web import Visitor, form_of, go, kind_of, render, root_of, visitor
 
 
 def today() -> date:
@@ -147,30 +145,3 @@ def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "" if value is None else str(value)
-
-
-# --- signing in ---------------------------------------------------------------------------------------------------
-
-
-async def sign_in(request: Request) -> Response:
-    """Sign in with a login and a password of this laboratory."""
-    if request.method == "GET":
-        return render(request, "sign-in.html", login="", wrong="")
-    same_origin(request)
-    form = await form_of(request)
-    runtime = connected()
-    try:
-        user = await runtime.accounts.authenticate(form.get("login", ""), form.get("password", ""))
-    except SignInRefused as error:
-        return render(request, "sign-in.html", 401, login=form.get("login", ""), wrong=error.message)
-    answer = go(request, "/")
-    answer.headers.append("set-cookie", await runtime.enter(user))
-    return answer
-
-
-async def sign_out(request: Request) -> Response:
-    """End this session."""
-    same_origin(request)
-    answer = go(request, "/sign-in")
-    answer.headers.append("set-cookie", await connected().leave())
-    return answer

@@ -17,9 +17,6 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 import tenantry
 from planner.kinds import KINDS, Kind
-from tenantry.errors import ForeignSession
-from tenantry.refusals import UserNeeded
-from tenantry.runtime.accounts import User
 
 HERE: Final = Path(__file__).parent
 LARGEST: Final = 100_000
@@ -46,7 +43,7 @@ class Visitor:
     """One request, and who sent it."""
 
     request: Request
-    user: User
+    user: tenantry.User
 
     @property
     def who(self) -> str:
@@ -54,7 +51,7 @@ class Visitor:
 
     def may_change(self, kind: Kind) -> bool:
         """Readers change nothing; what a laboratory is made of is for its admins."""
-        return self.user.role.value in (("admin",) if kind.manage else ("admin", "superuser"))
+        return self.user.role in (("admin",) if kind.manage else ("admin", "superuser"))
 
     def check_change(self, kind: Kind) -> None:
         if not self.may_change(kind):
@@ -62,12 +59,12 @@ class Visitor:
 
 
 async def visitor(request: Request) -> Visitor:
-    """The signed-in user of a request. Everybody else gets 401; a write from another site's page gets 403."""
+    """The signed-in user of a request; others are sent to Tenantry's own page to sign in, or get 401.
+
+    A write from another site's page gets 403.
+    """
     same_origin(request)
-    try:
-        return Visitor(request, tenantry.require())
-    except (UserNeeded, ForeignSession) as error:
-        raise HTTPException(401, "Sign in first.") from error
+    return Visitor(request, tenantry.require())
 
 
 def same_origin(request: Request) -> None:
@@ -82,6 +79,11 @@ def same_origin(request: Request) -> None:
 def root_of(request: Request) -> str:
     """What stands before every path of this laboratory: '' by host, '/t/<slug>' by path."""
     return str(request.scope.get("root_path", ""))
+
+
+def path_of(request: Request) -> str:
+    """The path within the laboratory."""
+    return request.url.path.removeprefix(root_of(request)) or "/"
 
 
 def go(request: Request, path: str) -> Response:
@@ -111,7 +113,7 @@ def render(request: Request, template: str, status: int = 200, /, **context: Any
     root = root_of(request)
     shown = {
         "to": lambda path: root + path,
-        "path": request.url.path.removeprefix(root) or "/",
+        "path": path_of(request),
         "title": tenantry.tenant_values().get("title") or tenantry.current_tenant().name,
         "city": tenantry.tenant_values().get("city", ""),
         "kinds": KINDS,

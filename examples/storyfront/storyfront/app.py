@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote
-
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,6 +17,7 @@ from storyfront import desk, public
 from storyfront.front import platform_app
 from storyfront.web import HEADERS, HERE, here
 from tenantry.errors import TenantryError
+from tenantry.integrations.fastapi import refusal
 
 __all__ = ["app", "platform_app"]
 
@@ -48,24 +47,15 @@ WORDS = {
 
 
 async def fault(request: Request, error: Exception) -> Response:
-    """A page of the site's own look for what went wrong; visitors who need to sign in are sent to do so."""
+    """A page of the site's own look for what went wrong."""
     status = error.status_code if isinstance(error, HTTPException) else 500
     async with tenantry.tenant_session() as session:
         at = await here(request, session)
-    if status == 401:
-        onward = quote(at.path) if request.method == "GET" else "/desk"
-        return RedirectResponse(at.to(f"/sign-in?next={onward}"), 303)
     title, words = WORDS.get(status, ("That did not work", "Try again in a moment."))
     told = (
         isinstance(error, HTTPException) and status in (400, 403) and error.detail not in ("Forbidden", "Bad Request")
     )
     return at.render("fault.html", status, title=title, words=error.detail if told else words, status=status)
-
-
-async def unavailable(request: Request, error: Exception) -> Response:
-    """Where the tenant's own database cannot be used now, not even for a page of its look."""
-    status = error.status if isinstance(error, TenantryError) else 500
-    return PlainTextResponse("This site is being worked on. Try again in a moment.", status, {"retry-after": "5"})
 
 
 BOTH = ["GET", "POST"]
@@ -80,9 +70,6 @@ app = Starlette(
         Route("/icon.svg", public.icon),
         Route("/media/{name}", public.file),
         Mount("/static", StaticFiles(directory=HERE / "static")),
-        Route("/sign-in", desk.sign_in, methods=BOTH),
-        Route("/sign-out", desk.sign_out, methods=["POST"]),
-        Route("/account", desk.account, methods=BOTH),
         Route("/desk", desk.overview),
         Route("/desk/preview", desk.preview, methods=["POST"]),
         Route("/desk/pages/new", desk.edit, methods=BOTH),
@@ -92,10 +79,8 @@ app = Starlette(
         Route("/desk/media", desk.library, methods=BOTH),
         Route("/desk/media/remove", desk.remove_file, methods=["POST"]),
         Route("/desk/settings", desk.settings, methods=BOTH),
-        Route("/desk/people", desk.folk, methods=BOTH),
-        Route("/desk/people/change", desk.change_person, methods=["POST"]),
         Route("/{slug}", public.page),
     ],
     middleware=[Middleware(SafeHeaders)],
-    exception_handlers={HTTPException: fault, TenantryError: unavailable},
+    exception_handlers={HTTPException: fault, TenantryError: refusal},
 )

@@ -1,4 +1,4 @@
-"""What editors and admins work with: pages, media, settings, people."""
+"""What editors and admins work with: pages, media, settings."""
 
 from __future__ import annotations
 
@@ -12,13 +12,10 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 import tenantry
-from storyfront import art, chart, media, pages, people, site, text
+from storyfront import art, chart, media, pages, site, text
 from storyfront.site import LOOKS, MODES
 from storyfront.tables import Media, Page, Revision
 from storyfront.web import FORM_BYTES, Here, allow, here, text_of
-from tenantry.credentials import Role, new_password
-from tenantry.errors import AccountError, SignInRefused
-from tenantry.runtime.runtime import connected
 
 
 async def overview(request: Request) -> Response:
@@ -224,127 +221,13 @@ async def settings(request: Request) -> Response:
                 return at.go("/desk/settings", "saved")
             fields["accent"] = fields["accent"] or now.accent
     looks = [(name, look, art.cover(at.site.title, now.accent, look.art)) for name, look in LOOKS.items()]
-    return at.render("desk/settings.html", 422 if wrong else 200, fields=fields, wrong=wrong, looks=looks, modes=MODES)
-
-
-# --- people -------------------------------------------------------------------------------------------------------
-
-
-BLANK_PERSON = {"login": "", "name": "", "role": "user"}
-
-
-async def folk(request: Request) -> Response:
-    """Who may sign in, and the form to invite somebody."""
-    accounts = connected().accounts
-    async with tenantry.tenant_session() as session:
-        at = await here(request, session)
-    allow(at, manage=True)
-    fields, wrong, password = dict(BLANK_PERSON), "", ""
-    if request.method == "POST":
-        fields |= text_of(await at.form())
-        password = new_password()
-        try:
-            if len(await accounts.list()) >= int(tenantry.tenant_values()["max_users"]):
-                raise AccountError("This site has as many people as it may.", remedy="Ask who runs the platform.")
-            await accounts.create(fields["login"], password, name=fields["name"], role=_role(fields["role"]))
-        except AccountError as error:
-            wrong, password = str(error), ""
-    everybody = [people.person_of(user) for user in await accounts.list()]
+    support = await tenantry.connected().support.history()
     return at.render(
-        "desk/people.html",
+        "desk/settings.html",
         422 if wrong else 200,
-        support=await connected().support.history(),
-        people=everybody,
-        password=password,
-        invited=fields["login"],
+        fields=fields,
         wrong=wrong,
-        fields=fields if wrong else BLANK_PERSON,
+        looks=looks,
+        modes=MODES,
+        support=support,
     )
-
-
-def _role(name: str) -> Role:
-    try:
-        return Role(name)
-    except ValueError as error:
-        raise HTTPException(400) from error
-
-
-async def change_person(request: Request) -> Response:
-    accounts = connected().accounts
-    async with tenantry.tenant_session() as session:
-        at = await here(request, session)
-    person = allow(at, manage=True)
-    form = text_of(await at.form())
-    user = next((user for user in await accounts.list() if user.login == form.get("login")), None)
-    if user is None or user.id == person.id:
-        raise HTTPException(400)
-    match form.get("do"):
-        case "disable":
-            await accounts.disable(user.id)
-        case "enable":
-            await accounts.enable(user.id)
-        case _:
-            await accounts.set_role(user.id, _role(form.get("role", "")))
-    return at.go("/desk/people", "changed")
-
-
-# --- oneself ------------------------------------------------------------------------------------------------------
-
-
-async def sign_in(request: Request) -> Response:
-    async with tenantry.tenant_session() as session:
-        at = await here(request, session)
-    if request.method == "GET":
-        return at.render("sign-in.html", next=_local(request.query_params.get("next", "")), login="", wrong="")
-    form = text_of(await at.form())
-    login, onward = form.get("login", ""), _local(form.get("next", ""))
-    try:
-        user = await connected().accounts.authenticate(login, form.get("password", ""))
-    except SignInRefused:
-        wrong = "That name and password do not go together here."
-        return at.render("sign-in.html", 403, next=onward, login=login, wrong=wrong)
-    person = people.person_of(user)
-    answer = at.go(onward or ("/desk" if person.edits else "/"))
-    answer.headers.append("set-cookie", await people.cookie_of(person))
-    return answer
-
-
-def _local(path: str) -> str:
-    """A path within this site, or nothing: a sign-in never leads elsewhere."""
-    fine = path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()
-    return path if fine else ""
-
-
-async def sign_out(request: Request) -> Response:
-    async with tenantry.tenant_session() as session:
-        at = await here(request, session)
-    await at.form()
-    answer = at.go("/")
-    answer.headers.append("set-cookie", await connected().leave())
-    return answer
-
-
-async def account(request: Request) -> Response:
-    """One's own password."""
-    accounts = connected().accounts
-    async with tenantry.tenant_session() as session:
-        at = await here(request, session)
-    if at.user is None:
-        raise HTTPException(401)
-    wrong = ""
-    if request.method == "POST":
-        form = text_of(await at.form())
-        try:
-            if len(form.get("new", "")) < 12:
-                raise AccountError("A password has 12 characters or more.", remedy="Choose another one.")
-            await accounts.authenticate(at.user.login, form.get("old", ""))
-            await accounts.set_password(at.user.id, form["new"])
-        except SignInRefused:
-            wrong = "The present password is not right."
-        except AccountError as error:
-            wrong = str(error)
-        else:
-            answer = at.go("/account", "password")
-            answer.headers.append("set-cookie", await people.cookie_of(at.user))
-            return answer
-    return at.render("desk/account.html", 422 if wrong else 200, wrong=wrong)

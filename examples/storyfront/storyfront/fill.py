@@ -22,14 +22,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 import tenantry
 from storyfront import pages, site
 from storyfront.tables import Page, Revision, Visit
-from tenantry.context import tenant_context
-from tenantry.runtime import Runtime
 
 
-async def fill(runtime: Runtime, slug: str, content: Mapping[str, Any]) -> int:
+async def fill(runtime: tenantry.Runtime, slug: str, content: Mapping[str, Any]) -> int:
     """Replace all pages of a tenant by those of the file; returns how many there are now."""
-    with tenant_context(runtime.environment(slug)):
-        async with runtime.session() as session:
+    with tenantry.tenant_context(runtime.environment(slug)):
+        async with tenantry.tenant_session() as session:
             for table in (Revision, Visit, Page):
                 await session.execute(delete(table))
             for fields in content["page"]:

@@ -19,10 +19,8 @@ from storyfront import art, site
 from storyfront.public import icon_of
 from storyfront.site import LOOKS
 from storyfront.web import HEADERS, HERE, static_version, templates
-from tenantry.context import tenant_context
 from tenantry.errors import TenantryError
 from tenantry.model import Environment
-from tenantry.runtime.runtime import connected
 
 PER_PAGE: Final = 24
 NAME: Final = "Storyfront"
@@ -34,10 +32,7 @@ async def sites(request: Request) -> Response:
     number = request.query_params.get("page", "1")
     if not re.fullmatch(r"[1-9]\d{0,3}", number):
         raise HTTPException(404)
-    served = sorted(
-        (environment for environment in connected().resolver.table.environments() if environment.tenant.status.served),
-        key=lambda environment: environment.tenant.name.casefold(),
-    )
+    served = tenantry.connected().environments()
     first = (int(number) - 1) * PER_PAGE
     cards = await asyncio.gather(*(_card(request, environment) for environment in served[first : first + PER_PAGE]))
     return _page(
@@ -54,7 +49,7 @@ async def sites(request: Request) -> Response:
 async def _card(request: Request, environment: Environment) -> dict[str, Any] | None:
     """What a site's own settings say about it; None where it does not want to be named, or cannot answer."""
     try:
-        with tenant_context(environment):
+        with tenantry.tenant_context(environment):
             async with tenantry.tenant_session() as session:
                 found = await site.load(session, tenantry.tenant_values())
     except TenantryError:

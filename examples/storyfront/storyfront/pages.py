@@ -19,7 +19,7 @@ from storyfront.text import plain
 
 PER_LIST: Final = 12
 BODY_LENGTH: Final = 200_000
-TAKEN: Final = frozenset("account desk feed media search sign-in sign-out static stories".split())
+TAKEN: Final = frozenset("desk feed media search static stories".split())
 """Addresses of the application itself, which no page can have."""
 
 _SLUG: Final = re.compile(r"[a-z0-9](?:-?[a-z0-9]){0,79}")

@@ -83,7 +83,7 @@ def site_of(values: Mapping[str, Any], stored: Mapping[str, str], menu: tuple[tu
         title=stored.get("title") or str(values.get("site_name", "")),
         tagline=stored.get("tagline", "Notes, news and everything worth telling."),
         look=look,
-        accent=stored.get("accent") or LOOKS[look].accent,
+        accent=stored.get("accent") or colour.check(str(values.get("color", ""))) or LOOKS[look].accent,
         mode=stored.get("mode", "auto"),
         home=stored.get("home") or str(values.get("home", "home")),
         listed=stored.get("listed", "yes") == "yes",

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -24,10 +23,8 @@ import tenantry
 from storyfront import people, site
 from storyfront.people import Person
 from storyfront.site import Site
-from tenantry.runtime.runtime import connected
 
 HERE: Final = Path(__file__).parent
-FORM_COOKIE: Final = "storyfront_form"
 FORM_BYTES: Final = 1_000_000
 """The largest form without files, in bytes."""
 
@@ -46,8 +43,6 @@ SAID: Final = {
     "removed": "Removed.",
     "uploaded": "Uploaded.",
     "restored": "That version is back.",
-    "changed": "Changed.",
-    "password": "The password is changed. All other sessions have ended.",
 }
 
 templates: Final = Environment(
@@ -85,7 +80,6 @@ class Here:
     request: Request
     site: Site
     user: Person | None
-    _new_form_cookie: str = field(default="", init=False)
 
     @property
     def root(self) -> str:
@@ -108,15 +102,10 @@ class Here:
     # --- forms ----------------------------------------------------------------------------------------------------
 
     def csrf(self) -> str:
-        """A token that is good for this browser, this session and this tenant."""
-        cookie = self.request.cookies.get(FORM_COOKIE) or self._new_form_cookie
-        if not cookie:
-            cookie = self._new_form_cookie = secrets.token_urlsafe(24)
-        return _token(cookie, self._session_cookie)
-
-    @property
-    def _session_cookie(self) -> str:
-        return self.request.cookies.get(connected().sessions.name(self.root), "")
+        """A token that is good for this session, or this support access, and at no other tenant."""
+        whose = tenantry.support_access() or tenantry.connected().sessions.find(self.request.cookies, self.root)
+        key = tenantry.connected().secret("forms")
+        return hmac.new(key, (whose.id if whose else "").encode(), hashlib.sha256).hexdigest()
 
     async def form(self, limit: int = FORM_BYTES) -> FormData:
         """The form that was sent. Refused where it is too large or was not made by this site for this session."""
@@ -126,13 +115,7 @@ class Here:
         if int(length) > limit:
             raise HTTPException(413)
         form = await self.request.form(max_files=20, max_fields=40)
-        cookie = self.request.cookies.get(FORM_COOKIE, "")
-        sent = form.get("csrf")
-        if (
-            not cookie
-            or not isinstance(sent, str)
-            or not hmac.compare_digest(sent, _token(cookie, self._session_cookie))
-        ):
+        if not hmac.compare_digest(str(form.get("csrf")).encode(), self.csrf().encode()):
             raise HTTPException(403, "This form is out of date. Go back, load the page again and send it once more.")
         return form
 
@@ -142,16 +125,10 @@ class Here:
         """A page of this site."""
         html = templates.get_template(template).render(
             site=self.site, user=self.user, to=self.to, address=self.address, path=self.path, static=self._static,
-            here=lambda path: Markup(' aria-current="page"') if self.path == path else "", roles=people.ROLES,
-            said=SAID.get(self.request.query_params.get("said", "")), csrf=_Late(self.csrf), **context,
+            here=lambda path: Markup(' aria-current="page"') if self.path == path else "",
+            said=SAID.get(self.request.query_params.get("said", "")), csrf=self.csrf() if self.user else "", **context,
         )  # fmt: skip
-        response = HTMLResponse(html, status, {"cache-control": "no-cache" if self.user is None else "no-store"})
-        if self._new_form_cookie:
-            response.set_cookie(
-                FORM_COOKIE, self._new_form_cookie, path=self.root or "/", httponly=True, samesite="strict",
-                secure=self.request.url.scheme == "https",
-            )  # fmt: skip
-        return response
+        return HTMLResponse(html, status, {"cache-control": "no-cache" if self.user is None else "no-store"})
 
     def go(self, path: str, said: str = "") -> Response:
         """On to another page, after a form was taken."""
@@ -161,33 +138,17 @@ class Here:
         return f"{self.root}/static/{name}?v={static_version(name)}"
 
 
-class _Late:
-    """A token is made only when a template shows it, so that pages without a form set no cookie."""
-
-    def __init__(self, make: Any) -> None:
-        self._make = make
-
-    def __str__(self) -> str:
-        return str(self._make())
-
-
-def _token(cookie: str, session: str) -> str:
-    text = "\0".join((tenantry.current_tenant().id, session))
-    return hmac.new(cookie.encode(), text.encode(), hashlib.sha256).hexdigest()
-
-
 async def here(request: Request, session: AsyncSession) -> Here:
     """The site and the person of a request."""
     return Here(request, await site.load(session, tenantry.tenant_values()), people.signed_in())
 
 
 def allow(at: Here, *, manage: bool = False) -> Person:
-    """The person, where they may edit (or manage) this site; visitors are sent to the sign-in page."""
-    if at.user is None:
-        raise HTTPException(401)
-    if not (at.user.manages if manage else at.user.edits):
+    """The person, where they may edit (or manage) this site; Tenantry leads visitors to its sign-in page."""
+    person = at.user or people.person_of(tenantry.require())
+    if not (person.manages if manage else person.edits):
         raise HTTPException(403, "Ask an admin of this site for the right to do this.")
-    return at.user
+    return person
 
 
 def text_of(form: Mapping[str, Any]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""FastAPI: the user of a request as a dependency, roles that a path wants, and refusals answered.
+"""FastAPI and Starlette: the user of a request as a dependency, roles that a path wants, and refusals answered.
 
 @app.get("/me")
 def me(user: CurrentUser) -> str: ...
@@ -37,12 +37,14 @@ CurrentUser: TypeAlias = Annotated[User, requires()]
 """The user who makes the request; whoever is not signed in is sent to sign in, or gets 401."""
 
 
-async def refusal(request: Request, error: Exception) -> Response:
+async def refusal(request: Request, error: Exception, *, json: bool = False) -> Response:
     """The answer to an error of Tenantry's, as the middleware gives it; whoever is to sign in is sent there.
 
-    For applications around which `tenantry serve` puts the middleware: FastAPI has answered with 500 by then.
+    For applications around which `tenantry serve` puts the middleware: FastAPI has answered with 500 by then. It is a
+    page, or problem+json (RFC 9457) where the client prefers JSON, or where `json`: in an API, whatever comes.
     """
     if not isinstance(error, TenantryError):
         raise error
-    answer = pages.refusal(error, request.headers.get("accept", ""), connected().settings.data)
+    accept = "application/json" if json else request.headers.get("accept", "")
+    answer = pages.refusal(error, accept, connected().settings.data)
     return Response(answer.body, answer.status, dict(answer.headers))

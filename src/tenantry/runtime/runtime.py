@@ -42,6 +42,7 @@ from tenantry.runtime.settings import Logins, Postman, Settings, SignOnDesk, Sou
 from tenantry.runtime.sign_on import SignOnPages
 from tenantry.runtime.storage import Storage, open_storage
 from tenantry.runtime.support import Support
+from tenantry.runtime.table import default
 from tenantry.runtime.usage import Book, Count, RequestUsage, Written
 from tenantry.runtime.userbase import UserBase
 from tenantry.runtime.visit import SIGN_IN, current_visit
@@ -324,6 +325,11 @@ class Runtime:
             if environment.name == name:
                 return environment
         raise TenantNotFound(slug=slug if found is None else f"{slug}/{name}")
+
+    def environments(self) -> list[Environment]:
+        """Of each tenant that is served now the environment that `environment(slug)` gives, by the tenant's name."""
+        found = (default(some) for some in list(self.resolver.table.tenants.values()))
+        return sorted((one for one in found if one.tenant.status.served), key=lambda one: one.tenant.name.casefold())
 
     def session(self, resource: str | None = None) -> TenantSession:
         """A session on the current tenant's database, for `async with` or `with`."""

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from tenantry.context import current_environment, support_access
 from tenantry.credentials import Role
-from tenantry.errors import InvalidToken, RuntimeMissing, TenantryError
+from tenantry.errors import ForeignSession, InvalidToken, RuntimeMissing, TenantryError
 from tenantry.model import Environment
 from tenantry.refusals import RoleNeeded, UserNeeded
 from tenantry.runtime.accounts import User
@@ -144,15 +144,25 @@ def require(role: Role | str = Role.USER) -> User:
     """The user who makes this request, who has at least this role: "user", "superuser" or "admin".
 
     Raises `UserNeeded` (401; a browser is sent to sign in) where nobody is signed in, `RoleNeeded` (403) for a smaller
-    role, and what `current_user` raises.
+    role, and what `current_user` raises; a browser with another tenant's cookie is sent to sign in, too.
     """
-    wanted, user = Role(role), current_user()
+    wanted = Role(role)
+    try:
+        user = current_user()
+    except ForeignSession as error:
+        if page := _sign_in():
+            raise UserNeeded(sign_in=page) from error
+        raise
     if user is None:
-        visit = current_visit()
-        raise UserNeeded(sign_in=visit.sign_in if visit is not None else None)
+        raise UserNeeded(sign_in=_sign_in())
     if RANKS[user.role] < RANKS[wanted]:
         raise RoleNeeded(login=user.login, role=user.role.value, wanted=wanted.value)
     return user
+
+
+def _sign_in() -> str | None:
+    visit = current_visit()
+    return visit.sign_in if visit is not None else None
 
 
 def _refuse_to_block() -> None:

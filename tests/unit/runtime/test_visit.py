@@ -125,7 +125,7 @@ async def test_a_role_is_wanted(here: Any) -> None:
 
 async def test_where_a_browser_is_sent(here: Any) -> None:
     """To sign in, and from there to a path of the same tenant, never to another host; a form sent leads nowhere."""
-    made, _, _, app = here
+    made, _, other, app = here
     async with client(app, **PAGE) as request:
         unsent = await request.get("/admins")
         assert (unsent.status_code, "Please sign in" in unsent.text) == (401, True)  # there is no such page
@@ -140,6 +140,8 @@ async def test_where_a_browser_is_sent(here: Any) -> None:
             assert (sent.status_code, sent.headers["location"]) == (303, where), path
         for headers in ({"accept": "*/*"}, {"accept": "application/json"}, {"sec-fetch-dest": "empty"}):
             assert (await request.get("/admins", headers=headers)).status_code == 401
+        foreign = await request.get("/admins", headers={"cookie": await session_of(made, other)})
+        assert foreign.headers["location"] == "/sign-in?next=/admins"  # of a tenant that was here before, for instance
         below = await request.get("http://example.com/t/acme/admins")
         assert below.headers["location"] == "/t/acme/sign-in?next=/t/acme/admins"
 

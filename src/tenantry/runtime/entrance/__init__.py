@@ -54,6 +54,7 @@ class Entrance:
         self.keys = keys
         self.values = values
         self.postman = postman if postman is not None and postman.is_set_up else None
+        self.address = postman.address if postman is not None else None  # of a tenant, as the platform knows it
         self.secure = settings.secure_cookies
         self._users = settings.users
         self._under_way: set[asyncio.Task[None]] = set()

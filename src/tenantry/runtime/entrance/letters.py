@@ -16,8 +16,8 @@ IGNORE: Final = "If you did not ask for it, do nothing: your password stays as i
 
 def address(visit: Visit, link: str) -> str:
     """Where a link is followed: as the platform knows the tenant, never as a request names it."""
-    postman = visit.here.postman
-    root = postman.address(visit.environment) if postman is not None else visit.asked.root
+    known = visit.here.address
+    root = known(visit.environment) if known is not None else visit.asked.root
     return f"{root}{OWN}link/{link}"
 
 
