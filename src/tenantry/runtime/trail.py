@@ -231,9 +231,12 @@ class Trail:
             log.exception("Old events of '%s' could not be removed.", current_environment().tenant.slug)
 
     async def _sweep(self, user: str) -> None:
+        old = self._oldest
         async with self._base.open() as work:
-            await work.run("DELETE FROM {prefix}tenantry_event WHERE moment < :old", old=self._oldest)
+            first = await work.first("SELECT MIN(moment) AS moment FROM {prefix}tenantry_event")
             last = await work.first(_LAST, user=user)
+            if first is not None and first.moment is not None and first.moment < old:
+                await work.run("DELETE FROM {prefix}tenantry_event WHERE moment < :old", old=old)
             if last is not None:
                 beyond = "user_id = :user AND moment < :last"
                 await work.run(f"DELETE FROM {{prefix}}tenantry_event WHERE {beyond}", user=user, last=last.moment)  # noqa: S608 -- constants
