@@ -29,7 +29,6 @@ from bench.create import living
 from bench.report import Report
 from bench.server import DURABLE, servers
 from bench.site import Site, site
-from tenantry.credentials import hash_chosen
 from tenantry.platform import Platform
 from tenantry.platform.signup import Application
 from tenantry.registry import journal
@@ -38,11 +37,9 @@ import people_world as world  # isort: skip - bench.server tells where it is
 
 ROUNDS = 20
 WARM = 3
-HASHES = 8
 BOUND = 100.0
 """Milliseconds."""
 
-PASSWORD = "correct horse battery"
 SPARES = 3
 HEADERS = {"accept": "text/html"}
 
@@ -111,7 +108,7 @@ class Served:
 
     def browser(self, host: str) -> httpx.AsyncClient:
         """A browser at a host of this platform."""
-        return httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", headers=HEADERS | {"host": host})
+        return httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", headers=HEADERS | {"host": host}, timeout=60)
 
     async def link(self, slug: str) -> str:
         """Begin, and look into the mailbox: the path of the link."""
@@ -147,26 +144,20 @@ async def sign_up(here: Served, parts: Parts, slug: str) -> None:
         await browser.get("/signup/nothing")  # connections are there already, as those of a browser
         await inside.get("/.tenantry/entrance/entrance.css")
         start = time.perf_counter()
-        with parts.part("the click: password, reserved, queued"):
-            answer = await browser.post(link, data={"password": PASSWORD})
+        with parts.part("the click: reserved, queued"):
+            answer = await browser.post(link)
             assert answer.status_code == 303, answer.text
-            where = answer.headers["location"]
-        with parts.part("the page of its steps"):
-            assert (await browser.get(where)).status_code == 200
-        with parts.part("until that page hears that it is there"):
-            async with browser.stream("GET", f"{where}/steps") as news:
-                async for line in news.aiter_lines():
-                    if line == "event: over":
-                        break
-        with parts.part("the page that leads into it"):
-            page = (await browser.get(where)).text
+        with parts.part("the page that waits for it, and leads into it"):
+            page = (await browser.get(answer.headers["location"])).text
         code = re.search(r'name="code" value="([^"]+)"', page)
         assert code, page
         with parts.part("into it, signed in"):
             answer = await inside.post("/.tenantry/enter", data={"code": code[1]})
             assert answer.status_code == 303, answer.text
-        with parts.part("its first page"):
-            first = await inside.get(answer.headers["location"])
+        with parts.part("its first page, where the password is chosen"):
+            assert "Choose a password" in (await inside.get(answer.headers["location"])).text
+        with parts.part("the application's first page"):
+            first = await inside.get("/")
             assert first.text == f"{slug.title()}: {slug}@example.com has 0 things", first.text
         parts.note("all", 1000 * (time.perf_counter() - start))
     await inside_of(here, parts, slug)
@@ -225,10 +216,9 @@ def least(control: Any, mark: str, number: int, database: Callable[[str], Any]) 
     """Milliseconds for the least it takes: each statement commits."""
     slug, user = f"floor-{number}", secrets.token_hex(16)
     start = time.perf_counter()
-    stored = hash_chosen(PASSWORD)
     control.execute(f"INSERT INTO tenant VALUES ({mark}, {mark}, {mark})", (secrets.token_hex(16), slug, slug))
     with closing(database(slug)) as own:
-        own.execute(ADMIN.format(mark), (user, "ana@example.com", stored, "2026-11-21"))
+        own.execute(ADMIN.format(mark), (user, "ana@example.com", "", "2026-11-21"))
         own.execute(SESSION.format(mark), (secrets.token_hex(32), user))
         own.execute("SELECT count(*) FROM thing_0").fetchone()
     return 1000 * (time.perf_counter() - start)
@@ -303,26 +293,15 @@ def measure(report: Report, kind: Callable[[Site], Kind]) -> None:
             report.add(f"{where.name}: {name}", parts.middle(name), "ms")
     report.add(f"{where.name}: the bare statements", bare, "ms")
     report.add(f"{where.name}: processor time of the platform's processes", worked, "ms")
-    report.add(f"{where.name}: that, without the password's hash", worked - hashing(), "ms")
     pairs = zip(parts.times["all"][WARM:], parts.times["floor"][WARM:], strict=True)
     ratio = statistics.median(mine / other for mine, other in pairs)
     named = f"{where.name}: from the click to the first page"
     report.add(named, whole, "ms", "the bare statements", ratio, f"< {BOUND:.0f}", whole < BOUND)
 
 
-def hashing() -> float:
-    """Milliseconds of processor time that a password's hash takes, which is slow on purpose."""
-    hash_chosen(PASSWORD)
-    start = time.process_time()
-    for _ in range(HASHES):
-        hash_chosen(PASSWORD)
-    return 1000 * (time.process_time() - start) / HASHES
-
-
 def main() -> int:
     """Run all and report."""
     report = Report("signup")
-    report.add("processor time of a password's hash (Argon2id)", hashing(), "ms")
     measure(report, of_files)
     with servers.postgres(**DURABLE) as server:
         measure(report, lambda place: of_server(place, server))

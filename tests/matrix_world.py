@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib
 import re
@@ -110,10 +111,10 @@ class World:
         self.live.backup(self.base)
         self.seen = self._version()
 
-    def renew(self) -> None:
-        """Let everything be as it was kept."""
+    async def renew(self) -> None:
+        """Let everything be as it was kept. Whoever writes just now, in this event loop too, comes to an end first."""
         if self._version() != self.seen:
-            self.base.backup(self.live)
+            await asyncio.to_thread(self.base.backup, self.live)
             self.seen = self._version()
 
     def _version(self) -> int:
@@ -678,10 +679,12 @@ async def world(root: Path, postgres: Postgres) -> AsyncIterator[World]:
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(app.state.house.close)
         stack.callback(asked.close)
-        base = stack.enter_context(contextlib.closing(sqlite3.connect(root / "base.sqlite")))
+        base = stack.enter_context(contextlib.closing(sqlite3.connect(root / "base.sqlite", check_same_thread=False)))
         client = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url=HERE, trust_env=False))
         opened = await app.state.house.opened()
-        live = stack.enter_context(contextlib.closing(sqlite3.connect(config.data / "control.sqlite")))
+        live = stack.enter_context(
+            contextlib.closing(sqlite3.connect(config.data / "control.sqlite", check_same_thread=False))
+        )
         live.execute("PRAGMA synchronous = OFF")
         made = World(opened, live, base, client)
         made.device = Authenticator(config.url, "localhost")

@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import re
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ class World:
     inbox: w.Inbox
     app: Any
     stack: contextlib.AsyncExitStack
-    browsers: list[httpx.AsyncClient] = field(default_factory=list)
+    ground: g.Ground
 
     async def browser(self, address: str = "127.0.0.1", **headers: str) -> httpx.AsyncClient:
         """Somebody's browser, as far as cookies go."""
@@ -78,7 +78,7 @@ class World:
         sent = await self.begin(slug, browser)
         assert sent.status_code == 303, told(sent)
         link = link_of((await self.mails(f"{slug}@example.com"))[-1])
-        answer = await browser.post(link, data={"password": PASSWORD})
+        answer = await browser.post(link)
         assert answer.status_code == 303, told(answer)
         await self.finish()
         return answer.headers["location"]
@@ -99,7 +99,7 @@ async def world(root: Path, settings: str = SIGNUP, toml: str = g.TOML) -> Async
         app = site(load(ground.config))
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(app.state.house.close)
-            yield World((await app.state.house.opened()).platform, inbox, app, stack)
+            yield World((await app.state.house.opened()).platform, inbox, app, stack, ground)
 
 
 def challenge_of(page: str) -> str:

@@ -364,7 +364,7 @@ class SignUpClosed(TenantryError):
     """Nobody can sign up here at the moment."""
 
     code = "signup.closed"
-    remedy = "Set signup.open in tenantry.toml, where strangers may."
+    remedy = "Ask whoever runs it; signup.open in tenantry.toml opens it."
     status = 403
     exit_code = 3
 

@@ -146,14 +146,12 @@ class Newcomer:
         page, (mail,) = self.page, self.letters(1)
         shown(page, "mailbox")
         page.fill("[name=code]", f"{(int(s.code_of(mail)) + 1) % 10**6:06}")
-        page.fill("[name=password]", s.PASSWORD)
         page.get_by_role("button", name="Make Blue Door & Söhne").click()
         page.wait_for_selector("text=4 tries are left")
         shown(page, "mailbox-refused")
         self.visit.faults.clear()  # the browser notes that it was answered with 422
         page.goto(f"{self.here}/signup/link/{w.text_of(mail).partition('/signup/link/')[2].split()[0]}")
         shown(page, "confirm")
-        page.fill("[name=password]", s.PASSWORD)
         page.get_by_role("button", name="Make it").click()
 
     def watches(self) -> None:
@@ -162,10 +160,14 @@ class Newcomer:
         shown(self.page, "steps")
 
     def answers(self) -> None:
-        """She is led into it, signed in, and asked what the platform wants to know."""
+        """She is led into it, signed in, chooses a password, and is asked what the platform wants to know."""
         page = self.page
         page.wait_for_url(f"{self.inside}/.tenantry/welcome")
         assert stops(page) == []
+        shown(page, "password")
+        page.fill("[name=password]", s.PASSWORD)
+        page.get_by_role("button", name="Go on").click()
+        page.wait_for_url(f"{self.inside}/.tenantry/welcome/1")
         shown(page, "wizard-1")
         page.fill("[name=site_name]", "The Blue Door")
         page.fill("[name=color]", "#1a5fb4")

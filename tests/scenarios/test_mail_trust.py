@@ -407,9 +407,10 @@ async def test_the_page_shows_the_queue_and_releases(ground: g.Ground, inbox: w.
         await here.platform.operations.finish(
             (await here.platform.tenants.create("acme", settings={"brand_color": "#7a1f5c"})).id
         )
-        for kind in ("admin.invite", "tenant.announce"):
+        for kind in ("admin.invite", "tenant.announce", "user.invite", "trial.over"):
             shown = await browser.get(f"/admin/mail/preview?kind={kind}&tenant=acme")
             assert "#7a1f5c" in shown.text
+            assert f"<option selected>{kind}</option>" in shown.text
             letter_page = await browser.get(f"/admin/mail/preview/html?kind={kind}&tenant=acme")
             assert "#7a1f5c" in letter_page.text
             assert "href" not in letter_page.text

@@ -72,7 +72,7 @@ def is_refusal(expected: str) -> bool:
 @pytest.mark.parametrize(("address", "person"), CASES, ids=[f"{address} as {person}" for address, person in CASES])
 async def test_each_answer_is_as_declared(here: World, address: str, person: str) -> None:
     """As the docs say; and who is refused has changed nothing."""
-    here.renew()
+    await here.renew()
     expected = DECLARED[address][person]
     before = here.written()
     answer = await here.send(address, person)
@@ -106,7 +106,7 @@ async def test_a_remote_command_gets_the_same_refusals(here: World, person: str)
             address = f"{route.method} /api{route.path}"
             if not is_refusal(DECLARED[address][person]):
                 continue
-            here.renew()
+            await here.renew()
             request, values = REQUESTS[address], here.values | {"id": "-", "session": "-", "token": "-"}
             if request.given is not None:
                 values |= await request.given(here, values) or {}
@@ -136,7 +136,7 @@ async def bobs(here: World, method: str, path: str, body: Any = None) -> httpx.R
 
 async def test_what_is_named_like_her_tenant_is_not_hers(here: World) -> None:
     """An organization and a server of its name, and an earlier tenant of its slug, do not show in her audit log."""
-    here.renew()
+    await here.renew()
     await here.platform.organizations.create("umbrella", "secret@example.org")
     await here.platform.servers.add("umbrella", "postgres", here.values["url"])
     async with here.platform.registry.write() as tx:
@@ -153,7 +153,7 @@ async def test_what_is_named_like_her_tenant_is_not_hers(here: World) -> None:
 
 async def test_what_she_did_to_a_tenant_is_hers_no_longer_once_it_is_not(here: World) -> None:
     """Taken from her, its operations are gone for her, her own too; one she removed she sees to its end."""
-    here.renew()
+    await here.renew()
     began = (await bobs(here, "POST", "/tenants/umbrella/suspend")).json()["id"]
     assert (await bobs(here, "GET", f"/operations/{began}")).status_code == 200
     await here.platform.admins.unassign("bob@example.org", ["umbrella"])
@@ -170,7 +170,7 @@ async def test_what_she_did_to_a_tenant_is_hers_no_longer_once_it_is_not(here: W
 
 async def test_a_demoted_superadmin_loses_the_fleet(here: World) -> None:
     """What she began on all tenants is not hers to see, to pause or to resume as an admin."""
-    here.renew()
+    await here.renew()
     async with here.platform.registry.write() as tx:
         await journal.submit(tx, "of-the-fleet", "migrate", [("canary", "")])
     here.run(ACTOR, "token:bob of bob@example.org", "of-the-fleet")
@@ -181,7 +181,7 @@ async def test_a_demoted_superadmin_loses_the_fleet(here: World) -> None:
 @pytest.mark.parametrize("verb", ["DELETE /tokens/{token}", "DELETE /account/sessions/{session}"])
 async def test_what_is_another_persons_own_stays(here: World, verb: str) -> None:
     """Tokens and sessions of others are not ended by naming them."""
-    here.renew()
+    await here.renew()
     method, path = verb.split(" ")
     ana = here.persons["admin"]
     await bobs(here, method, path.format(**ana.own))
@@ -195,7 +195,7 @@ async def test_what_is_another_persons_own_stays(here: World, verb: str) -> None
 
 async def test_a_superadmin_sees_and_revokes_every_token(here: World) -> None:
     """By its id; a name means one of her own."""
-    here.renew()
+    await here.renew()
     root, theirs = here.persons["superadmin"], here.persons["admin"].own["token"]
 
     async def call(method: str, path: str) -> httpx.Response:
@@ -209,7 +209,7 @@ async def test_a_superadmin_sees_and_revokes_every_token(here: World) -> None:
 
 async def test_a_token_makes_none_that_outlives_it(here: World) -> None:
     """Where nothing is said it runs out with it; more days are refused."""
-    here.renew()
+    await here.renew()
     made = await here.platform.tokens.create("short", ["people:write"], 2, admin="root@example.org")
     headers = {"Authorization": f"Bearer {made.token}"}
 
@@ -225,7 +225,7 @@ async def test_a_token_makes_none_that_outlives_it(here: World) -> None:
 
 async def test_who_holds_a_slug_is_told_to_who_may_know(here: World) -> None:
     """An admin learns that a slug is taken, not whose it was."""
-    here.renew()
+    await here.renew()
     here.run("INSERT INTO former_slug SELECT 'old-name', id, '2999-01-01 00:00:00' FROM tenant WHERE slug = 'acme'")
     title = (await bobs(here, "GET", "/tenants/-/slugs/old-name")).json()["title"]
     assert title == "'old-name' is taken."
@@ -235,7 +235,7 @@ async def test_who_holds_a_slug_is_told_to_who_may_know(here: World) -> None:
 
 async def test_many_at_once_leave_others_tenants_alone(here: World) -> None:
     """Each ticked slug is asked for by itself: her own is suspended, another's is not there."""
-    here.renew()
+    await here.renew()
     bob = here.persons["other admin"]
     form = {"csrf": bob.csrf, "action": "suspend", "slug": ["umbrella", "acme"]}
     page = await here.client.post("/admin/tenants/-/many", data=form, headers={"Cookie": bob.cookie})
@@ -246,7 +246,7 @@ async def test_many_at_once_leave_others_tenants_alone(here: World) -> None:
 
 async def test_an_answer_kept_for_a_key_is_not_for_who_may_less_now(here: World) -> None:
     """A token made anew under its name with fewer scopes does not get what the one before was answered."""
-    here.renew()
+    await here.renew()
     tokens = here.platform.tokens
     key = {"Idempotency-Key": "once"}
     for scopes, status in ((["tenants:secrets"], 200), (["tenants:read"], 403)):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
-from ground import PATIENCE, Ground
+from ground import PATIENCE, TENANTRY, Ground
 from saml_providers import Forger
 
 
@@ -53,3 +54,21 @@ async def test_a_key_is_no_secret_of_another_protocol(ground: Ground, tmp_path: 
     assert ground.control("SELECT metadata FROM sso") == [("",)]
     run(ground, "sso", "set", "Acme", "--metadata", str(file))
     assert ground.control("SELECT hex(secret) FROM sso") != before
+
+
+async def test_before_a_provider_is_chosen_all_addresses_are_shown(ground: Ground) -> None:
+    """Whoever enters the platform at a provider finds what it asks for: by OpenID Connect, and by SAML."""
+    run(ground, "org", "create", "Acme", "--mail", "it@acme.example")
+    shown = run(ground, "sso", "show", "Acme")
+    for ending in ("callback", "signed-out", "back-channel", "front-channel", "metadata", "acs"):
+        assert f"/{ending}\n" in shown
+
+
+async def test_the_client_secret_can_come_from_the_environment(ground: Ground) -> None:
+    """So it stands in no list of processes; it is no setting, and no command takes it for one."""
+    run(ground, "org", "create", "Acme", "--mail", "it@acme.example")
+    given = ("--issuer", "https://login.acme.example", "--client-id", "tenantry", "--config", str(ground.config))
+    known = ground.environment() | {"TENANTRY_SSO_SECRET": "of the environment"}
+    done = subprocess.run([TENANTRY, "sso", "set", "Acme", *given], env=known, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ground.control("SELECT secret IS NOT NULL FROM sso") == [(1,)]

@@ -67,12 +67,11 @@ async def test_an_invitation_is_good_once_and_for_its_address(tmp_path: Path) ->
         assert (await browser.get(late.link)).status_code == 403
 
 
-async def test_without_a_mail_the_password_stands_in_the_form(tmp_path: Path) -> None:
-    """The tenant is made at once."""
+async def test_without_a_mail_the_tenant_is_made_at_once(tmp_path: Path) -> None:
+    """By the form alone, where `verify_mail = false`."""
     async with s.world(tmp_path, UNPROVED) as here, g.working(here.platform):
         browser = await here.browser()
-        assert (await here.begin("acme", browser)).status_code == 422  # no password
-        place = (await here.begin("acme", browser, password=s.PASSWORD)).headers["location"]
+        place = (await here.begin("acme", browser)).headers["location"]
         await here.finish()
         assert "Acme is ready" in (await browser.get(place)).text
         assert not here.inbox.mails
@@ -133,30 +132,24 @@ async def test_the_second_address_is_the_same_page(tmp_path: Path) -> None:
 
 
 async def test_a_worker_killed_in_the_middle_loses_nobody(tmp_path: Path) -> None:
-    """Another one goes on: the owner is the one admin, by the password she chose, and no second one waits."""
+    """Another one goes on: the owner is the one admin, and no second one waits."""
     async with s.world(tmp_path) as here:
-        ground = g.Ground.__new__(g.Ground)
-        ground.root, ground.config, ground.data = (
-            tmp_path / "platform",
-            tmp_path / "platform" / "tenantry.toml",
-            tmp_path / "platform" / "var",
-        )
-        browser, slugs = await here.browser(), [f"killed-{number}" for number in range(6)]
+        ground, browser, slugs = here.ground, await here.browser(), [f"killed-{number}" for number in range(6)]
         with ground.worker() as first:
             await g.lives(here.platform, first)
             for slug in slugs:
                 await here.begin(slug, browser)
             for slug in slugs:
                 link = s.link_of((await here.mails(f"{slug}@example.com"))[0])
-                assert (await browser.post(link, data={"password": s.PASSWORD})).status_code == 303
+                assert (await browser.post(link)).status_code == 303
             first.send_signal(signal.SIGKILL)
             first.wait()
         with ground.worker():
             for operation in await here.platform.operations.list(verb="create"):
                 assert (await g.ended(here.platform, operation)).operation.state == "done"
         for slug in slugs:
-            users = ground.sql(slug, "SELECT login, role, substr(password, 1, 9) FROM tenantry_user")
-            assert users == [(f"{slug}@example.com", "admin", "$argon2id")]
+            users = ground.sql(slug, "SELECT login, role, password FROM tenantry_user")
+            assert users == [(f"{slug}@example.com", "admin", "")]
             assert not (await here.platform.tenants.show(slug)).credentials_wait
         assert not await g.rows(here.platform, "secret")
         assert not await g.faults_of(here.platform)

@@ -11,7 +11,9 @@ import pytest
 import pytest_asyncio
 
 import ground as g
+import people_world as w
 import signup_world as s
+from entrances import Browser
 from tenantry.application import connect
 from tenantry.context import current_tenant, tenant_context
 from tenantry.registry import signups
@@ -88,7 +90,7 @@ async def here(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Here]:
     root = tmp_path_factory.mktemp("welcome")
     settings = s.SIGNUP + WIZARD + LOOK + "\n[runtime]\nsecure_cookies = false\n"
     async with s.world(root, settings, toml) as made, g.working(made.platform):
-        found = Here(made.platform, made.inbox, made.app, made.stack)
+        found = Here(made.platform, made.inbox, made.app, made.stack, made.ground)
         found.runtime = connect(made.platform.config)
         await found.runtime.start()
         found.served = TenantMiddleware(application, runtime=found.runtime)
@@ -103,7 +105,7 @@ async def test_she_is_signed_in_and_led_through_the_wizard(here: Here) -> None:
     browser = await here.browser()
     page = (await browser.get(await here.signed_up("acme", browser))).text
     client = await here.enter("acme", page)
-    first = await client.get("/.tenantry/welcome")
+    first = await client.get("/.tenantry/welcome/1")
     assert (first.status_code, "Step 1 of 2" in first.text, "Your site" in first.text) == (200, True, True)
     assert "/entrance/color/000000.css" in first.text  # in the tenant's own look, as its other pages
     users = await here.users("acme")
@@ -114,14 +116,14 @@ async def test_she_is_signed_in_and_led_through_the_wizard(here: Here) -> None:
     assert sent.status_code == 303
     left = await client.get("/")  # it can be left, and taken up again
     assert left.text == "Acme"
-    second = await client.get("/.tenantry/welcome")
+    second = await client.get(sent.headers["location"])
     assert "Step 2 of 2" in second.text
     assert "Acmé &lt;b&gt;" in (await client.get("/.tenantry/welcome/1")).text
     last = await here.send(client, 2, {"share": "7", "kind": "shop"})
     assert (last.status_code, last.headers["location"]) == (303, "/")
     settings = (await here.platform.tenants.show("acme")).tenant.settings
     assert settings == {"site_name": "Acmé <b>", "color": "#12ab9f", "share": 7, "kind": "shop", "news": False}
-    assert (await client.get("/.tenantry/welcome")).headers["location"] == "/"
+    assert (await client.get("/.tenantry/welcome/1")).headers["location"] == "/"
     actors = {entry.actor for entry in await here.platform.audit.list(tenant="acme") if entry.action == "tenant.edit"}
     assert actors == {"tenant:acme@example.com"}
 
@@ -154,7 +156,7 @@ async def test_the_wizard_is_the_admins(here: Here) -> None:
     for forged in (here.send(client, 1, data, Sec_Fetch_Site="cross-site"), here.send(client, 1, data | {"csrf": "0"})):
         answer = await forged
         assert (answer.status_code, 'value="Mine"' in answer.text) == (403, True)
-    assert (await client.get("/.tenantry/welcome/2")).headers["location"] == "/.tenantry/welcome"
+    assert (await client.get("/.tenantry/welcome/2")).headers["location"] == "/.tenantry/welcome/1"
     for odd in ("0", "3", "x", "１", "99999999999999999999"):
         assert (await client.get(f"/.tenantry/welcome/{odd}")).status_code == 404
     for bad in ({"color": "red"}, {"color": "#12345g"}, {"site_name": "x" * 3000}, {"site_name": "a\x00b"}):
@@ -175,3 +177,45 @@ async def test_the_wizard_is_not_for_those_who_are_no_admins(here: Here) -> None
     client.headers["Cookie"] = cookie.partition(";")[0]
     page = await client.get("/.tenantry/welcome")
     assert (page.status_code, "for the admins" in page.text) == (403, True)
+
+
+async def test_she_chooses_a_password_within_it(here: Here) -> None:
+    """At first, and others at her account; a short one and another site's form are refused."""
+    browser = await here.browser()
+    client = await here.enter("chosen", (await browser.get(await here.signed_up("chosen", browser))).text)
+    mine = Browser(client)
+    page = (await mine.get("welcome")).text
+    assert ("Choose a password" in page, 'href="/.tenantry/welcome/1">Later' in page) == (True, True)
+    assert "You have no password" not in (await mine.get("me")).text  # she has just proved who she is
+    refused = await mine.send("welcome/password", {"password": "short"})
+    assert (refused.status_code, "8 to 1024 characters" in refused.text) == (422, True)
+    assert (await mine.send("welcome/password", {"csrf": "0", "password": s.PASSWORD})).status_code == 403
+    kept = await mine.send("welcome/password", {"password": s.PASSWORD})
+    assert (kept.status_code, kept.headers["location"]) == (303, "/.tenantry/welcome/1")
+    assert "Step 1 of 2" in (await mine.get("welcome")).text
+    assert (await Browser(await here.at("chosen")).sign_in("chosen@example.com", s.PASSWORD)).status_code == 303
+    await mine.send("welcome/password", {"password": "another one of hers"})  # that is for the first one alone
+    again = await Browser(await here.at("chosen")).sign_in("chosen@example.com", "another one of hers")
+    assert again.status_code == 401
+
+
+async def test_without_a_password_she_comes_back_by_a_mail(here: Here) -> None:
+    """Who left it for later signs in by no password at all; a link to a new one comes to her mailbox."""
+    browser = await here.browser()
+    client = await here.enter("later", (await browser.get(await here.signed_up("later", browser))).text)
+    here.ground.sql("later", "UPDATE tenantry_session SET proved = proved - 3600")  # she signed in an hour ago
+    for page, form in (("welcome/password", {"password": s.PASSWORD}), ("me/password", {"new": s.PASSWORD})):
+        late = await Browser(client).send(page, form)
+        assert (late.status_code, "Password forgotten?" in late.text) == (403, True)
+    other = Browser(await here.at("later"))
+    for wrong in ("", s.PASSWORD):
+        assert (await other.sign_in("later@example.com", wrong)).status_code == 401
+    await other.send("forgot", {"login": "later@example.com"})
+
+    async def came() -> list[str]:
+        letters = [w.text_of(mail) for mail in await here.mails("later@example.com")]
+        return [link for text in letters for link in re.findall(r"/\.tenantry/(link/[\w-]+)", text)]
+
+    (link,) = await g.until(came, "the letter")
+    assert (await other.send(link, {"password": s.PASSWORD})).status_code == 303
+    assert (await Browser(await here.at("later")).sign_in("later@example.com", s.PASSWORD)).status_code == 303

@@ -381,6 +381,9 @@ def test_unknown_variables(tmp_path: Path) -> None:
             "TENANTRY_SECRET_KEYS": "deadbeef",
             "TENANTRY_CONFIG": "x",
             "TENANTRY_ACTOR": "me",
+            "TENANTRY_SERVER": "https://example.com",
+            "TENANTRY_TOKEN": "t",
+            "TENANTRY_SSO_SECRET": "s",
         },
     )
     assert {fault.source: fault.key for fault in found} == {
@@ -389,6 +392,18 @@ def test_unknown_variables(tmp_path: Path) -> None:
         "TENANTRY_SECRET_KEYS": "secret_keys",
     }
     assert "deadbeef" not in str(found)
+
+
+def test_sign_up_without_mail(tmp_path: Path) -> None:
+    """Sign-up whose addresses are proven by mail wants a server that sends it."""
+    said = "a mail has to prove each address, and none can be sent"
+    for more, expected in (
+        ("", [said]),
+        ("verify_mail = false\n", []),
+        ('[mail]\nhost = "localhost"\n', []),
+    ):
+        path = write(tmp_path, f"{MINIMAL}\n[signup]\nopen = true\n{more}")
+        assert [said for fault in faults(path, {}) if said in str(fault)] == expected
 
 
 def test_a_wrong_variable_names_itself(tmp_path: Path) -> None:

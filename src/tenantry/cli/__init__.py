@@ -30,7 +30,7 @@ COMMANDS: Final = (
     ("hostname", "hostname:app", _DAY, "The names that lead to tenants."),
     ("server", "server:app", _DAY, "The servers that tenants' databases lie on."),
     ("org", "org:app", _DAY, "Organizations: tenants that belong together."),
-    ("sso", "sso:app", _DAY, "Organizations' single sign-on by OpenID Connect."),
+    ("sso", "sso:app", _DAY, "Organizations' single sign-on by OpenID Connect or SAML 2.0."),
     ("scim", "scim:app", _DAY, "Organizations' directories by SCIM 2.0: who joins, and who leaves."),
     ("operation", "operation:app", _DAY, "What is being done, was done and failed."),
     ("migrate", "migrate:app", _DAY, "Bring the tenants' databases to the newest schema."),

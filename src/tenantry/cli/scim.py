@@ -7,7 +7,7 @@ from typing import Annotated, TypeAlias
 from cyclopts import App, Parameter
 
 from tenantry.cli.options import COMMON, FLAG, LISTED, After, Common, Limit, Search
-from tenantry.cli.output import many
+from tenantry.cli.output import many, moment
 from tenantry.platform.scim import ScimDetails
 
 app = App(name="scim", help="Organizations' directories by SCIM 2.0: who joins, and who leaves.")
@@ -95,5 +95,7 @@ def _show(common: Common, found: ScimDetails) -> None:
     if found.kept:
         fields |= {"required": found.required, "people": f"{found.people}, {found.active} of them active"}
         fields |= {"groups": found.groups, "waits": many(found.waiting, "change")}
-        fields["tokens"] = [f"{one.name} ({one.id}, used {one.used or 'never'})" for one in found.tokens]
+        fields["tokens"] = [
+            f"{one.name} ({one.id}, used {moment(one.used) if one.used else 'never'})" for one in found.tokens
+        ]
     common.out.record(found, fields)

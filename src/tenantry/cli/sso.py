@@ -109,9 +109,13 @@ def _show(common: Common, found: SsoDetails) -> None:
     if row is not None:
         fields |= {"client_id": row.client_id, "default_role": row.default_role or "none", "only": row.only}
         fields |= {"roles": [f"{group} ({row.claim}): {role}" for group, role in row.roles.items()]}
+    if row is None or row.preset != SAML:
+        fields |= {"redirect_uri": found.redirect_uri, "signed_out_uri": found.signed_out_uri}
+        fields |= {"backchannel_uri": found.backchannel_uri, "frontchannel_uri": found.frontchannel_uri}
+    if row is None or row.preset == SAML:
+        fields |= {"entity_id": found.entity_id, "acs_uri": found.acs_uri}
     if row is not None and row.preset == SAML:
-        fields |= {"entity_id": found.entity_id, "acs_uri": found.acs_uri, "metadata_url": row.metadata_url}
-    fields |= {"redirect_uri": found.redirect_uri, "backchannel_uri": found.backchannel_uri}
+        fields["metadata_url"] = row.metadata_url
     fields["domains"] = [
         one.domain if one.proven else f"{one.domain} (not proven: TXT {one.record} {one.value})"
         for one in found.domains

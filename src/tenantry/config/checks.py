@@ -109,6 +109,9 @@ def _processes(config: Config) -> Iterator[Trouble]:
 def _sign_up(config: Config) -> Iterator[Trouble]:
     """What sign-up names has to be there, and the wizard fills what the blueprint declares."""
     settings = config.signup
+    if settings.open and settings.verify_mail and config.mail.host is None:
+        remedy = "Name a server below [mail], or set verify_mail = false."
+        yield Trouble(("signup", "open"), "a mail has to prove each address, and none can be sent", remedy)
     if settings.plan is not None and settings.plan not in config.plans:
         yield Trouble(("signup", "plan"), "there is no such plan", meant(settings.plan, config.plans, "There is"))
     name = settings.blueprint or next(iter(config.blueprints), "")

@@ -24,6 +24,7 @@ KEY: Final = "TENANTRY_SECRET_KEY"
 
 OTHER_VARIABLES: Final = frozenset(
     {KEY, f"{KEY}_FILE", f"{KEY}_PREVIOUS", f"{KEY}_PREVIOUS_FILE", "TENANTRY_CONFIG", "TENANTRY_ACTOR"}
+    | {"TENANTRY_SERVER", "TENANTRY_TOKEN", "TENANTRY_SSO_SECRET"}
 )
 """Variables that are no settings of tenantry.toml."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, ClassVar
 
@@ -13,7 +13,7 @@ from tenantry.errors import LimitReached, OperationRefused, SlugTaken
 from tenantry.identity import sees_only
 from tenantry.model import Environment, Status, Tenant, new_id
 from tenantry.operations import drop, placement
-from tenantry.operations.toolbox import OWNER, VALUE, Toolbox
+from tenantry.operations.toolbox import VALUE, Toolbox
 from tenantry.operations.verb import Verb, Work, resource_steps
 from tenantry.registry import Transaction, journal, signups, tenants
 from tenantry.registry.database import now
@@ -75,10 +75,9 @@ async def reserve(
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Who signed up for a tenant: its first admin, who chose a password herself."""
+    """Who signed up for a tenant: its first admin, who chooses a password within it."""
 
     mail: str
-    password: str = field(repr=False)  # Argon2id
     trial: float | None = None  # seconds for which she tries it out
 
 
@@ -102,9 +101,7 @@ async def enter(
     await reserve(tx, tools, environments, {tenant.id: sealed}, {tenant.id: key}, placement.Choice(server=server))
     arguments: dict[str, Any] = {**describe(environments[0]), "secrets": sorted(secret), "server": server}
     if owner is not None:
-        told = json.dumps({"login": owner.mail, "password": owner.password})
-        await tenants.put_secrets(tx, [(tenant.id, OWNER, vault.seal(tenant.id, key, OWNER, told))])
-        arguments |= {"secrets": [*arguments["secrets"], OWNER], "owner": owner.mail, "trial": owner.trial}
+        arguments |= {"owner": owner.mail, "trial": owner.trial}
     planned = steps(tools, environments)
     await journal.submit(tx, operation_id, "create", planned, tenant=(tenant.id, tenant.slug), arguments=arguments)
     tx.audit("tenant.reserve", tenant.slug, id=tenant.id, blueprint=tenant.blueprint, plan=tenant.plan)
@@ -147,7 +144,7 @@ class Create(Verb):
         return await (self._admin(work) if step.name == ADMIN_STEP else self._live(work))
 
     async def _make(self, work: Work, step: journal.Step) -> str:
-        resource, environment = await work.parts(step)
+        resource, environment = await work.parts(step, recent=True)
         version = await self._settle(work, resource, environment)
         if version:
             return f"schema {version}"
@@ -164,17 +161,12 @@ class Create(Verb):
         return version
 
     async def _admin(self, work: Work) -> str:
-        environments = await work.environments()
-        async with work.tools.registry.read() as tx:
-            sealed = await tenants.secrets(tx, str(work.operation.tenant_id))
-        chosen = sealed.get(OWNER) if environments else None
-        made, errors = await work.tools.enrol_admins(environments, chosen=chosen)
+        owner: str | None = work.operation.arguments.get("owner")
+        made, errors = await work.tools.enrol_admins(await work.recent(), owner=owner)
         for error in errors.values():
             raise error
-        if chosen is not None:
-            return str(work.operation.arguments["owner"])
         if not made:
-            return ""
+            return owner or ""
         async with work.write() as tx:
             await tenants.put_secrets(tx, made)
         return "password waits to be shown once"
@@ -199,7 +191,6 @@ class Create(Verb):
         arguments = work.operation.arguments
         trial = arguments.get("trial")
         await tenants.set_status(tx, [tenant.id], Status.TRIALING if trial else Status.ACTIVE)
-        await tenants.drop_secret(tx, tenant.id, OWNER)  # she is in the tenant's own database
         if trial:
             await signups.begin_trial(tx, tenant.id, arguments["owner"], now() + timedelta(seconds=trial))
         if arguments.get("owner") and work.tools.config.signup.wizard:

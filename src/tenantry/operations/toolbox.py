@@ -37,9 +37,6 @@ VALUE = "value:"
 ADMIN = "admin"
 """The field under which the first admin's credentials wait to be shown once."""
 
-OWNER = "owner"
-"""The field under which login and password hash of whoever signed up wait for the tenant's database to be there."""
-
 
 class Toolbox(Blueprints):
     """The configuration, the resources it names, and the registry."""
@@ -162,11 +159,11 @@ class Toolbox(Blueprints):
     # --- the first admin ----------------------------------------------------------------------------------------
 
     async def enrol_admins(
-        self, environments: Sequence[Environment], parallel: int = 2, chosen: bytes | None = None
+        self, environments: Sequence[Environment], parallel: int = 2, owner: str | None = None
     ) -> tuple[list[tuple[str, str, bytes]], dict[str, TenantryError]]:
         """Make the first admin in environments of one blueprint, a tenant's own with one fresh password.
 
-        `chosen`: that of one tenant alone, who signed up for it, sealed under `OWNER`; there is nothing to keep then.
+        `owner`: the login of who signed up for a tenant, who chooses a password within it: so none is kept.
 
         Returns the secrets to keep (tenant id, field, sealed), and the error of each tenant id that failed.
         """
@@ -179,10 +176,9 @@ class Toolbox(Blueprints):
         users = []
         for environment in environments:
             tenant = environment.tenant
-            login = expand(admin, facts_of(tenant, environment.name, self.config.platform.domain))
-            if chosen is not None:
-                owner = json.loads(self.registry.vault.open(tenant.id, environment.sealed_key, OWNER, chosen))
-                login, passwords[tenant.id] = owner["login"], owner["password"]
+            login = owner or expand(admin, facts_of(tenant, environment.name, self.config.platform.domain))
+            if owner is not None:
+                passwords[tenant.id] = ""
             elif tenant.id not in secrets:
                 passwords[tenant.id], secrets[tenant.id] = self._new_password(environment, login)
             users.append((environment, login, passwords[tenant.id], credentials.Role.ADMIN.value))

@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from tenantry.config import Config
 from tenantry.errors import OperationInProgress, TenantryError
-from tenantry.mail import Letter, Post
+from tenantry.mail import Letter, Post, sample
 from tenantry.model import Status, new_id
 from tenantry.operations import change, destroy, drop
 from tenantry.operations.toolbox import Toolbox
 from tenantry.registry import Transaction, Vault, journal, signups, tenants
+from tenantry.registry.database import now
 from tenantry.registry.signups import TrialRow
 
 AT_ONCE: Final = 100
@@ -82,16 +84,9 @@ async def _do(tools: Toolbox, what: Any, row: TrialRow, moment: datetime, *more:
 async def _remind(tx: Transaction, tools: Toolbox, row: TrialRow, moment: datetime, ahead: float) -> Letter:
     await signups.note_trial(tx, row.tenant_id, reminded=ahead)
     tx.audit("trial.remind", row.slug, id=row.tenant_id, until=row.until)
-    left = max(1, round((row.until - moment).total_seconds() / 86400))
-    days = "in a day" if left == 1 else f"in {left} days"
-    told = (
-        f"You try out {row.name} on {_platform(tools)} until {row.until:%Y-%m-%d %H:%M} UTC.",
-        "If it is not activated by then, it closes. Its data is kept, and it can be activated afterwards, too.",
-    )
     found = await tenants.environments(tx, [row.tenant_id])
     host = next((one.hostnames[0] for one in found if one.hostnames), None)
-    where = tools.config.address(row.slug, host)
-    return Letter(f"The trial of {row.name} ends {days}", told, f"{where}/", "Open it", "trial.remind", until=row.until)
+    return _reminder(tools.config, row.name, row.until, moment, tools.config.address(row.slug, host))
 
 
 async def _suspend(tx: Transaction, tools: Toolbox, row: TrialRow, moment: datetime) -> Letter | None:
@@ -101,22 +96,13 @@ async def _suspend(tx: Transaction, tools: Toolbox, row: TrialRow, moment: datet
     if row.ended is not None:  # it was told
         return None
     await signups.note_trial(tx, row.tenant_id, ended=moment)
-    told = [f"The trial of {row.name} on {_platform(tools)} is over, so it is closed. Its data is kept."]
-    if tools.config.signup.delete_after is not None:
-        last = moment + timedelta(seconds=tools.config.signup.delete_after)
-        told.append(f"On {last:%Y-%m-%d} it is removed, unless it was activated. You can take your data with you.")
-    return Letter(f"The trial of {row.name} is over", told, _export(tools, row, moment), "Take the data", "trial.over")
+    return _over(tools.config, row.name, moment, _export(tools, row, moment))
 
 
 async def _warn(tx: Transaction, tools: Toolbox, row: TrialRow, moment: datetime) -> Letter:
     await signups.note_trial(tx, row.tenant_id, warned=moment)
     tx.audit("trial.warn", row.slug, id=row.tenant_id)
-    told = (
-        f"{row.name} on {_platform(tools)} is removed in {WARNED.days} days, with all its data. This is the last mail."
-    )
-    return Letter(
-        f"{row.name} is about to be removed", (told,), _export(tools, row, moment), "Take the data", "trial.warn"
-    )
+    return _warning(tools.config, row.name, _export(tools, row, moment))
 
 
 async def _remove(tx: Transaction, tools: Toolbox, row: TrialRow, _: datetime) -> None:
@@ -149,5 +135,45 @@ def exportable(vault: Vault, token: str, moment: datetime) -> str | None:
     return tenant_id
 
 
-def _platform(tools: Toolbox) -> str:
-    return tools.config.platform.name
+# --- what the letters say -----------------------------------------------------------------------------------------
+
+
+def _reminder(config: Config, name: str, until: datetime, moment: datetime, where: str) -> Letter:
+    left = max(1, round((until - moment).total_seconds() / 86400))
+    days = "in a day" if left == 1 else f"in {left} days"
+    told = (
+        f"You try out {name} on {config.platform.name} until {until:%Y-%m-%d %H:%M} UTC.",
+        "If it is not activated by then, it closes. Its data is kept, and it can be activated afterwards, too.",
+    )
+    return Letter(f"The trial of {name} ends {days}", told, f"{where}/", "Open it", "trial.remind", until=until)
+
+
+def _over(config: Config, name: str, moment: datetime, link: str) -> Letter:
+    told = [f"The trial of {name} on {config.platform.name} is over, so it is closed. Its data is kept."]
+    if config.signup.delete_after is not None:
+        last = moment + timedelta(seconds=config.signup.delete_after)
+        told.append(f"On {last:%Y-%m-%d} it is removed, unless it was activated. You can take your data with you.")
+    return Letter(f"The trial of {name} is over", told, link, "Take the data", "trial.over")
+
+
+def _warning(config: Config, name: str, link: str) -> Letter:
+    told = (
+        f"{name} on {config.platform.name} is removed in {WARNED.days} days, with all its data. This is the last mail."
+    )
+    return Letter(f"{name} is about to be removed", (told,), link, "Take the data", "trial.warn")
+
+
+@sample("trial.remind")
+def _sample_reminder(config: Config) -> Letter:
+    moment = now()
+    return _reminder(config, "Acme & Söhne", moment + timedelta(days=3), moment, config.address("made-up", None))
+
+
+@sample("trial.over")
+def _sample_over(config: Config) -> Letter:
+    return _over(config, "Acme & Söhne", now(), f"{config.url}/signup/export/made-up")
+
+
+@sample("trial.warn")
+def _sample_warning(config: Config) -> Letter:
+    return _warning(config, "Acme & Söhne", f"{config.url}/signup/export/made-up")

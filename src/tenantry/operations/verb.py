@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final
 
 from tenantry.errors import Cancelled, Handover, Paused, TenantNotFound
 from tenantry.model import Environment
@@ -13,6 +14,9 @@ from tenantry.operations.blueprints import Blueprints
 from tenantry.operations.toolbox import Toolbox
 from tenantry.registry import Transaction, journal
 from tenantry.resources import Resource
+
+RECENT: Final = 1.0
+"""Seconds for which short steps that follow on one another work on what one of them has read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,7 @@ class Work:
     tools: Toolbox
     operation: journal.Operation
     ending: Callable[[], bool]  # whether this worker is asked to end
+    _read: list[tuple[float, list[Environment]]] = field(default_factory=list, repr=False, compare=False)
 
     @contextlib.asynccontextmanager
     async def write(self) -> AsyncIterator[Transaction]:
@@ -50,11 +55,19 @@ class Work:
         assert self.operation.tenant_id is not None
         async with self.tools.registry.read() as tx:
             await self.tools.learn_released(tx)
-            return await self.tools.environments(tx, self.operation.tenant_id)
+            found = await self.tools.environments(tx, self.operation.tenant_id)
+        self._read[:] = [(time.monotonic(), found)]
+        return found
 
-    async def parts(self, step: journal.Step) -> tuple[Resource, Environment]:
+    async def recent(self) -> list[Environment]:
+        """The same as it was read a moment ago, for steps that change nothing of what the next ones look at."""
+        if self._read and time.monotonic() - self._read[0][0] < RECENT:
+            return self._read[0][1]
+        return await self.environments()
+
+    async def parts(self, step: journal.Step, recent: bool = False) -> tuple[Resource, Environment]:
         """The resource and the environment that a resource's step works on."""
-        environments = await self.environments()
+        environments = await (self.recent() if recent else self.environments())
         if not environments:
             raise TenantNotFound(slug=self.operation.tenant_slug)
         name, _, environment = step.name.partition("@")

@@ -29,6 +29,9 @@ log: Final = logging.getLogger("tenantry.worker")
 
 ORPHAN_POLL: Final = 0.5
 QUEUE_LOOK: Final = 1.0
+BUSY_LOOK: Final = 0.03
+"""Seconds between two looks while something is under way here: each of its steps is a sign to look, too."""
+
 AFTER_FAULT: Final = 0.5
 
 TIDY_EVERY: Final = 10
@@ -183,6 +186,8 @@ class Worker:
                         pass
                 except RegistryUnavailable as error:
                     log.warning("%s", error)
+                if self.runner.running:
+                    await asyncio.sleep(BUSY_LOOK)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(QUEUE_LOOK):
                         await signal.wait()

@@ -19,7 +19,6 @@ from tenantry.config import Config
 from tenantry.errors import AccountError, InvalidSlug, ReservedSlug, SlugTaken, TenantNotFound, TenantryError
 from tenantry.identity import Reach, handover, throttle, verb, work
 from tenantry.identity.principal import digest
-from tenantry.identity.signin import hashed
 from tenantry.lookalikes import plain_letters, spellings
 from tenantry.mail import Letter, Post, check_mail, sample
 from tenantry.model import RESERVED, Tenant, check_name, check_slug, new_id
@@ -74,7 +73,6 @@ class Application:
     organization: str
     terms: bool = False
     invitation: str = ""
-    password: str = ""  # where the mail address need not be proved
     challenge: str = ""
     answer: str = ""  # to the challenge
 
@@ -190,7 +188,6 @@ class SignUps:
         settings, ticket, link = self._config.signup, secrets.token_urlsafe(32), secrets.token_urlsafe(32)
         code = f"{secrets.randbelow(10**6):06}"
         row = self._checked(form, whence) | {"ticket": digest(ticket)}
-        password = "" if settings.verify_mail else await hashed(form.password)
         async with self._registry.write(f"signup:{row['mail']}") as tx:
             await self._limit(tx, form, str(row["mail"]), whence)
             await self._refuse(tx, form.slug)
@@ -205,7 +202,7 @@ class SignUps:
             else:
                 found = await signups.by_ticket(tx, digest(ticket))
                 assert found is not None
-                await self._make(tx, found, password, digest(ticket))
+                await self._make(tx, found, digest(ticket))
         return ticket
 
     async def _queue(self, tx: Transaction, to: str, letter: Letter) -> None:
@@ -282,22 +279,22 @@ class SignUps:
             raise SignUpGone
         return row
 
-    async def confirm(self, link: str, password: str) -> str:
+    async def confirm(self, link: str) -> str:
         """Make the tenant by the link of the mail; returns a new ticket, and the one before opens nothing.
 
-        Whoever began it might be somebody else than the owner of the address. Raises `SignUpGone` and `AccountError`.
+        Whoever began it might be somebody else than the owner of the address. Raises `SignUpGone`.
         """
-        stored, ticket = await hashed(password), secrets.token_urlsafe(32)
+        ticket = secrets.token_urlsafe(32)
         async with self._registry.write() as tx:
             row = await signups.by_link(tx, digest(link))
             if row is None:
                 raise SignUpGone
-            await self._make(tx, row, stored, digest(ticket))
+            await self._make(tx, row, digest(ticket))
         return ticket
 
-    async def confirm_by_code(self, ticket: str, code: str, password: str) -> None:
-        """Make the tenant by the code of the mail. Raises `SignUpGone`, `CodeWrong` and `AccountError`."""
-        stored, given = await hashed(password), re.sub(r"\s", "", code)
+    async def confirm_by_code(self, ticket: str, code: str) -> None:
+        """Make the tenant by the code of the mail. Raises `SignUpGone` and `CodeWrong`."""
+        given = re.sub(r"\s", "", code)
         async with self._registry.write() as tx:
             row = await signups.by_ticket(tx, digest(ticket))
             if row is None:
@@ -306,20 +303,20 @@ class SignUps:
                 return
             right = row.tries < TRIES and await signups.code_of(tx, row.id) == self._keyed(row.id, given)
             if right:
-                await self._make(tx, row, stored, digest(ticket))
+                await self._make(tx, row, digest(ticket))
             else:
                 await signups.change(tx, row.id, tries=min(row.tries + 1, TRIES))
         if not right:
             left = TRIES - 1 - row.tries
             raise CodeWrong(left=f"{left} tries are left." if left > 0 else "Follow the link in the mail instead.")
 
-    async def _make(self, tx: Transaction, row: SignUpRow, password: str, ticket: str) -> None:
+    async def _make(self, tx: Transaction, row: SignUpRow, ticket: str) -> None:
         """Reserve the tenant and queue what makes it, in place of the name that was held."""
         settings = self._config.signup
         tx.actor = plain(f"signup:{row.mail}", NAME)
         await signups.change(tx, row.id, held=None)
         environments = self._tenants.drafted(row.slug, row.organization, settings.blueprint, settings.plan)
-        owner = create.Owner(row.mail, password, settings.trial)
+        owner = create.Owner(row.mail, settings.trial)
         operation = await create.enter(tx, self._tenants.tools, environments, {}, owner=owner)
         kept = {"tenant_id": environments[0].tenant.id, "operation_id": operation, "ticket": ticket}
         await signups.change(tx, row.id, link=None, code=None, expires=now() + KEPT, **kept)

@@ -29,6 +29,9 @@ MANY: Final = 5000
 """From so many changed tenants on, reading all environments is quicker than asking for some."""
 
 
+_SEQ: Final = f"SELECT {tables.head.c.change_seq.name} FROM {tables.head.name}"  # noqa: S608 -- constants
+
+
 class Feed:
     """Implements the runtime's `Source` on the control database."""
 
@@ -37,9 +40,12 @@ class Feed:
 
     @staticmethod
     def signal(database: Database, *channels: str) -> Signal:
-        """What to wait on for a sign that something may have changed: on PostgreSQL by channel, operations if none."""
+        """What to wait on for a sign that something may have changed, by channel: operations if none.
+
+        On SQLite whatever is written is a sign of every channel but that of tenants.
+        """
         if database.listener is None:
-            return _SqliteSignal(str(database.url.database))
+            return _SqliteSignal(str(database.url.database), TENANTS in channels)
         return _ServerSignal(database.listener, channels or (WORK,))
 
     async def load(self) -> Loaded:
@@ -122,10 +128,12 @@ class _ServerSignal(Signal):
 
 
 class _SqliteSignal(Signal):
-    """SQLite tells by `PRAGMA data_version` whether another connection has committed."""
+    """SQLite tells by `PRAGMA data_version` whether another connection has committed; then, what of tenants changed."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, of_tenants: bool) -> None:
         self._path = path
+        self._of_tenants = of_tenants
+        self._seq: tuple[int] | None = None
         self._connection: sqlite3.Connection | None = None
         self._version = -1
         self._file = 0
@@ -151,8 +159,12 @@ class _SqliteSignal(Signal):
                 if os.stat(self._path).st_ino != self._file:  # noqa: PTH116 - a hundred times a second
                     raise RegistryUnavailable(reason=f"'{self._path}' was replaced")
                 (version,) = self._connection.execute("PRAGMA data_version").fetchone()
+                if version == self._version:
+                    continue
+                self._version = version
+                seq = self._connection.execute(_SEQ).fetchone() if self._of_tenants else None
             except (sqlite3.Error, OSError) as error:
                 raise RegistryUnavailable(reason=str(error)) from error
-            if version != self._version:
-                self._version = version
+            if seq is None or seq != self._seq:
+                self._seq = seq
                 return

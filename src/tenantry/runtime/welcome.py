@@ -1,4 +1,4 @@
-"""The way into a new tenant for whoever signed up: by a code of one use, then the steps of the platform's wizard."""
+"""The way into a new tenant for whoever signed up: by a code of one use; a password, then the platform's wizard."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 ENTER: Final = "enter"
 WELCOME: Final = "welcome"
 """The names of its pages, below `/.tenantry/`."""
+
+FIRST: Final = "password"
+"""The name of the page below `welcome` at which the first password is chosen."""
 
 TEXT: Final = 2000
 """The longest text of a field in characters."""
@@ -114,10 +117,11 @@ class Welcome:
         client = Client(asked.address, asked.headers.get("user-agent", ""))
         cookie = sessions.set_cookie(await accounts.begin(user, client, via="sign-up"), asked.root)
         on = await self._usher.standing(environment)
-        return see_other(f"{asked.root}{OWN}{WELCOME}" if on is not None else f"{asked.root}/", cookie)
+        waits = on is not None or user.invited
+        return see_other(f"{asked.root}{OWN}{WELCOME}" if waits else f"{asked.root}/", cookie)
 
     async def answer(self, environment: Environment, asked: Asked) -> Answer:
-        """The step that comes next, or the one that the path names; a step that is sent is kept."""
+        """The password, the step that comes next, or the page that the path names; what is sent is kept."""
         from tenantry.runtime.entrance.visit import Visit  # most processes show none of these pages
 
         visit = Visit(self._entrance, environment, asked)
@@ -128,11 +132,13 @@ class Welcome:
             return visit.page("refused.html", status=403)
         steps, on = self._steps.get(environment.tenant.blueprint, ()), await self._usher.standing(environment)
         which = asked.path.removeprefix(f"{OWN}{WELCOME}").strip("/")
+        if which == FIRST or (not which and visit.user.invited):
+            return await _password(visit, f"{visit.base}{WELCOME}/{on + 1}" if on is not None else f"{asked.root}/")
         if which and not (which.isascii() and which.isdigit() and 1 <= int(which[:4]) <= len(steps)):
             raise PageNotFound(remedy="Go on from the first page.")
         at = int(which) - 1 if which else on
         if at is None or on is None or at > on or at >= len(steps):
-            return visit.go(f"{asked.root}/") if on is None or on >= len(steps) else visit.back(WELCOME)
+            return visit.go(f"{asked.root}/") if on is None or on >= len(steps) else visit.back(f"{WELCOME}/{on + 1}")
         if asked.method != "POST":
             return _page(visit, steps, at, environment.tenant.settings)
         try:
@@ -142,7 +148,24 @@ class Welcome:
             await self._usher.keep(environment, at, kept, visit.user.login)
         except TenantryError as error:
             return _page(visit, steps, at, dict(asked.form), error)
-        return visit.back(WELCOME) if at + 1 < len(steps) else visit.go(f"{asked.root}/")
+        return visit.back(f"{WELCOME}/{at + 2}") if at + 1 < len(steps) else visit.go(f"{asked.root}/")
+
+
+async def _password(visit: Visit, onward: str) -> Answer:
+    """The page of the first password; once it is chosen, or left for later, the browser goes onward."""
+    from tenantry.runtime.entrance import account
+
+    problem: TenantryError | None = None
+    if not visit.user.invited:
+        return visit.go(onward)
+    if visit.asked.method == "POST":
+        try:
+            visit.refuse_foreign()
+            return await account.choose(visit, visit.typed("password"), onward)
+        except TenantryError as error:
+            problem = error
+    later = onward if visit.here.postman else ""  # by mail there is a second chance
+    return visit.page("welcome_password.html", problem=problem, later=later)
 
 
 def _page(

@@ -22,7 +22,7 @@ from tenantry.web.tally import Tally
 
 HEARD_SECONDS: Final = 2.0
 HEARD_STEP: Final = 0.002
-"""How long, and how often, it is looked whether a tenant that was just made is served by now."""
+"""For how many seconds, and how often, it is looked whether a tenant that was just made is served by now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +71,11 @@ class House:
         await self._runtime.start()
         return self._runtime
 
-    async def serves(self, tenant_id: str) -> None:
-        """Wait until this process has heard that a tenant is there, for a moment at most."""
-        until = time.monotonic() + HEARD_SECONDS
-        while self._runtime is not None and time.monotonic() < until:
-            found = self._runtime.resolver.table.tenants.get(tenant_id)
+    async def serves(self, tenant_id: str, seconds: float = HEARD_SECONDS) -> None:
+        """Wait until this process has heard that a tenant is there, for so long at most."""
+        until, resolver = time.monotonic() + seconds, (await self.runtime()).resolver
+        while time.monotonic() < until:
+            found = resolver.table.tenants.get(tenant_id)
             if found and found[0].tenant.status.served:
                 return
             await asyncio.sleep(HEARD_STEP)

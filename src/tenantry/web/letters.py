@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from html import escape
 from typing import Final
 from urllib.parse import urlencode
@@ -13,10 +14,17 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from tenantry.config import Config
+from tenantry.credentials import Role
 from tenantry.errors import TenantryError
-from tenantry.mail.letter import SAMPLES, Letter, as_html, as_text
+from tenantry.mail.letter import SAMPLES, Letter, as_html, as_text, sample
 from tenantry.mail.look import Look, of_platform, of_tenant
 from tenantry.platform import Platform
+from tenantry.registry.database import now
+from tenantry.runtime.accounts import User
+from tenantry.runtime.asked import OWN
+from tenantry.runtime.entrance.letters import letter
+from tenantry.runtime.proofs import HOLD
 
 SHOWN: Final = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'self'; sandbox"
 """What a letter may do that is shown: it has its own style, and nothing else."""
@@ -76,3 +84,14 @@ async def _found(platform: Platform, request: Request) -> tuple[Letter, Look]:
     if not slug:
         return letter, of_platform(platform.config)
     return letter, of_tenant(platform.config, (await platform.tenants.show(slug)).tenant)
+
+
+def _to_a_user(config: Config, purpose: str) -> Letter:
+    user = User("", "ana@example.com", "Ana", Role.USER, True, 0, now())
+    where = f"{config.address('made-up', None)}{OWN}link/made-up"
+    note = letter("Acme & Söhne", user, purpose, where, user.login)
+    return Letter(note.subject, note.paragraphs, note.link, note.action, note.kind, until=note.until)
+
+
+for _purpose in HOLD:
+    sample(f"user.{_purpose}")(partial(_to_a_user, purpose=_purpose))

@@ -13,7 +13,8 @@ from fastapi import APIRouter, FastAPI, Form, Query, Request
 from starlette.background import BackgroundTask
 from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response, StreamingResponse
 
-from tenantry.errors import TenantNotFound, TenantryError
+from tenantry.errors import TenantryError
+from tenantry.model import Status
 from tenantry.platform.signup import Application
 from tenantry.refusals import CsrfFailed, SignUpGone
 from tenantry.registry.journal import State
@@ -30,6 +31,9 @@ Text = Annotated[str, Form(max_length=2000)]
 Typed = Annotated[str, Query(max_length=200)]
 
 POLICY: Final = "content-security-policy"
+
+SOON: Final = 0.5
+"""Seconds in which a tenant is there, as a rule: only where it takes longer are its steps worth a page."""
 
 FIELDS: Final = ("slug", "name", "mail", "organization", "invitation")
 """What stands in the form again, after something was wrong with it."""
@@ -66,16 +70,13 @@ async def begin(
     organization: Text = "",
     terms: Text = "",
     invitation: Text = "",
-    password: Text = "",
     challenge: Text = "",
     answer: Text = "",
 ) -> Response:
     """Hold the name and send the mail; or tell what is wrong, with all that was typed."""
     _own(request)
     here = await opened(request)
-    given = Application(
-        slug.strip(), name, mail, organization, bool(terms), invitation, password, challenge, answer.strip()
-    )
+    given = Application(slug.strip(), name, mail, organization, bool(terms), invitation, challenge, answer.strip())
     try:
         ticket = await here.platform.signups.begin(given, request.client.host if request.client else "")
     except TenantryError as error:
@@ -115,12 +116,12 @@ async def follow(request: Request, link: str) -> Response:
 
 @router.post("/link/{link}")
 @anybody()
-async def confirm(request: Request, link: str, password: Text = "") -> Response:
+async def confirm(request: Request, link: str) -> Response:
     """Make the tenant, and go on to its steps."""
     _own(request)
     here = await opened(request)
     try:
-        ticket = await here.platform.signups.confirm(link, password)
+        ticket = await here.platform.signups.confirm(link)
     except TenantryError as error:
         return await _by_link(here, link, error)
     return RedirectResponse(f"/signup/{ticket}", 303)
@@ -138,12 +139,12 @@ async def _by_link(here: Opened, link: str, problem: TenantryError | None = None
 
 @router.post("/{ticket}")
 @anybody()
-async def confirm_by_code(request: Request, ticket: str, code: Text = "", password: Text = "") -> Response:
+async def confirm_by_code(request: Request, ticket: str, code: Text = "") -> Response:
     """Make the tenant by the code of the mail, and go on to its steps."""
     _own(request)
     here = await opened(request)
     try:
-        await here.platform.signups.confirm_by_code(ticket, code, password)
+        await here.platform.signups.confirm_by_code(ticket, code)
     except TenantryError as error:
         return await _standing(request, ticket, error)
     return RedirectResponse(f"/signup/{ticket}", 303)
@@ -169,16 +170,18 @@ async def _standing(request: Request, ticket: str, problem: TenantryError | None
     shown: dict[str, Any] = {"row": found.row, "ticket": ticket, "domain": here.platform.config.platform.domain}
     if not found.row.is_confirmed:
         return render(here, "signup_wait.html", status=status, problem=problem, **shown)
-    details = await here.platform.operations.show(str(found.row.operation_id))
-    try:
-        if details.operation.state is not State.DONE:
-            response = render(here, "signup_steps.html", details=details, **shown)
-        else:
-            code = here.platform.signups.way_in(found)
-            await request.app.state.house.serves(found.row.tenant_id)  # the browser goes there at once
-            response = render(here, "signup_ready.html", code=code, tenant=found.tenant, address=found.address, **shown)
-    except TenantNotFound:  # it was suspended or removed since
-        return render(here, "signup_closed.html", status=SignUpGone.status, problem=SignUpGone())
+    if found.tenant is not None and found.tenant.status is Status.CREATING:
+        await request.app.state.house.serves(found.tenant.id, SOON)
+        found = await here.platform.signups.show(ticket)
+    if found.tenant is not None and found.tenant.status.served:
+        code = here.platform.signups.way_in(found)
+        await request.app.state.house.serves(found.tenant.id)  # the browser goes there at once
+        response = render(here, "signup_ready.html", code=code, tenant=found.tenant, address=found.address, **shown)
+    else:
+        details = await here.platform.operations.show(str(found.row.operation_id))
+        if details.operation.state is State.DONE:  # it was suspended or removed since
+            return render(here, "signup_closed.html", status=SignUpGone.status, problem=SignUpGone())
+        response = render(here, "signup_steps.html", details=details, **shown)
     origin = "/".join(found.address.split("/")[:3])  # the form that leads into the tenant goes there
     response.headers[POLICY] = HEADERS[POLICY].replace("form-action 'self'", f"form-action 'self' {origin}")
     return response

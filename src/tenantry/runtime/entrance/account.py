@@ -92,12 +92,24 @@ async def password(visit: Visit) -> Answer:
     try:
         if visit.user.issuer is not None:
             raise AccountError("You have no password here.", remedy="Change the one by which you sign in elsewhere.")
+        if visit.user.invited:
+            return await choose(visit, visit.typed("new"), f"{visit.base}me")
         await _right(visit, visit.typed("old"))
         await visit.here.accounts.set_password(visit.user.id, visit.typed("new"))
         await visit.here.proofs.drop_links(visit.user.id)
-    except (AccountError, TooManyTries) as error:
+    except (AccountError, ProofNeeded, TooManyTries) as error:
         return await _show(visit, error)
     return await _again(visit, "The password is changed. You are signed out everywhere else.")
+
+
+async def choose(visit: Visit, password: str, onward: str) -> Answer:
+    """Choose the first password, as long as it is sure who one is, and go on. Raises `AccountError`, `ProofNeeded`."""
+    if visit.here.postman is not None and not await _proved(visit):
+        raise ProofNeeded(remedy="Sign out, and ask for a link at “Password forgotten?”.")
+    await visit.here.accounts.set_password(visit.user.id, password)
+    await visit.here.proofs.drop_links(visit.user.id)
+    user = await visit.here.accounts.get(visit.user.id)
+    return await visit.enter(user, "again", onward, "The password is kept. You sign in by it from now on.")
 
 
 @opens("POST", "me/prove", Role.USER)
