@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +24,9 @@ from shelves import RowsShelves
 from tenantry.application import connect
 from tenantry.context import tenant_context
 from tenantry.credentials import Role
+from tenantry.identity.scim.directory import Directory
 from tenantry.platform import Platform
+from tenantry.registry import sso
 from tenantry.runtime import Runtime, TenantMiddleware
 
 BLUEPRINTS: Final = """
@@ -134,3 +137,21 @@ async def served(ground: g.Ground) -> AsyncIterator[Here]:
         stack.push_async_callback(runtime.stop)
         client = await stack.enter_async_context(httpx.AsyncClient(transport=httpx.ASGITransport(app)))
         yield Here(ground, opened, runtime, client)
+
+
+async def told_of(platform: Platform, slugs: Sequence[str], mail: str) -> Callable[[bool], Awaitable[None]]:
+    """An organization of these tenants, whose directory has somebody: what tells that she leaves, or comes back."""
+    row = await platform.organizations.create("Example", "it@example.org")
+    await platform.organizations.assign(row.id, slugs)
+    async with platform.registry.write() as tx:
+        await sso.claim(tx, row.id, mail.partition("@")[2], "token")
+        await sso.prove(tx, row.id, mail.partition("@")[2])
+    directory = Directory(platform.registry, platform.config)
+    token = await directory.admit(row.id, (await platform.scim.token(row.id, "provider")).token)
+    person = (await directory.join(token, json.dumps({"userName": mail}).encode()))["id"]
+
+    async def tell(active: bool) -> None:
+        body = {"Operations": [{"op": "replace", "path": "active", "value": active}]}
+        await directory.patch(token, person, json.dumps(body).encode(), None)
+
+    return tell

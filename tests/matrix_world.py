@@ -364,6 +364,7 @@ API: Final[dict[str, Request]] = {
     "POST /tenants/{slug}/credentials": PLAIN,
     "POST /tenants/{slug}/login": Request({"resource": "pg"}, lambda *_: _other("vault")),
     "POST /tenants/{slug}/rotate-keys": PLAIN,
+    "GET /tenants/{slug}/events": PLAIN,
     "GET /tenants/{slug}/leftovers": Request(given=lambda *_: _other("gone")),
     "POST /tenants/{slug}/support": Request({"reason": "a slow page"}),
     "POST /tenants/{slug}/support/{access}/end": Request(given=looking_in),

@@ -159,6 +159,7 @@ def settings(config: Config) -> Settings:
         shared={key: tables for key, part in parts.items() if (tables := _shared(part)) is not None},
         leak_after=config.runtime.leak_after,
         session_seconds=int(config.runtime.session),
+        events_seconds=int(config.users.events),
         token_seconds=int(config.runtime.token),
         token_audience=(config.routing.jwt.audience or "") if config.routing.jwt.jwks == "self" else "",
         pages=config.users.pages,
@@ -419,6 +420,8 @@ class SignOnReception:
         row = {"id": outside, "organization_id": person.organization, "subject": person.subject, "sid": person.sid}
         places = {"tenant_id": tenant.id, "environment_id": environment.id, "until": now() + timedelta(seconds=seconds)}
         async with self._source.write(f"sso:{person.mail}") as tx:
+            if not await sso.is_way(tx, person.organization, person.way):  # set up anew since she was handed over
+                raise HandoverWrong
             await let_in(tx, person.organization, person.issuer, person.subject, person.mail)
             await sso.add_session(tx, row | places)
             tx.audit("sso.sign_in", tenant.slug, id=tenant.id, mail=person.mail, role=person.role)

@@ -94,6 +94,7 @@ class SignOn:
     organization: str  # id
     name: str
     only: bool  # whether passwords open nothing
+    way: str  # another one with each provider, and each time that one is entered anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,7 @@ class Person:
     """Somebody for whom an organization's provider vouches."""
 
     organization: str  # id
+    way: str  # by which she came, see `SignOn`
     issuer: str
     subject: str  # the provider's own name for her, which never changes
     mail: str

@@ -26,6 +26,15 @@ class SsoMissing(SsoRefused):
     exit_code = 4
 
 
+class SsoUntried(SsoRefused):
+    """Nobody of '{organization}' has come in by this provider yet, so it might keep everybody out."""
+
+    code = "sso.untried"
+    remedy = "Save it without SSO only, try a sign-in that works, then turn SSO only on."
+    status = 409
+    exit_code = 2
+
+
 class SsoInvalid(SsoRefused):
     """The single sign-on cannot be set up so: {reason}."""
 

@@ -79,6 +79,19 @@ _DECLARED: Final[Mapping[str, str]] = MappingProxyType(
   number INTEGER NOT NULL,
   ends BIGINT NOT NULL
 """,
+        "tenantry_event": """
+  id VARCHAR(36) NOT NULL PRIMARY KEY,
+  moment BIGINT NOT NULL,
+  what VARCHAR(20) NOT NULL,
+  user_id VARCHAR(36) NOT NULL DEFAULT '',
+  actor VARCHAR(254) NOT NULL DEFAULT '',
+  detail VARCHAR(300) NOT NULL DEFAULT '',
+  address VARCHAR(64) NOT NULL DEFAULT '',
+  agent VARCHAR(300) NOT NULL DEFAULT '',
+  number INTEGER NOT NULL DEFAULT 1,
+  UNIQUE (moment, id),
+  UNIQUE (user_id, moment, id)
+""",
     }
 )
 """Columns and keys of each table. Moments are seconds since 1970; what opens something is kept as its SHA-256.
@@ -92,6 +105,9 @@ _DECLARED: Final[Mapping[str, str]] = MappingProxyType(
 - `tenantry_recovery`: codes that stand for a lost device.
 - `tenantry_refresh`: one row for each family; `digest` is that of its newest token, the only one that is good.
 - `tenantry_try`: how often somebody guessed, and when the next guess is looked at; `id` is a hash of who guesses whom.
+- `tenantry_event`: what happened to whose account (`user_id`; empty where nobody has the login), and who did it, where
+  that was somebody else (`actor`); its `moment` is in milliseconds. Refusals of an hour are one row, whose `number`
+  counts them.
 """
 
 TABLES: Final = tuple(_DECLARED)
@@ -100,7 +116,7 @@ TABLES: Final = tuple(_DECLARED)
 SECRETS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({"tenantry_user": ("password", "totp")})
 """Columns that no export holds."""
 
-PRIVATE: Final = frozenset(TABLES) - {"tenantry_user"}
+PRIVATE: Final = frozenset(TABLES) - {"tenantry_user", "tenantry_event"}
 """Tables that no export holds: what they say opens something, or serves for nothing but signing in."""
 
 _WORDS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(

@@ -14,11 +14,14 @@ import pytest
 from sqlalchemy import text
 
 import ground as g
+import kinds_world as k
 from mariadb import MariaDB
 from mysql_world import mysql_grants
 from tenantry.application import connect
 from tenantry.context import tenant_context
+from tenantry.errors import InvalidToken
 from tenantry.platform import Platform, Source
+from tenantry.refusals import GrantRefused
 from tenantry.registry.journal import Operation, State
 from tenantry.runtime import Runtime
 
@@ -160,6 +163,43 @@ async def test_a_login_is_exchanged_under_load(shop: Shop) -> None:
         assert await sound(platform, "acme")
         await done(platform, await platform.tenants.destroy("acme"))
     assert shop.left() == set()
+
+
+async def test_who_left_is_out(shop: Shop) -> None:
+    """By the directory of her organization, through a worker: her session and her tokens end with it."""
+    with shop.config.open("a") as file:
+        file.write(
+            '\n[blueprints.desk]\nadmin = "admin"\n[blueprints.desk.resources]\n'
+            f'db = {{kind = "mysql", name = "{shop.prefix}_{{slug}}"}}\n'
+        )
+    async with shop.open() as platform:
+        await done(platform, await platform.tenants.create("acme", blueprint="desk"))
+        tell = await k.told_of(platform, ["acme"], "eva@example.org")
+        runtime = connect(shop.config)
+        await runtime.start()
+        try:
+            with tenant_context(runtime.environment("acme")):
+                eva = await runtime.accounts.create("eva@example.org", "correct horse battery")
+                session = runtime.sessions.read(await runtime.accounts.begin(eva))
+                tokens = await runtime.grants.give(eva)
+
+                async def out() -> bool:
+                    try:
+                        return not await runtime.accounts.signed_in(session)
+                    except InvalidToken:
+                        return True
+
+                with shop.worker():
+                    await tell(False)
+                    await g.until(out)
+                with pytest.raises(InvalidToken):
+                    await runtime.grants.user(tokens.access.encode())
+                with pytest.raises(GrantRefused):
+                    await runtime.grants.refresh(tokens.refresh)
+                (event,) = await runtime.accounts.events(eva.id, limit=1)
+                assert (event.what, event.by) == ("disabled", "directory")
+        finally:
+            await runtime.stop()
 
 
 async def test_an_old_database_is_adopted(shop: Shop) -> None:

@@ -18,7 +18,7 @@ from tenantry.errors import InvalidToken
 from tenantry.identity.sso import fetch, provider
 from tenantry.identity.sso.fetch import Fetch
 from tenantry.refusals import GrantRefused
-from tenantry.sso_refusals import DomainTaken, DomainUnproven, PasswordsOff, ProviderUnreachable, SsoInvalid
+from tenantry.sso_refusals import DomainTaken, DomainUnproven, PasswordsOff, ProviderUnreachable, SsoInvalid, SsoUntried
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -238,6 +238,7 @@ async def test_sso_only_turns_passwords_off(forged: Forged) -> None:
 
         await g.until(known)
 
+    assert (await forged.back()).status_code == 303
     with here():
         user = await runtime.accounts.create("ida@elsewhere.example", "correct horse battery")
         session = runtime.sessions.read(await runtime.accounts.begin(user))
@@ -264,6 +265,75 @@ async def test_sso_only_turns_passwords_off(forged: Forged) -> None:
     await is_only(False)
     with here():
         assert (await runtime.accounts.authenticate("ida@elsewhere.example", "correct horse battery")).id == user.id
+
+
+async def test_sso_only_needs_a_sign_in_that_worked(forged: Forged) -> None:
+    """As it is set up now: a wrong secret keeps nobody out. What cannot do that may be changed meanwhile."""
+    sso, issuer = forged.world.platform.sso, forged.op.issuer
+    await sso.set("Acme", "tenantry", "first", issuer)
+    with pytest.raises(SsoUntried):
+        await sso.set("Acme", "tenantry", None, issuer, only=True)
+    row = (await sso.show("Acme")).row
+    assert row is not None
+    assert (row.only, row.worked) == (False, None)
+    browser = await forged.world.browser()
+    asked = query_of((await browser.get(await sso.trial("Acme"))).headers["location"])
+    forged.op.give(forged.op.sign(forged.op.claims(asked["nonce"], email="eva@evil.example")))
+    await forged.answered(browser, asked["state"])
+    with pytest.raises(SsoUntried):  # that one did not work
+        await sso.set("Acme", "tenantry", None, issuer, only=True)
+    asked = query_of((await browser.get(await sso.trial("Acme"))).headers["location"])
+    forged.op.give(forged.op.sign(forged.op.claims(asked["nonce"])))
+    assert "The sign-in works" in (await forged.answered(browser, asked["state"])).text
+    for same in (None, "first"):
+        await sso.set("Acme", "tenantry", same, issuer, only=True, claim="groups", roles={"it": "admin"})
+    wrong: list[dict[str, Any]] = [{"secret": "second"}, {"client_id": "other"}, {"default_role": "none"}]
+    for changes in wrong:
+        with pytest.raises(SsoUntried):
+            await sso.set("Acme", **{"client_id": "tenantry", "issuer": issuer, "only": True} | changes)
+    with pytest.raises(SsoInvalid, match=r"acme\.example"):
+        await sso.remove_domain("Acme", "acme.example")
+    await sso.set("Acme", "tenantry", "second", issuer)  # the way back asks nobody
+    with pytest.raises(SsoUntried):
+        await sso.set("Acme", "tenantry", None, issuer, only=True)
+
+
+async def test_sessions_of_a_provider_end_with_it_for_good(forged: Forged) -> None:
+    """Turned off and on again, none comes back, and no handover of before begins one; its tokens are over with it."""
+    from tenantry.context import tenant_context
+
+    world, runtime = forged.world, forged.world.runtime
+    browser, late = await world.browser(), await world.browser()
+    handed = {}
+    for one in (browser, late):
+        asked = query_of(await world.begin(one, "acme"))
+        forged.op.give(forged.op.sign(forged.op.claims(asked["nonce"])))
+        handed[one] = (await forged.answered(one, asked["state"])).headers["location"]
+    await browser.get(handed[browser])
+    assert await world.who(browser, "acme") == "eva@acme.example user"
+    with tenant_context(runtime.resolver.table.slugs["acme"][0]):
+        session = runtime.sessions.read(browser.cookies["tenantry_session"])
+        tokens = await runtime.grants.give(await runtime.accounts.signed_in(session), session.id)
+    way = await _way(forged)
+    await world.platform.sso.remove("Acme")
+    await world.knows("acme", False)
+    assert (await world.who(browser, "acme")).startswith("nobody")
+    await world.sign_on("Acme", forged.op.issuer)
+    await g.until(lambda: _changed(forged, way))
+    assert (await world.who(browser, "acme")).startswith("nobody")
+    assert (await late.get(handed[late])).status_code != 303
+    with tenant_context(runtime.resolver.table.slugs["acme"][0]), pytest.raises(GrantRefused):
+        await runtime.grants.refresh(tokens.refresh)
+    assert (await forged.back()).status_code == 303
+
+
+async def _way(forged: Forged) -> str:
+    found = forged.world.runtime.resolver.table.slugs["acme"][0].tenant.sign_on
+    return found.way if found else ""
+
+
+async def _changed(forged: Forged, way: str) -> bool:
+    return await _way(forged) not in ("", way)
 
 
 # --- domains ------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ import kinds_world as k
 import servers
 from kinds_world import KINDS, LOGIN, Here
 from shelves import RowsShelves
+from tenantry.context import tenant_context
 from tenantry.model import KeyTurn
 from tenantry.runtime.follower import read_snapshot, write_snapshot
 from tenantry.runtime.tokens import KEYS_SECONDS, LEEWAY, standing, turned
@@ -38,6 +39,41 @@ async def here(platform: RowsShelves, monkeypatch: pytest.MonkeyPatch) -> AsyncI
     monkeypatch.setattr("tenantry.runtime.runtime._installed", None)
     async with k.served(platform) as found:
         yield found
+
+
+# --- who left -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.postgres
+async def test_who_left_is_out_on_each_kind_of_database(here: Here) -> None:
+    """By her organization's directory, through a worker: sessions and tokens end; back again, she signs in anew."""
+    tell = await k.told_of(here.platform, list(KINDS), LOGIN)
+    opened = {kind: (await here.signed_in(kind), await here.given(kind)) for kind in KINDS}
+    shown = [
+        (kind, one)
+        for kind, (cookie, given) in opened.items()
+        for one in (cookie, {"authorization": f"Bearer {given['access_token']}"})
+    ]
+    assert [await here.asked(kind, **one) for kind, one in shown] == [(200, LOGIN)] * 6
+
+    async def out() -> bool:
+        return {(await here.asked(kind, **one))[0] for kind, one in shown} == {401}
+
+    async def may_come() -> bool:
+        return all(["access_token" in await here.given(kind) for kind in KINDS])
+
+    with here.ground.worker():
+        await tell(False)
+        await g.until(out, "who left")
+        for kind, (_, given) in opened.items():
+            refused = await here.tokens(kind, grant_type="refresh_token", refresh_token=given["refresh_token"])
+            assert refused["error"] == "invalid_grant"
+            with tenant_context(here.runtime.environment(kind)):
+                (event,) = await here.runtime.accounts.events(limit=1)
+                assert (event.what, event.login, event.by) == ("disabled", LOGIN, "directory")
+        await tell(True)
+        await g.until(may_come, "who is back")
+    assert await out()
 
 
 # --- a suspension ---------------------------------------------------------------------------------------------------

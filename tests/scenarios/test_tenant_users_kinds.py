@@ -62,8 +62,10 @@ async def proves(runtime: Runtime, acme: Environment, other: Environment) -> Non
         assert (await proofs.codes_left(ada.id), (await accounts.get(ada.id)).second_factor) == (0, False)
         await _passkeys(runtime, ada.id)
         await _tries(runtime)
+        await _events(runtime, ada.id)
     with tenant_context(other):
         await proofs.begin(keys("ada", "10.0.0.1", None))  # nobody guessed here
+        assert [one.what for one in await accounts.events() if one.user == ada.id] == []
 
 
 async def _passkeys(runtime: Runtime, user: str) -> None:
@@ -83,6 +85,30 @@ async def _passkeys(runtime: Runtime, user: str) -> None:
     (kept,) = await proofs.passkeys(user)
     assert (kept.name, bool(kept.used)) == ("Mäx’ phone", True)
     assert [await proofs.remove_passkey(user, kept.id) for _ in range(2)] == [True, False]
+
+
+async def _events(runtime: Runtime, user: str) -> None:
+    accounts = runtime.accounts
+    before = [one.what for one in reversed(await accounts.events(user))]
+    kept = ["made", *["link"] * 4, "password", "link", "factor_on", "recovered", "factor_off", "passkey_added"]
+    assert [what for what in before if what != "refused"] == [*kept, "passkey_removed"]
+    unknown = [accounts.authenticate("nobody@example.com", "guess") for _ in range(6)]
+    await asyncio.gather(*unknown, return_exceptions=True)
+    ended = [accounts.begin(await accounts.get(user)) for _ in range(4)]
+    cookies = await asyncio.gather(*ended)
+    given = [runtime.grants.give(await accounts.get(user)) for _ in range(4)]
+    await asyncio.gather(*given)
+    await accounts.sign_out(runtime.sessions.read(cookies[0]))
+    found = await accounts.events(limit=200)
+    assert sum(one.times for one in found if (one.what, one.detail, one.user) == ("refused", "password", "")) == 6
+    assert [one.what for one in found[:5]] == ["sign_out", *["tokens"] * 4]
+    paged = [*(first := await accounts.events(limit=3)), *await accounts.events(after=first[-1].mark, limit=200)]
+    assert paged == found
+    runtime.accounts.trail._swept.clear()
+    runtime.accounts.trail._seconds = 0  # nothing is kept
+    await asyncio.gather(*(accounts.trail.sweep(user) for _ in range(3)))
+    runtime.accounts.trail._seconds = 86400
+    assert await accounts.events() == []
 
 
 async def _tries(runtime: Runtime) -> None:

@@ -42,7 +42,7 @@ async def set_(
     default_role: Annotated[str, Parameter(help="admin, superuser, user; or none, which keeps out.")] = "user",
     claim: Annotated[str | None, Parameter(help="The claim that holds groups or app roles.")] = None,
     role: Annotated[list[str] | None, Parameter(help="GROUP=ROLE, as often as needed.")] = None,
-    only: Annotated[bool, FLAG, Parameter(help="Turn passwords off at the organization's tenants.")] = False,
+    only: Annotated[bool, FLAG, Parameter(help="Turn passwords off at its tenants, once a sign-in worked.")] = False,
     common: Common = COMMON,
 ) -> None:
     """Let an organization sign in by its provider. What is not given here is not kept, but for the secret."""
@@ -108,6 +108,7 @@ def _show(common: Common, found: SsoDetails) -> None:
     fields: dict[str, object] = {"organization": found.organization, "issuer": row.issuer if row else "none"}
     if row is not None:
         fields |= {"client_id": row.client_id, "default_role": row.default_role or "none", "only": row.only}
+        fields["worked"] = row.worked or "not yet: `tenantry sso trial`"
         fields |= {"roles": [f"{group} ({row.claim}): {role}" for group, role in row.roles.items()]}
     if row is None or row.preset != SAML:
         fields |= {"redirect_uri": found.redirect_uri, "signed_out_uri": found.signed_out_uri}

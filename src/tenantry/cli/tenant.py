@@ -421,6 +421,26 @@ def _done(common: Common, slug: str, what: str) -> None:
 
 
 @app.command
+async def events(
+    slug: Slug,
+    /,
+    *,
+    user: Annotated[str | None, Parameter(help="Only those of the user with this login.")] = None,
+    limit: Annotated[int, Parameter(help="How many, at most 200.")] = 50,
+    after: Annotated[str, Parameter(help="The mark of the last one listed before: those that are older.")] = "",
+    common: Common = COMMON,
+) -> None:
+    """List what happened to the accounts of a tenant's users, newest first. The audit log tells who asked."""
+    async with common.platform() as platform:
+        found = await platform.tenants.events(slug, user, limit, after)
+    common.out.table(
+        ("at", "login", "said", "by", "address"), found, "Nothing happened in the time for which it is kept."
+    )
+    if len(found) == limit:
+        common.out.line(f"Those before: --after {found[-1].mark}", "dim")
+
+
+@app.command
 async def announce(
     slugs: Annotated[list[str] | None, Parameter(help="Tenants' slugs; else all that are served.")] = None,
     /,

@@ -381,6 +381,7 @@ class Users(Frozen):
     pages: bool = True  # whether the middleware answers the pages of tenants' users, below /.tenantry/
     color: str | None = Field(default=None, min_length=1)  # the value of a tenant's that holds its color
     logo: str | None = Field(default=None, min_length=1)  # likewise its logo
+    events: Annotated[Seconds, Field(ge=86400)] = 180 * 86400.0  # how long it is kept what happened to their accounts
 
 
 class Runtime(Frozen):

@@ -21,11 +21,12 @@ from tenantry.identity.sso.people import ENTRA, HOST, OIDC, SAML
 from tenantry.identity.sso.provider import Providers
 from tenantry.identity.sso.saml import sealed_keys
 from tenantry.identity.sso.tickets import Ticket
+from tenantry.model import new_id
 from tenantry.refusals import OrganizationNotFound
 from tenantry.registry import Registry, Transaction, people, sso
 from tenantry.registry.people import OrganizationRow
 from tenantry.registry.sso import SEALED, SsoRow
-from tenantry.sso_refusals import DomainNotFound, DomainTaken, SsoInvalid, SsoMissing
+from tenantry.sso_refusals import DomainNotFound, DomainTaken, SsoInvalid, SsoMissing, SsoUntried
 
 ISSUER: Final = 500
 """The longest issuer in characters."""
@@ -114,7 +115,8 @@ class Sso:
         A SAML 2.0 provider is known by its metadata, or by the address at which they are; it has no client id and no
         secret. Of the others the secret that is there is kept where none is given. `roles` says which group or app
         role, as `claim` names them, has which role at the tenants; `default_role` is everybody else's, or "none", which
-        keeps them out. `only` turns passwords off. Raises `SsoInvalid`, or what is wrong with the metadata.
+        keeps them out. `only` turns passwords off, once somebody has come in by it as it is set up. Sessions that were
+        begun by another provider end. Raises `SsoInvalid`, `SsoUntried`, or what is wrong with the metadata.
         """
         places = [issuer, directory, metadata_url, metadata]
         if sum(map(bool, places)) != 1:
@@ -127,7 +129,12 @@ class Sso:
             sealed = await self._sealed(row, secret, before, entered)
             if only and not any(one.proven for one in await sso.domains(tx, row.id)):
                 raise SsoInvalid(reason="without a proven mail domain nobody can sign in by it alone")
-            await sso.put(tx, row.id, **entered, secret=sealed, only=only)
+            kept = _kept(before, entered, sealed)
+            if only and kept["worked"] is None:
+                raise SsoUntried(organization=row.name)
+            if before is not None and kept["way"] != before.way:
+                await sso.drop_sessions(tx, row.id)
+            await sso.put(tx, row.id, **entered, **kept, secret=sealed, only=only)
             await people.tell_of_sign_on(tx, row.id)
             shown = {name: value for name, value in entered.items() if name not in ("roles", "metadata")}
             tx.audit("sso.set", row.name, **shown, roles=dict(entered["roles"]), only=only, new_secret=bool(secret))
@@ -194,6 +201,10 @@ class Sso:
         async with self._registry.write() as tx:
             row = await _organization(tx, organization)
             claimed = await _claimed(tx, row, domain)
+            known = await sso.find(tx, row.id)
+            proven = [one.domain for one in await sso.domains(tx, row.id) if one.proven]
+            if known is not None and known.only and proven == [claimed.domain]:
+                raise SsoInvalid(reason=f"without {claimed.domain} nobody can sign in, and passwords are off")
             await sso.let_go(tx, row.id, claimed.domain)
             tx.audit("sso.remove_domain", row.name, domain=claimed.domain)
             return await self._details(tx, row)
@@ -255,12 +266,20 @@ class Sso:
             kept = before is not None and before.preset == SAML
             return before.secret if before is not None and kept else await sealed_keys(self._registry, row.id)
         if secret:
-            return self._registry.vault.seal_platform(SEALED + row.id, secret.strip())
+            known = before is not None and before.preset != SAML and self._opened(before) == secret.strip()
+            return (
+                before.secret
+                if before and known
+                else self._registry.vault.seal_platform(SEALED + row.id, secret.strip())
+            )
         if before is None or before.preset == SAML:
             raise SsoInvalid(reason="the client secret is missing")
         if before.issuer != entered["issuer"]:
             raise SsoInvalid(reason="another provider has another client secret")
         return before.secret
+
+    def _opened(self, row: SsoRow) -> str:
+        return self._registry.vault.open_platform(SEALED + row.organization_id, row.secret)
 
     async def _details(self, tx: Transaction, row: OrganizationRow) -> SsoDetails:
         at = f"{self._config.url}/sso/{row.id}"
@@ -271,6 +290,21 @@ class Sso:
         uris = (f"{at}/callback", f"{at}/back-channel", f"{at}/front-channel", f"{at}/signed-out")
         place = self.sign_ons.place(row.id)
         return SsoDetails(row.name, await sso.find(tx, row.id), *uris, place.entity, place.acs, claimed)
+
+
+def _kept(before: SsoRow | None, entered: Mapping[str, Any], sealed: bytes) -> dict[str, Any]:
+    """What stays of the setting before: the way in, by the same provider; and that it worked, if it still must."""
+    if before is None or (before.preset, before.issuer) != (entered["preset"], entered["issuer"]):
+        return {"way": new_id(), "worked": None}
+    here = {name: getattr(before, name) for name in entered}
+    same = sealed == before.secret and _decisive(here) == _decisive(entered)
+    return {"way": before.way, "worked": before.worked if same else None}
+
+
+def _decisive(values: Mapping[str, Any]) -> Sequence[Any]:
+    """What keeps everybody out when it is wrong: roles do where whoever has none is kept out."""
+    roles = () if values["default_role"] else (values["claim"], dict(values["roles"]))
+    return values["client_id"], values["metadata_url"], values["metadata"], roles
 
 
 def _oidc(issuer: str | None, directory: str | None) -> dict[str, Any]:

@@ -42,6 +42,7 @@ from tenantry.platform.details import (
     TenantDetails,
     TurnedKeys,
 )
+from tenantry.platform.happened import Happened
 from tenantry.refusals import InvalidRequest, SignUpGone
 from tenantry.registry import Transaction, journal, people, servers, signups, tenants
 from tenantry.registry.database import now
@@ -52,7 +53,7 @@ from tenantry.runtime.tokens import LEEWAY, turned
 REASON_LENGTH: Final = 500
 
 
-class Tenants(Announcing):
+class Tenants(Announcing, Happened):
     """Every verb on tenants."""
 
     def __init__(self, tools: Toolbox) -> None:

@@ -34,6 +34,8 @@ class SsoRow:
     metadata_url: str
     metadata: str = field(repr=False)
     changed: datetime
+    way: str
+    worked: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +55,12 @@ class SessionAt:
     organization_id: str
     tenant_id: str
     environment_id: str
+    way: str
 
     @property
     def outside(self) -> str:
         """What the tenant calls it."""
-        return f"{self.organization_id}/{self.id}"
+        return f"{self.organization_id}/{self.way}/{self.id}"
 
 
 _SSO: Final = [tables.sso.c[name] for name in SsoRow.__slots__]
@@ -76,10 +79,28 @@ async def put(tx: Transaction, organization_id: str, **values: Any) -> None:
     await tx.insert(tables.sso, [{"organization_id": organization_id, "changed": now(), **values}])
 
 
+async def works(tx: Transaction, row: SsoRow) -> None:
+    """Note that somebody came in by it, unless it was set up anew meanwhile."""
+    table = tables.sso
+    same = (table.c.organization_id == row.organization_id, table.c.changed == row.changed, table.c.worked.is_(None))
+    await tx.execute(update(table).where(*same).values(worked=now()))
+
+
 async def drop(tx: Transaction, organization_id: str) -> None:
     """Let an organization sign in by no provider any more; the domains that it has proven stay its own."""
-    for table in (tables.sso_session, tables.sso):
-        await tx.execute(delete(table).where(table.c.organization_id == organization_id))
+    await drop_sessions(tx, organization_id)
+    await tx.execute(delete(tables.sso).where(tables.sso.c.organization_id == organization_id))
+
+
+async def drop_sessions(tx: Transaction, organization_id: str) -> None:
+    """Forget the sessions of a way in that is no more."""
+    await tx.execute(delete(tables.sso_session).where(tables.sso_session.c.organization_id == organization_id))
+
+
+async def is_way(tx: Transaction, organization_id: str, way: str) -> bool:
+    """Whether an organization's people still come in this way."""
+    found: str | None = await tx.scalar(select(tables.sso.c.way).where(tables.sso.c.organization_id == organization_id))
+    return found == way
 
 
 async def forget(tx: Transaction, organization_id: str) -> None:
@@ -96,9 +117,9 @@ async def reseal(tx: Transaction, vault: Vault) -> None:
         await tx.execute(update(table).where(table.c.organization_id == organization_id).values(secret=again))
 
 
-_SIGN_ONS: Final = select(tables.organization.c.id, tables.organization.c.name, tables.sso.c.only).join(
-    tables.sso, tables.sso.c.organization_id == tables.organization.c.id
-)
+_SIGN_ONS: Final = select(
+    tables.organization.c.id, tables.organization.c.name, tables.sso.c.only, tables.sso.c.way
+).join(tables.sso, tables.sso.c.organization_id == tables.organization.c.id)
 
 
 async def sign_ons(tx: Transaction, ids: Sequence[str] | None) -> dict[str, SignOn]:
@@ -185,7 +206,8 @@ async def add_session(tx: Transaction, row: Mapping[str, Any]) -> None:
 async def sessions(tx: Transaction, organization_id: str, subject: str, sid: str) -> list[SessionAt]:
     """The sessions of a session at the provider, or of somebody wherever she is where no such session is named."""
     table = tables.sso_session.c
-    query = select(*(table[name] for name in SessionAt.__slots__))
+    own = [table[name] for name in ("id", "organization_id", "tenant_id", "environment_id")]
+    query = select(*own, tables.sso.c.way).join(tables.sso, tables.sso.c.organization_id == table.organization_id)
     query = query.where(table.organization_id == organization_id)
     for column, wanted in ((table.sid, sid), (table.subject, subject)):
         if wanted:

@@ -92,6 +92,8 @@ sso = Table(
     Column("metadata_url", String(500), nullable=False, server_default=""),  # of a SAML provider
     Column("metadata", Text, nullable=False, server_default=""),  # where it has no such address
     Column("changed", Moment, nullable=False),
+    Column("way", String(36), nullable=False, server_default=""),  # new with each provider: sessions of others are over
+    Column("worked", Moment),  # when somebody first came in by it as it is set up
 )
 
 sso_domain = Table(

@@ -28,6 +28,7 @@ from tenantry.errors import AccountError, ForeignSession, InvalidToken, SignInRe
 from tenantry.model import Environment, new_id
 from tenantry.runtime.sessions import NOBODY, Client, Session, Sessions, SignedIn, digest
 from tenantry.runtime.settings import Settings
+from tenantry.runtime.trail import Event, Source, Trail, What, note, note_refused, printable
 from tenantry.runtime.userbase import UserBase
 from tenantry.sso_refusals import PasswordsOff
 
@@ -42,6 +43,9 @@ SEEN: Final = 300
 
 LISTED: Final = 100
 """Sessions of a user that are listed, the latest first."""
+
+BY_PROVIDER: Final = "sso"
+"""In events: by the provider of the tenant's organization."""
 
 _COLUMNS: Final = "id, login, name, role, password, active, epoch, created, totp, issuer, subject"
 
@@ -59,6 +63,9 @@ INSERT INTO {prefix}tenantry_session
 SELECT :id, id, epoch, :via, :now, :now, :now, :expires, :address, :agent, :outside
 FROM {prefix}tenantry_user WHERE id = :user AND epoch = :epoch AND active = 1
 """
+
+OVER: Final = "user_id = :user AND (epoch <> :epoch OR expires <= :now)"
+"""What is over of a user's sessions, and of her tokens."""
 
 _LISTED: Final = """
 SELECT s.id, s.via, s.created, s.proved, s.seen, s.expires, s.address, s.agent
@@ -109,6 +116,7 @@ class Accounts:
         self._base = base
         self._sessions = sessions
         self._keys = keys
+        self.trail = Trail(base, settings.events_seconds)
 
     async def list(self) -> list[User]:
         """All users, by login."""
@@ -126,14 +134,14 @@ class Accounts:
     async def create(self, login: str, password: str, *, name: str = "", role: Role = Role.USER) -> User:
         """Add a user. Raises `AccountError` for a login that is taken and for values that keep no rule."""
         made = User(new_id(), _login(login), _name(name), Role(role), True, 0, datetime.now(UTC))
-        if not await self._enter(made, await _hash(password)):
+        if not await self._enter(made, await _hash(password), made.role.value):
             raise AccountError(f"The login '{made.login}' is taken.", remedy="Choose another one.")
         return made
 
     async def invite(self, login: str, name: str = "", role: Role = Role.USER) -> User:
         """Add a user who has no password yet: a link lets her choose one. Raises `AccountError` for a taken login."""
         made = User(new_id(), _login(login), _name(name), Role(role), True, 0, datetime.now(UTC), invited=True)
-        if not await self._enter(made, ""):
+        if not await self._enter(made, "", f"invited, {made.role.value}"):
             raise AccountError(f"The login '{made.login}' is taken.", remedy="Choose another one.")
         return made
 
@@ -165,6 +173,7 @@ class Accounts:
         password = usable(password)
         right = await asyncio.to_thread(_verify, stored, password, key)
         if not rows or not right or not rows[0].active:
+            await note_refused(self._base, rows[0].id if rows else "", "password")
             raise SignInRefused
         if not stored.startswith(GENERATED) and outdated(stored):
             new = await asyncio.to_thread(hash_chosen, password)
@@ -173,24 +182,25 @@ class Accounts:
 
     async def set_password(self, user: str, password: str) -> None:
         """Give a user another password; all sessions of the user end."""
-        await self._update(user, "password = :password, epoch = epoch + 1", password=await _hash(password))
+        change = "password = :password, epoch = epoch + 1"
+        await self._update(user, change, What.PASSWORD, password=await _hash(password))
 
     async def set_role(self, user: str, role: Role) -> None:
         """Give a user another role. Raises `AccountError` for the last active admin."""
-        harmless = Role(role) is Role.ADMIN
-        await self._unless_last(user, "role = :role", harmless, role=Role(role).value)
+        harmless, named = Role(role) is Role.ADMIN, Role(role).value
+        await self._unless_last(user, "role = :role", harmless, What.ROLE, named, role=named)
 
     async def disable(self, user: str) -> None:
         """Keep a user out and end all sessions. Raises `AccountError` for the last active admin."""
-        await self._unless_last(user, "active = 0, epoch = epoch + 1", False)
+        await self._unless_last(user, "active = 0, epoch = epoch + 1", False, What.DISABLED)
 
     async def enable(self, user: str) -> None:
         """Let a user in again."""
-        await self._update(user, "active = 1")
+        await self._update(user, "active = 1", What.ENABLED)
 
     async def call(self, user: str, name: str) -> None:
         """Give a user another name, which people read."""
-        await self._update(user, "name = :name", name=_name(name))
+        await self._update(user, "name = :name", None, name=_name(name))
 
     async def rename(self, user: str, login: str) -> None:
         """Give a user another login. Raises `AccountError` for one that is taken."""
@@ -198,7 +208,7 @@ class Accounts:
 
         login = _login(login)
         try:
-            await self._update(user, "login = :login", login=login)
+            await self._update(user, "login = :login", What.LOGIN, login, login=login)
         except IntegrityError as error:
             raise AccountError(f"The login '{login}' is taken.", remedy="Choose another one.") from error
 
@@ -216,7 +226,7 @@ class Accounts:
         if outside is None:
             refuse_passwords()
         moment, secret = int(time.time()), secrets.token_urlsafe(32)
-        before = self._before(client)
+        before, agent = self._before(client), printable(client.agent)[:300]
         async with self._base.open() as work:
             added = await work.run(
                 _BEGIN,
@@ -227,20 +237,17 @@ class Accounts:
                 now=moment,
                 expires=moment + self._settings.session_seconds,
                 address=client.address[:64],
-                agent=_printable(client.agent)[:300],
+                agent=agent,
                 outside=outside,
             )
             if not added:
                 raise SignInRefused
-            over = "user_id = :user AND (epoch <> :epoch OR expires <= :now) OR id = :before"
-            await work.run(
-                f"DELETE FROM {{prefix}}tenantry_session WHERE {over}",  # noqa: S608 -- constants
-                user=user.id,
-                epoch=user.epoch,
-                now=moment,
-                before=before,
-            )
+            await note(work, What.SIGN_IN, user.id, via[:20], Source(user.id, "", client.address, agent))
+            if before:
+                await work.run("DELETE FROM {prefix}tenantry_session WHERE id = :before", before=before)
+            await work.sweep("tenantry_session", OVER, user=user.id, epoch=user.epoch, now=moment)
             await work.commit()
+        await self.trail.sweep(user.id)
         return self._sessions.issue(user.id, secret)
 
     async def signed_in(self, session: SignedIn) -> User:
@@ -267,22 +274,38 @@ class Accounts:
 
     async def end_session(self, user: str, session: str) -> bool:
         """End one session of a user, by its id; whether there was one."""
+        return await self._end_session(user, session, What.SESSION_ENDED)
+
+    async def sign_out(self, session: SignedIn) -> bool:
+        """End the session of whoever leaves; whether there was one."""
+        return await self._end_session(session.user, session.id, What.SIGN_OUT)
+
+    async def _end_session(self, user: str, session: str, what: What) -> bool:
         async with self._base.open() as work:
             statement = "DELETE FROM {prefix}tenantry_session WHERE user_id = :user AND id = :session"
             ended = await work.run(statement, user=user, session=session)
+            if ended:
+                await note(work, what, user)
             await work.commit()
         return bool(ended)
 
     async def end_outside(self, outside: str) -> int:
         """End the sessions that a provider calls so; how many there were."""
         async with self._base.open() as work:
-            ended = await work.run("DELETE FROM {prefix}tenantry_session WHERE outside = :outside", outside=outside)
+            query = "SELECT id, user_id FROM {prefix}tenantry_session WHERE outside = :outside ORDER BY id"
+            ended = [
+                row
+                for row in await work.all(query, outside=outside)
+                if await work.run("DELETE FROM {prefix}tenantry_session WHERE id = :id", id=row.id)
+            ]
+            for row in ended:
+                await note(work, What.SIGN_OUT, row.user_id, BY_PROVIDER, Source())
             await work.commit()
-        return ended
+        return len(ended)
 
     async def end_sessions(self, user: str) -> None:
         """End every session of a user at once."""
-        await self._update(user, "epoch = epoch + 1")
+        await self._update(user, "epoch = epoch + 1", What.SESSIONS_ENDED)
 
     async def prove(self, session: SignedIn) -> None:
         """Note that the person of a session has just proved once more who she is."""
@@ -313,12 +336,13 @@ class Accounts:
             made = User(
                 new_id(), login, name, Role(role or Role.USER), True, 0, datetime.now(UTC), False, issuer, subject
             )
-            if await self._enter(made, ""):
+            if await self._enter(made, "", f"{BY_PROVIDER}, {made.role.value}"):
                 return made
             found = await self._provided(issuer, subject)  # of two at once, one finds it made
             if found is None:
                 raise _taken(login)
         if not found.active:
+            await note_refused(self._base, found.id, BY_PROVIDER)
             raise SignInRefused("This account is disabled.", remedy="Ask an admin of this tenant.")
         return await self._brought(found, login, name or found.name, role)
 
@@ -332,7 +356,8 @@ class Accounts:
 
         if (login, name) != (found.login, found.name):
             try:
-                await self._update(found.id, "login = :login, name = :name", login=login, name=name)
+                what = What.LOGIN if login != found.login else None
+                await self._update(found.id, "login = :login, name = :name", what, login, login=login, name=name)
             except IntegrityError as error:
                 raise _taken(login) from error
         if role is not None and Role(role) is not found.role:
@@ -340,13 +365,22 @@ class Accounts:
                 await self.set_role(found.id, Role(role))
         return await self.get(found.id)
 
+    # --- what happened ----------------------------------------------------------------------------------------------
+
+    async def events(self, user: str | None = None, limit: int = 50, after: str = "") -> Sequence[Event]:
+        """What happened to the account of a user, or to all of this tenant's, newest first: at most 200 at once.
+
+        `after` is the `mark` of the last one of the page before. Raises `InvalidRequest` for one that is no mark.
+        """
+        return await self.trail.listed(user, limit, after)
+
     # --- inside ---------------------------------------------------------------------------------------------------
 
     async def _rows(self, rest: str, **values: Any) -> Sequence[Row[Any]]:
         async with self._base.open() as work:
             return await work.all(f"{_USERS} {rest}", **values)
 
-    async def _enter(self, user: User, password: str) -> bool:
+    async def _enter(self, user: User, password: str, how: str) -> bool:
         """Add a user; whether its login, and whom a provider calls so, were free."""
         from sqlalchemy.exc import IntegrityError
 
@@ -355,30 +389,43 @@ class Accounts:
         async with self._base.open() as work:
             try:
                 await work.run(_ENTER, **values, **provided, password=password, created=user.created.isoformat())
+                await note(work, What.MADE, user.id, how)
                 await work.commit()
             except IntegrityError:
                 return False
         return True
 
-    async def _update(self, user: str, change: str, **values: Any) -> None:
-        if not await self._changed(user, change, _ALWAYS, values):
+    async def _update(self, user: str, change: str, what: What | None, detail: str = "", /, **values: Any) -> None:
+        if not await self._changed(user, change, _ALWAYS, values, what, detail):
             raise AccountError("There is no such user.", remedy="List the users and take one of their ids.")
 
-    async def _unless_last(self, user: str, change: str, harmless: bool, **values: Any) -> None:
+    async def _unless_last(
+        self, user: str, change: str, harmless: bool, what: What, detail: str = "", /, **values: Any
+    ) -> None:
         """The admins stay locked from the judgement to the change, so that two cannot remove each other at one time."""
-        if not await self._changed(user, change, _ALWAYS if harmless else f"({_SPARE})", values, lock=not harmless):
+        condition = _ALWAYS if harmless else f"({_SPARE})"
+        if not await self._changed(user, change, condition, values, what, detail, lock=not harmless):
             login = (await self.get(user)).login
             reason = f"'{login}' is the last active admin."
             raise AccountError(reason, remedy="Make another user an admin first.")
 
     async def _changed(
-        self, user: str, change: str, condition: str, values: dict[str, Any], lock: bool = False
+        self,
+        user: str,
+        change: str,
+        condition: str,
+        values: dict[str, Any],
+        what: What | None = None,
+        detail: str = "",
+        lock: bool = False,
     ) -> bool:
         statement = f"UPDATE {{prefix}}tenantry_user SET {change} WHERE id = :user AND {condition}"  # noqa: S608 -- constants
         async with self._base.open() as work:
             if lock:
                 await work.lock(_ADMINS)
             changed = await work.run(statement, **values, user=user)
+            if changed and what is not None:
+                await note(work, what, user, detail)
             await work.commit()
         return bool(changed)
 
@@ -391,11 +438,11 @@ def refuse_passwords() -> None:
 
 
 def stands(outside: str | None) -> bool:
-    """Whether a session that was begun so counts still: the organization may be another one by now, or the only way."""
+    """Whether a session that was begun so counts still: the organization or its provider may be another one by now."""
     known = current_environment().tenant.sign_on
     if outside is None:
         return known is None or not known.only
-    return known is not None and outside.partition("/")[0] == known.organization
+    return known is not None and outside.rpartition("/")[0] == f"{known.organization}/{known.way}"
 
 
 def user_of(row: Row[Any]) -> User:
@@ -439,12 +486,7 @@ def _sought(login: str) -> str:
 
 
 def _name(name: str) -> str:
-    return _printable(name).strip()[:200]
-
-
-def _printable(text: str) -> str:
-    """A text that every database takes: without control characters and halves of characters."""
-    return "".join(one for one in text.encode("utf-8", "replace").decode() if one.isprintable())
+    return printable(name).strip()[:200]
 
 
 def _taken(login: str) -> AccountError:

@@ -13,7 +13,7 @@ from tenantry.runtime import pages
 from tenantry.runtime.asked import BODY, OWN, SAFE, Asked, Handler, client
 from tenantry.runtime.banner import CONDITIONS, Page, bannered, headers_of_page, is_page
 from tenantry.runtime.resolver import Request, Resolution, location
-from tenantry.runtime.visit import Visit, _visit
+from tenantry.runtime.visit import Visit, _visit, visiting
 
 if TYPE_CHECKING:
     from tenantry.runtime.runtime import Runtime
@@ -128,7 +128,10 @@ class TenantMiddleware:
             return
         with support_context(environment, access):
             if page is not None:
-                await _answer(scope, receive, send, bannered(await self._own(environment, asked, page, receive), shown))
+                visit = Visit(self.runtime, environment, self._asked, scope)
+                with visiting(visit):
+                    answer = await self._own(environment, asked, page, receive)
+                await _answer(scope, receive, send, bannered(answer, shown))
                 return
             if shown is not None:
                 scope, send = _plain(scope), _Bannered(scope, send, shown)

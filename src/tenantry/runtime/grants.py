@@ -20,13 +20,14 @@ from tenantry.credentials import derive_key
 from tenantry.errors import ForeignSession, InvalidToken, SignInRefused, TenantryError
 from tenantry.model import Environment, new_id
 from tenantry.refusals import CsrfFailed, GrantRefused, GrantUnknown, TokenReused
-from tenantry.runtime.accounts import Accounts, User, stands, user_of
+from tenantry.runtime.accounts import OVER, Accounts, User, stands, user_of
 from tenantry.runtime.asked import Asked
 from tenantry.runtime.pages import Answer
 from tenantry.runtime.proofs import Proofs
 from tenantry.runtime.sessions import COOKIE_LENGTH, Sessions, digest, serializer
 from tenantry.runtime.settings import Settings, SupportDesk
 from tenantry.runtime.tokens import KEYS_SECONDS, Signer
+from tenantry.runtime.trail import What, note
 from tenantry.runtime.userbase import UserBase, Work
 
 if TYPE_CHECKING:
@@ -102,17 +103,13 @@ class Grants:
         moment, family, secret = int(self._clock()), new_id(), secrets.token_urlsafe(32)
         expires = moment + self._settings.session_seconds
         async with self._base.open() as work:
-            old = "user_id = :user AND (epoch <> :epoch OR expires <= :now)"
-            await work.run(
-                f"DELETE FROM {{prefix}}tenantry_refresh WHERE {old}",  # noqa: S608 -- constants
-                user=user.id,
-                epoch=user.epoch,
-                now=moment,
-            )
             values = {"family": family, "user": user.id, "epoch": user.epoch, "digest": digest(secret)}
             whence = {"session": session, "agent": "".join(one for one in agent if one.isprintable())[:300]}
             await work.run(_ADD, **values, **whence, now=moment, expires=expires)
+            await work.sweep("tenantry_refresh", OVER, user=user.id, epoch=user.epoch, now=moment)
+            await note(work, What.TOKENS, user.id)
             await work.commit()
+        await self._accounts.trail.sweep(user.id)
         return self._tokens(user, family, secret, expires)
 
     async def refresh(self, token: str) -> Tokens:
@@ -129,6 +126,8 @@ class Grants:
                 await work.commit()
                 return self._tokens(user_of(row), family, new, row.expires)
             ended = await work.run("DELETE FROM {prefix}tenantry_refresh WHERE id = :family", family=family)
+            if not turned and ended and row is not None:
+                await note(work, What.TOKEN_REUSED, row.id)
             await work.commit()
         if turned or not ended:  # its user or its session is over, or it itself
             raise GrantRefused
@@ -140,7 +139,11 @@ class Grants:
         """End the family of a refresh token (RFC 7009). One that is over is no fault."""
         family, _ = self._read(token)
         async with self._base.open() as work:
-            await work.run("DELETE FROM {prefix}tenantry_refresh WHERE id = :family", family=family)
+            query = "SELECT user_id FROM {prefix}tenantry_refresh WHERE id = :family"
+            row = await work.first(query, family=family)
+            if row is not None:
+                await work.run("DELETE FROM {prefix}tenantry_refresh WHERE id = :family", family=family)
+                await note(work, What.TOKENS_ENDED, row.user_id)
             await work.commit()
 
     async def user(self, token: bytes) -> User:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Final
 
+from tenantry.runtime.trail import Source, What, note
 from tenantry.runtime.userbase import UserBase
 
 _FOUND = """
@@ -13,10 +15,13 @@ WHERE (issuer = :issuer AND subject = :subject) OR login = :login OR login = :ot
 """
 
 _CHANGES = {
-    "shut": "active = 0, epoch = epoch + 1",
-    "open": "active = 1",
-    "end": "epoch = epoch + 1",
+    What.DISABLED: "active = 0, epoch = epoch + 1",
+    What.ENABLED: "active = 1",
+    What.SESSIONS_ENDED: "epoch = epoch + 1",
 }
+
+DIRECTORY: Final = Source(actor="directory")
+"""Who does it, in the events of these users."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +52,20 @@ class Leavers:
 
     async def shut(self, users: Collection[str]) -> None:
         """Keep users out: sessions, tokens and links end with this statement."""
-        await self._change("shut", users, "active = 1")
+        await self._change(What.DISABLED, users, "active = 1")
 
     async def open(self, users: Collection[str]) -> None:
         """Let users in again, who sign in anew."""
-        await self._change("open", users, "active = 0")
+        await self._change(What.ENABLED, users, "active = 0")
 
     async def end(self, users: Collection[str]) -> None:
         """End their sessions."""
-        await self._change("end", users, "active = 1")
+        await self._change(What.SESSIONS_ENDED, users, "active = 1")
 
-    async def _change(self, what: str, users: Collection[str], where: str) -> None:
+    async def _change(self, what: What, users: Collection[str], where: str) -> None:
         statement = f"UPDATE {{prefix}}tenantry_user SET {_CHANGES[what]} WHERE id = :user AND {where}"  # noqa: S608 -- constants
         async with self._base.open() as work:
             for user in sorted(users):
-                await work.run(statement, user=user)
+                if await work.run(statement, user=user):
+                    await note(work, what, user, source=DIRECTORY)
             await work.commit()

@@ -17,11 +17,12 @@ from tenantry import authenticators, codes
 from tenantry.authenticators import Passkeys
 from tenantry.context import current_environment
 from tenantry.credentials import derive_key
-from tenantry.errors import AccountError, SealBroken
+from tenantry.errors import AccountError, SealBroken, SignInRefused
 from tenantry.model import Environment
 from tenantry.refusals import LinkInvalid, TooManyTries
 from tenantry.runtime.accounts import Accounts, User
 from tenantry.runtime.sessions import digest
+from tenantry.runtime.trail import What, note, note_refused
 from tenantry.runtime.userbase import UserBase, Work
 from tenantry.seals import seal, unseal
 from tenantry.tries import FORGOTTEN, wait
@@ -79,6 +80,7 @@ class Proofs:
                 purpose=purpose,
                 expires=moment + int(HOLD[purpose].total_seconds()),
             )
+            await note(work, What.LINK, user, purpose)
             await work.commit()
         return link
 
@@ -103,7 +105,7 @@ class Proofs:
 
         Raises `LinkInvalid`, or `AccountError` for a password that keeps no rule.
         """
-        user, _ = await self.owner(link)
+        user, purpose = await self.owner(link)
         hashed = await self._accounts.hashed(password)
         async with self._base.open() as work:
             # Of two at once, one finds it used.
@@ -116,6 +118,7 @@ class Proofs:
                 password=hashed,
                 user=user.id,
             )
+            await note(work, What.PASSWORD, user.id, f"by a link: {purpose}")
             await work.commit()
         return await self._accounts.get(user.id)
 
@@ -158,6 +161,7 @@ class Proofs:
             if not turned:
                 raise AccountError("There is a second factor already.", remedy="Turn it off first.")
             await _put_codes(work, user.id, given)
+            await note(work, What.FACTOR_ON, user.id)
             await work.commit()
         return given
 
@@ -176,6 +180,8 @@ class Proofs:
                     user=user,
                     digest=codes.digest(code),
                 )
+                if used:
+                    await note(work, What.RECOVERED, user)
             else:  # of two at once, one finds it used
                 used = await work.run(
                     "UPDATE {prefix}tenantry_user SET totp_used = :step WHERE id = :user AND totp_used < :step",
@@ -183,6 +189,8 @@ class Proofs:
                     user=user,
                 )
             await work.commit()
+        if not used:
+            await note_refused(self._base, user, "code")
         return bool(used)
 
     async def new_codes(self, user: str) -> list[str]:
@@ -190,6 +198,7 @@ class Proofs:
         given = codes.new_codes()
         async with self._base.open() as work:
             await _put_codes(work, user, given)
+            await note(work, What.CODES, user)
             await work.commit()
         return given
 
@@ -204,9 +213,10 @@ class Proofs:
     async def drop_factor(self, user: str) -> None:
         """Turn the second factor off; its recovery codes open nothing, and all sessions end."""
         async with self._base.open() as work:
-            await work.run(
-                "UPDATE {prefix}tenantry_user SET totp = NULL, epoch = epoch + 1 WHERE id = :user", user=user
-            )
+            there = "id = :user AND totp IS NOT NULL"
+            statement = f"UPDATE {{prefix}}tenantry_user SET totp = NULL, epoch = epoch + 1 WHERE {there}"  # noqa: S608 -- constants
+            if await work.run(statement, user=user):
+                await note(work, What.FACTOR_OFF, user)
             await work.run("DELETE FROM {prefix}tenantry_recovery WHERE user_id = :user", user=user)
             await work.commit()
 
@@ -258,19 +268,29 @@ class Proofs:
                 )
             except IntegrityError as error:
                 raise AccountError("This passkey is there already.", remedy="Make another one.") from error
+            await note(work, What.PASSKEY_ADDED, user.id, name)
             await work.commit()
 
     async def remove_passkey(self, user: str, passkey: str) -> bool:
         """Forget a passkey of a user; whether there was one."""
         async with self._base.open() as work:
-            gone = await work.run(
-                "DELETE FROM {prefix}tenantry_passkey WHERE user_id = :user AND id = :id", user=user, id=passkey
-            )
+            mine = "FROM {prefix}tenantry_passkey WHERE user_id = :user AND id = :id"
+            row = await work.first(f"SELECT name {mine}", user=user, id=passkey)
+            gone = await work.run(f"DELETE {mine}", user=user, id=passkey)
+            if row is not None and gone:
+                await note(work, What.PASSKEY_REMOVED, user, row.name)
             await work.commit()
         return bool(gone)
 
     async def by_passkey(self, site: Passkeys, answer: str) -> User:
         """Who signed. Raises `SignInRefused`."""
+        try:
+            return await self._signed(site, answer)
+        except SignInRefused:
+            await note_refused(self._base, "", "passkey")
+            raise
+
+    async def _signed(self, site: Passkeys, answer: str) -> User:
         read = site.read(answer)
         async with self._base.open() as work:
             row = await work.first(

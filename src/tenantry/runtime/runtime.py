@@ -111,6 +111,7 @@ class Runtime:
             self._keys.get,
             self.sessions,
             desk,
+            self.accounts.trail,
             lambda environment: self.resolver.table.current(environment),
             lambda: self._follower.status == "ok",
         )
@@ -271,7 +272,7 @@ class Runtime:
         asked = self._asked()
         with contextlib.suppress(ForeignSession, InvalidToken):
             if session := self.sessions.find(asked.cookies, asked.root):
-                await self.accounts.end_session(session.user, session.id)
+                await self.accounts.sign_out(session)
         return self.sessions.end_cookie(asked.root)
 
     def _asked(self) -> Asked:

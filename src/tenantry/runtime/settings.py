@@ -82,6 +82,7 @@ class Settings:
     shared: Mapping[tuple[str, str], SharedTables] = field(default_factory=dict)  # of (blueprint, resource)
     leak_after: float = 60.0  # seconds after which the log names a session on a server that is still open
     session_seconds: int = 14 * 86400
+    events_seconds: int = 180 * 86400  # how long it is kept what happened to users' accounts
     token_seconds: int = 300  # how long an access token of a tenant's holds
     token_audience: str = ""  # whom they are meant for; "": the domain
     pages: bool = False  # whether the pages of tenants' users are answered; else applications bring their own

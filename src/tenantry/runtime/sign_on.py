@@ -89,7 +89,7 @@ class SignOnPages:
         await desk.began(environment, person, outside, self._settings.session_seconds)
         before = asked.cookies.get(self._sessions.name(asked.root))
         client = Client(asked.address, asked.headers.get("user-agent", ""), before)
-        return await self._accounts.begin(user, client, VIA, f"{person.organization}/{outside}")
+        return await self._accounts.begin(user, client, VIA, f"{person.organization}/{person.way}/{outside}")
 
     async def _sign_out(self, desk: SignOnDesk, known: SignOn, asked: Asked) -> pages.Answer:
         """Out here; the provider, and with it every other tenant, is one more step, which leads to another host."""
@@ -98,7 +98,7 @@ class SignOnPages:
             return pages.ask("Sign out", f"You signed in with {known.name}.", out, "Sign out here")
         session = self._sessions.find(asked.cookies, asked.root)
         if session is not None:
-            await self._accounts.end_session(session.user, session.id)
+            await self._accounts.sign_out(session)
         told = f"You can end the sign-in with {known.name} as well: then you are out everywhere."
         answer = pages.told(200, "You are signed out here", told, desk.leave(known), f"Sign out of {known.name}")
         answer.headers.append(("set-cookie", self._sessions.end_cookie(asked.root)))

@@ -21,6 +21,7 @@ from tenantry.runtime.banner import CSS, HERE, banner
 from tenantry.runtime.sessions import COOKIE as SESSION
 from tenantry.runtime.sessions import COOKIE_LENGTH, Sessions, serializer
 from tenantry.runtime.settings import Settings, SupportDesk
+from tenantry.runtime.trail import Trail
 
 if TYPE_CHECKING:
     from itsdangerous import URLSafeTimedSerializer
@@ -43,6 +44,7 @@ class Support:
         keys: Callable[[Environment], bytes],
         sessions: Sessions,
         desk: SupportDesk | None,
+        trail: Trail,
         current: Callable[[Environment], Environment | None],
         is_current: Callable[[], bool],
     ) -> None:
@@ -50,6 +52,7 @@ class Support:
         self._keys = keys
         self._sessions = sessions
         self._desk = desk
+        self._trail = trail
         self._current = current  # an environment as it is now
         self._is_current = is_current  # False while the control database is lost: an end cannot be heard of
 
@@ -125,6 +128,8 @@ class Support:
             return pages.ask(f"Support access to {name}", told, f"{asked.root}{HERE}/{link}", "Look in")
         _refuse_foreign(asked)
         access = await self._at_desk().take(environment, link)
+        if self._settings.users.get(environment.tenant.blueprint) is not None:
+            await self._trail.looked_in(access)
         cookie = self._header(environment, access, asked.root)
         return pages.see_other(f"{asked.root}/", cookie)
 

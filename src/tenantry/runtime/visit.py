@@ -73,6 +73,15 @@ class Visit:
         return self._user
 
     @property
+    def known(self) -> User | None:
+        """Who it is, as far as anybody has looked."""
+        return self._user
+
+    def is_of(self, user: User) -> None:
+        """Take in who it is, from a page of ours that has looked itself."""
+        self._looked, self._user = True, user
+
+    @property
     def sign_in(self) -> str | None:
         """Where a browser that shows a page is sent to sign in; None for all others."""
         asked, page = self.asked, self._runtime.sign_in

@@ -82,7 +82,8 @@ class WsgiTenantMiddleware:
         if access is not None and not access.writes and asked.method not in SAFE:
             return _answer(environ, start_response, pages.refusal(SupportReadOnly(), environ.get("HTTP_ACCEPT", "")))
         if own is not None:
-            with support_context(environment, access), tenant_context(environment):
+            visit = self._visit(environ, environment)
+            with support_context(environment, access), tenant_context(environment), visiting(visit):
                 answer = self._own(environ, environment, asked, own)
             return _answer(environ, start_response, bannered(answer, shown))
         page = None if shown is None else _Bannered(environ, start_response, shown)

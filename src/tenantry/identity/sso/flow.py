@@ -157,7 +157,11 @@ class SignOns:
             answer.told.append("The assertion carries its signature, is for this platform, and holds now.")
         else:
             await self._redeemed(row, query, pending, answer)
-        return await self._judged(row, answer)
+        person = await self._judged(row, answer)
+        if row.worked is None:
+            async with self._registry.write(f"sso:{person.mail}") as tx:
+                await sso.works(tx, row)
+        return person
 
     async def _redeemed(
         self, row: SsoRow, query: Mapping[str, str], pending: Mapping[str, Any], answer: Answer
@@ -197,7 +201,7 @@ class SignOns:
         role = role_of(row, claims, mail, groups)
         answer.told.append(f"The role at the tenants is {role.value}.")
         name, sid = name_of(claims, mail), str(claims.get("sid", ""))[:255]
-        return Person(row.organization_id, row.issuer, str(claims["sub"]), mail, name, role.value, sid)
+        return Person(row.organization_id, row.way, row.issuer, str(claims["sub"]), mail, name, role.value, sid)
 
     async def _hand_over(self, ticket: Ticket, person: Person) -> str:
         code = secrets.token_urlsafe(32)

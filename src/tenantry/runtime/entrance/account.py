@@ -9,6 +9,7 @@ from tenantry import codes, tries
 from tenantry.credentials import Role
 from tenantry.errors import AccountError, SignInRefused, TenantryError
 from tenantry.refusals import ProofNeeded, TooManyTries
+from tenantry.runtime.accounts import User
 from tenantry.runtime.entrance.door import check
 from tenantry.runtime.entrance.visit import Visit, opens
 from tenantry.runtime.pages import Answer
@@ -16,6 +17,12 @@ from tenantry.runtime.proofs import Counted
 
 FRESH: Final = timedelta(minutes=10)
 """How long after one proved who one is new ways to sign in may be made: who finds a browser open makes none."""
+
+RECENT: Final = 5
+"""Events of one's own that the page shows."""
+
+EVENTS: Final = 50
+"""Events on a page of their own."""
 
 PROVED: Final = "For ten minutes you may add a passkey or a second factor."
 
@@ -36,6 +43,7 @@ async def _show(visit: Visit, problem: TenantryError | None = None, **typed: str
         problem=problem,
         current="me",
         sessions=await here.accounts.sessions(user.id),
+        events=await here.accounts.events(user.id, RECENT),
         this=visit.who.session.id,
         passkeys=await here.proofs.passkeys(user.id),
         codes_left=await here.proofs.codes_left(user.id),
@@ -139,6 +147,24 @@ async def prove_by_passkey(visit: Visit) -> Answer:
         return await _show(visit, error)
     await visit.here.accounts.prove(visit.who.session)
     return visit.back("me", PROVED)
+
+
+# --- what happened --------------------------------------------------------------------------------------------------
+
+
+@opens("GET", "me/activity", Role.USER)
+async def activity(visit: Visit) -> Answer:
+    """What happened to one's own account."""
+    return await show_events(visit, visit.user, "me")
+
+
+async def show_events(visit: Visit, user: User | None, current: str) -> Answer:
+    """Events of one user, or of all, newest first."""
+    after = visit.asked.arguments.get("after", "")
+    events = await visit.here.accounts.events(user.id if user else None, EVENTS + 1, after)
+    onward = events[EVENTS - 1].mark if len(events) > EVENTS else ""
+    shown: dict[str, Any] = {"whose": user, "events": events[:EVENTS], "onward": onward}
+    return visit.page("activity.html", current=current, **shown)
 
 
 # --- sessions -------------------------------------------------------------------------------------------------------

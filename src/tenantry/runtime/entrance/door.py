@@ -124,7 +124,7 @@ async def _halfway(visit: Visit, half: str) -> User | None:
 async def sign_out(visit: Visit) -> Answer:
     """End the session here."""
     if visit.who is not None:
-        await visit.here.accounts.end_session(visit.user.id, visit.who.session.id)
+        await visit.here.accounts.sign_out(visit.who.session)
     visit.leave()
     return visit.back("sign-in", "You are signed out.")
 

@@ -9,6 +9,7 @@ from email_validator import EmailNotValidError, validate_email
 from tenantry.credentials import Role
 from tenantry.errors import AccountError, TenantryError
 from tenantry.runtime.accounts import User
+from tenantry.runtime.entrance.account import show_events
 from tenantry.runtime.entrance.letters import address, send_link
 from tenantry.runtime.entrance.visit import Visit, opens
 from tenantry.runtime.pages import Answer
@@ -121,6 +122,17 @@ async def drop_factor(visit: Visit, user: str) -> Answer:
     """Take a lost second factor away."""
     await visit.here.proofs.drop_factor(user)
     return visit.back("users", "The second factor is off; that user is signed out everywhere.")
+
+
+@opens("GET", "users/activity", Role.ADMIN)
+async def activity(visit: Visit) -> Answer:
+    """What happened to the accounts of all users, or of the one whom `?user=` names."""
+    user = visit.asked.arguments.get("user", "")
+    try:
+        whose = await visit.here.accounts.get(user) if user else None
+    except AccountError as error:
+        return await _show(visit, error)
+    return await show_events(visit, whose, "users")
 
 
 def _role(visit: Visit) -> Role:

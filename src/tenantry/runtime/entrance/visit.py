@@ -21,6 +21,7 @@ from tenantry.runtime.entrance import look
 from tenantry.runtime.pages import Answer
 from tenantry.runtime.sessions import COOKIE as SESSION
 from tenantry.runtime.sessions import Client, SignedIn, serializer
+from tenantry.runtime.visit import current_visit
 
 if TYPE_CHECKING:
     from itsdangerous import URLSafeTimedSerializer
@@ -108,6 +109,9 @@ class Visit:
             session = self.here.sessions.find(self.asked.cookies, self.asked.root)
             if session is not None:
                 self.who = Who(await self.here.accounts.signed_in(session), session)
+                request = current_visit()
+                if request is not None:
+                    request.is_of(self.who.user)
         except (ForeignSession, InvalidToken):
             self.who = None
 

@@ -48,6 +48,7 @@ ROUTES: Final = (
     Route("POST", "/tenants/{slug}/credentials", "tenant.credentials"),
     Route("POST", "/tenants/{slug}/login", "tenant.login"),
     Route("POST", "/tenants/{slug}/rotate-keys", "tenant.rotate_keys"),
+    Route("GET", "/tenants/{slug}/events", "tenant.events"),
     Route("GET", "/tenants/{slug}/leftovers", "tenant.leftovers"),
     Route("POST", "/tenants/{slug}/support", "support.open", 201),
     Route("POST", "/tenants/{slug}/support/{access}/end", "support.end"),
