@@ -152,12 +152,11 @@ class Create(Verb):
         return work.tools.spot(environment, place if place and place.server else resource.place(environment))
 
     async def _settle(self, work: Work, resource: Resource, environment: Environment) -> str | None:
-        """Make a resource at the schema of new tenants, and record that."""
+        """Make a resource at the schema of new tenants, which is to be recorded."""
         version = resource.golden
         await resource.create(environment)
         if resource.has_schema:
-            async with work.write() as tx:
-                await tenants.set_versions(tx, [(environment.id, resource.name, version)])
+            work.later(lambda tx: tenants.set_versions(tx, [(environment.id, resource.name, version)]))
         return version
 
     async def _admin(self, work: Work) -> str:
@@ -185,6 +184,8 @@ class Create(Verb):
                     return " ".join(name for environment in environments for name in environment.hostnames)
             for resource, environment in behind:
                 await self._settle(work, resource, environment)
+            async with work.write() as tx:
+                await work.catch_up(tx)
 
     async def _open(self, tx: Transaction, work: Work, tenant: Tenant) -> None:
         """Let requests reach it: for good, or to be tried out."""
