@@ -78,6 +78,7 @@ class Owner:
     """Who signed up for a tenant: its first admin, who chooses a password within it."""
 
     mail: str
+    name: str
     trial: float | None = None  # seconds for which she tries it out
 
 
@@ -101,7 +102,7 @@ async def enter(
     await reserve(tx, tools, environments, {tenant.id: sealed}, {tenant.id: key}, placement.Choice(server=server))
     arguments: dict[str, Any] = {**describe(environments[0]), "secrets": sorted(secret), "server": server}
     if owner is not None:
-        arguments |= {"owner": owner.mail, "trial": owner.trial}
+        arguments |= {"owner": owner.mail, "owner_name": owner.name, "trial": owner.trial}
     planned = steps(tools, environments)
     await journal.submit(tx, operation_id, "create", planned, tenant=(tenant.id, tenant.slug), arguments=arguments)
     tx.audit("tenant.reserve", tenant.slug, id=tenant.id, blueprint=tenant.blueprint, plan=tenant.plan)
@@ -160,12 +161,13 @@ class Create(Verb):
         return version
 
     async def _admin(self, work: Work) -> str:
-        owner: str | None = work.operation.arguments.get("owner")
+        told = work.operation.arguments
+        owner = (told["owner"], told["owner_name"]) if told.get("owner") else None
         made, errors = await work.tools.enrol_admins(await work.recent(), owner=owner)
         for error in errors.values():
             raise error
         if not made:
-            return owner or ""
+            return owner[0] if owner else ""
         async with work.write() as tx:
             await tenants.put_secrets(tx, made)
         return "password waits to be shown once"
