@@ -60,7 +60,7 @@ MOVES: Final[Mapping[Status, frozenset[Status]]] = MappingProxyType(
         Status.CREATING: frozenset({Status.TRIALING, Status.ACTIVE, Status.DESTROYING}),
         Status.TRIALING: frozenset({Status.ACTIVE, Status.SUSPENDED, Status.DESTROYING}),
         Status.ACTIVE: frozenset({Status.SUSPENDED, Status.DESTROYING}),
-        Status.SUSPENDED: frozenset({Status.ACTIVE, Status.DESTROYING}),
+        Status.SUSPENDED: frozenset({Status.TRIALING, Status.ACTIVE, Status.DESTROYING}),
         Status.DESTROYING: frozenset(),
     }
 )

@@ -141,6 +141,20 @@ async def test_an_admin_activates_it(here: s.World) -> None:
         assert await status(here, slug) == "suspended"
 
 
+async def test_a_trial_goes_on_after_a_suspension(here: s.World) -> None:
+    """Suspended in the middle and resumed, it is tried out until the same moment as before, and then it is over."""
+    found = await trial(here, "paused")
+    await here.platform.tenants.suspend("paused", "asked for it")
+    await here.finish()
+    await turn(here, found.until - timedelta(hours=1))
+    await here.platform.tenants.resume("paused")
+    await here.finish()
+    shown = await here.platform.tenants.show("paused")
+    assert (shown.row.status, shown.trial) == ("trialing", found.until)
+    await turn(here, found.until)
+    assert await status(here, "paused") == "suspended"
+
+
 async def test_the_worker_turns_the_clock(here: s.World) -> None:
     """A trial whose end has passed is over without anybody asking."""
     found = await trial(here, "by-itself")
@@ -259,7 +273,7 @@ async def test_what_is_forged_or_late_is_refused(here: s.World) -> None:
 
 
 async def test_a_payment_opens_nothing_that_was_closed_for_another_reason(here: s.World) -> None:
-    """What an admin suspended stays so; what the end of its trial did is undone."""
+    """What an admin suspended stays so, and is active once it is resumed; what the end of its trial did is undone."""
     for slug, reopened in (("abuse", False), ("forgot", True)):
         found = await trial(here, slug)
         if reopened:
@@ -270,4 +284,7 @@ async def test_a_payment_opens_nothing_that_was_closed_for_another_reason(here: 
         done = (await send(here, standard(found.tenant_id, f"pays-{slug}"))).json()
         assert done == {"done": "activated" if reopened else "nothing"}
         assert await status(here, slug) == ("active" if reopened else "suspended")
+    await here.platform.tenants.resume("abuse")
+    await here.finish()
+    assert await status(here, "abuse") == "active"  # it was paid for
     assert w.text_of((await here.mails("forgot@example.com"))[-1])

@@ -137,6 +137,7 @@ async def show(slug: Slug, /, *, common: Common = COMMON) -> None:
     row = found.row
     fields = {name: getattr(row, name) for name in ("slug", "name", "blueprint", "plan", "status", "reason")}
     fields |= {"client id": row.client_id, "created": moment(row.created)}
+    fields |= {"tried out until": moment(found.trial)} if found.trial else {}
     fields |= {"hostnames": [hostname.name for hostname in found.hostnames]}
     fields |= {f"set {key}": value for key, value in found.tenant.settings.items()}
     common.out.record(found, fields)

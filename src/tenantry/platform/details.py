@@ -88,3 +88,4 @@ class TenantDetails:
     users: Mapping[str, str]  # "environment/resource" → the user by which it reaches its server
     organization: str | None = None  # its name
     held: Hold | None = None  # why no mail is sent to its admins
+    trial: datetime | None = None  # until when it is tried out, or was

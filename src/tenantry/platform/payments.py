@@ -79,6 +79,8 @@ class Payments:
                 raise WebhookRefused(reason="it names no tenant of this platform", remedy="Send the tenant's id.")
             tx.audit("payment.take", row.slug, id=row.id, message=message.id[:200], kind=message.kind)
             trial = await signups.trial(tx, row.id)
+            if row.status == Status.SUSPENDED and trial is not None and trial.ended is None:
+                await signups.end_trial(tx, row.id)  # once it is resumed it is active
         over = trial is not None and trial.ended is not None
         if row.status == Status.ACTIVE or (row.status == Status.SUSPENDED and not over):
             return NOTHING

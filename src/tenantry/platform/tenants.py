@@ -99,6 +99,7 @@ class Tenants(Announcing):
         async with self._registry.read() as tx:
             row = await tenants.find(tx, slug)
             environments = await self._tools.all_environments(tx, [row.id])
+            trial = await signups.trial(tx, row.id)
             return TenantDetails(
                 row=row,
                 tenant=environments[0].tenant,
@@ -109,6 +110,7 @@ class Tenants(Announcing):
                 users={f"{e.name}/{name}": login.user for e in environments for name, login in e.logins.items()},
                 organization=await people.organization_of(tx, row.id),
                 held=await self._held(tx, environments[0].tenant),
+                trial=trial.until if trial else None,
             )
 
     @verb("tenant.check", "tenants:read", Reach.TENANT)
@@ -581,7 +583,7 @@ class Tenants(Announcing):
 
     @verb("tenant.resume", "tenants:write", Reach.TENANT)
     async def resume(self, slug: str) -> journal.Operation:
-        """Serve a suspended tenant again."""
+        """Serve a suspended tenant again; a trial that was not over goes on."""
         return await self._stand(slug, "resume", Status.ACTIVE, "")
 
     async def _stand(
@@ -592,6 +594,9 @@ class Tenants(Announcing):
         async with self._registry.write() as tx:
             row = await tenants.find(tx, slug)
             await journal.refuse_busy(tx, row.id, slug)
+            if verb == "resume" and row.status == Status.SUSPENDED:
+                trial = await signups.trial(tx, row.id)
+                target = Status.TRIALING if trial is not None and trial.ended is None else target
             check_move(slug, Status(row.status), target)
             arguments = {"status": target.value, "before": row.status, "reason": reason}
             environments = await tenants.environments(tx, [row.id]) if plan else []

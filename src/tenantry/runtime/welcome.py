@@ -51,11 +51,11 @@ class Field:
             return text == "yes"
         if not text:
             if self.required:
-                raise InvalidRequest(where=self.label, reason="it is empty", remedy="Fill it in.")
+                raise InvalidRequest(where=f"'{self.label}'", reason="it is empty", remedy="Fill it in.")
             return None
         reason = self._fault(text)
         if reason:
-            raise InvalidRequest(where=self.label, reason=reason, remedy="Correct it.")
+            raise InvalidRequest(where=f"'{self.label}'", reason=reason, remedy="Correct it.")
         return _number(text) if self.kind == "number" else text
 
     def _fault(self, text: str) -> str:

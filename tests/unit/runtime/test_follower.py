@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import stat
 from typing import Any
@@ -105,3 +106,17 @@ async def test_places_are_shared(world: Any) -> None:
     assert found is not None
     first, second = found[0].environments
     assert all(one is other for one, other in zip(first.places, second.places, strict=True))
+
+
+async def test_an_application_lists_the_tenants_that_are_served(world: Any, started: Any, until: Any) -> None:
+    """One environment of each, by the name of the tenant; none that is suspended, none of a copy."""
+    umbrella, zeta = world.tenant("umbrella", name="ärzte"), world.tenant("zeta", name="Acme")
+    copy = dataclasses.replace(umbrella, id="copy", name="dev", hostnames=())
+    world.feed.put(copy, umbrella)
+    made = await started()
+    assert [(one.tenant.slug, one.name) for one in made.environments()] == [
+        ("zeta", "production"),
+        ("umbrella", "production"),
+    ]
+    world.change(zeta, status=Status.SUSPENDED)
+    await until(lambda: [one.tenant.slug for one in made.environments()] == ["umbrella"])
