@@ -119,6 +119,17 @@ class Served:
         assert found
         return found[0]
 
+    async def led(self, browser: httpx.AsyncClient, where: str) -> str:
+        """The page that leads into the tenant; where it takes long, steps are shown before."""
+        page = (await browser.get(where)).text
+        if "sse-connect" in page:
+            async with browser.stream("GET", f"{where}/steps") as news:
+                async for line in news.aiter_lines():
+                    if line == "event: over":
+                        break
+            page = (await browser.get(where)).text
+        return page
+
     async def _mails(self, slug: str) -> list[Any]:
         while not any(one["To"].startswith(f"{slug}@") for one in self.inbox.mails):
             await asyncio.sleep(0.01)
@@ -148,7 +159,7 @@ async def sign_up(here: Served, parts: Parts, slug: str) -> None:
             answer = await browser.post(link)
             assert answer.status_code == 303, answer.text
         with parts.part("the page that waits for it, and leads into it"):
-            page = (await browser.get(answer.headers["location"])).text
+            page = await here.led(browser, answer.headers["location"])
         code = re.search(r'name="code" value="([^"]+)"', page)
         assert code, page
         with parts.part("into it, signed in"):
@@ -166,7 +177,7 @@ async def sign_up(here: Served, parts: Parts, slug: str) -> None:
 async def inside_of(here: Served, parts: Parts, slug: str) -> None:
     """What the operation says of itself."""
     (operation,) = await here.platform.operations.list(tenant=slug, verb="create")
-    details = await here.platform.operations.show(operation.id)
+    details = await here.platform.operations.finish(operation.id)
     assert details.operation.state is journal.State.DONE, details.operation.error
     created, started, ended = operation.created, operation.started, operation.ended
     assert started is not None and ended is not None  # noqa: PT018

@@ -342,14 +342,14 @@ class NewTenants:
         self._steps = len(config.signup.wizard or ())
         self._source = source
 
-    async def enter(self, environment: Environment, code: str) -> tuple[str, str]:
+    async def enter(self, environment: Environment, code: str) -> str:
         """Use a code up. Raises `HandoverInvalid`."""
         tenant = environment.tenant
         async with self._source.write("signup") as tx:
             given = await handover.take(tx, self._vault, code, tenant.id, now())
             tx.actor = plain(f"signup:{given.login}", NAME)
             tx.audit("signup.enter", tenant.slug, id=tenant.id)
-        return given.login, given.name
+        return given.login
 
     async def standing(self, environment: Environment) -> int | None:
         """The step that comes next."""

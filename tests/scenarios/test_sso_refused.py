@@ -256,6 +256,10 @@ async def test_sso_only_turns_passwords_off(forged: Forged) -> None:
             await runtime.grants.user(tokens.access.encode())
         with pytest.raises(GrantRefused):
             await runtime.grants.refresh(tokens.refresh)
+    browser = await forged.world.browser()
+    forgotten = await browser.get(forged.world.at("acme", "/.tenantry/forgot"))
+    assert "You sign in here with Acme" in forgotten.text
+    assert 'name="login"' not in forgotten.text
     assert (await forged.back()).status_code == 303
     await sso.set("Acme", "tenantry", None, forged.op.issuer)
     await is_only(False)

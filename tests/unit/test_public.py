@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -89,6 +91,14 @@ def test_public_modules_are_there() -> None:
 def test_every_name_of_applications_is_in_the_reference() -> None:
     """The reference tells of each name in `tenantry.__all__`."""
     assert [name for name in tenantry.__all__ if not re.search(rf"`(?:tenantry\.)?{name}\b", REFERENCE)] == []
+
+
+def test_importing_tenantry_loads_nothing_else() -> None:
+    """`import tenantry` costs nothing until a name of it is used; each name is there then."""
+    code = "import sys, tenantry; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert [name for name in loaded if name.startswith("tenantry.") or name in ("sqlalchemy", "pydantic")] == []
+    assert all(getattr(tenantry, name) for name in tenantry.__all__)
 
 
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: str(file.relative_to(ROOT / "examples")))

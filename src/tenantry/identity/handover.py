@@ -23,13 +23,12 @@ class Handover:
 
     tenant_id: str
     login: str
-    name: str
 
 
 def issue(vault: Vault, given: Handover, moment: datetime) -> str:
     """A code; it is nowhere kept."""
     until = int((moment + HOLDS).timestamp())
-    told = json.dumps([given.tenant_id, given.login, given.name, until, secrets.token_urlsafe(16)])
+    told = json.dumps([given.tenant_id, given.login, until, secrets.token_urlsafe(16)])
     text = base64.urlsafe_b64encode(told.encode()).decode()
     return f"{text}.{_sign(vault, text)}"
 
@@ -39,12 +38,12 @@ async def take(tx: Transaction, vault: Vault, code: str, tenant_id: str, moment:
     text, _, seal = code.rpartition(".")
     if not code.isascii() or not vault.verify_head(f"handover\0{text}", seal):
         raise HandoverInvalid
-    whose, login, name, until, _ = json.loads(base64.urlsafe_b64decode(text))
+    whose, login, until, _ = json.loads(base64.urlsafe_b64decode(text))
     if whose != tenant_id or until < moment.timestamp():
         raise HandoverInvalid
     if not await people.spend(tx, hashlib.sha256(f"handover\0{text}".encode()).hexdigest(), moment + HOLDS):
         raise HandoverInvalid
-    return Handover(whose, login, name)
+    return Handover(whose, login)
 
 
 def _sign(vault: Vault, text: str) -> str:

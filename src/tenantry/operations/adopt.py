@@ -78,7 +78,7 @@ class Adopt(create.Create):
         await create.reserve(tx, tools, drafted, choice=choice(operation.arguments["adopted"]))
 
     async def _settle(self, work: Work, resource: Resource, environment: Environment) -> str | None:
-        """Take over what is there at the version it has, and record that; every other part is made."""
+        """Take over what is there at the version it has, which is to be recorded; every other part is made."""
         adopted = self._adopted(work)
         if (resource.name, environment.name) != (adopted["resource"], adopted["environment"]):
             return await super()._settle(work, resource, environment)
@@ -87,8 +87,7 @@ class Adopt(create.Create):
         if place is None or place.version is None or place.version != version:
             source = Path(adopted["file"]) if adopted.get("file") else None
             await resource.adopt(environment, version, source)
-            async with work.write() as tx:
-                await tenants.set_versions(tx, [(environment.id, resource.name, version)])
+            work.later(lambda tx: tenants.set_versions(tx, [(environment.id, resource.name, version)]))
         return version
 
     def _behind(self, work: Work, environments: Sequence[Environment]) -> list[tuple[Resource, Environment]]:

@@ -78,6 +78,7 @@ class Owner:
     """Who signed up for a tenant: its first admin, who chooses a password within it."""
 
     mail: str
+    name: str
     trial: float | None = None  # seconds for which she tries it out
 
 
@@ -101,7 +102,7 @@ async def enter(
     await reserve(tx, tools, environments, {tenant.id: sealed}, {tenant.id: key}, placement.Choice(server=server))
     arguments: dict[str, Any] = {**describe(environments[0]), "secrets": sorted(secret), "server": server}
     if owner is not None:
-        arguments |= {"owner": owner.mail, "trial": owner.trial}
+        arguments |= {"owner": owner.mail, "owner_name": owner.name, "trial": owner.trial}
     planned = steps(tools, environments)
     await journal.submit(tx, operation_id, "create", planned, tenant=(tenant.id, tenant.slug), arguments=arguments)
     tx.audit("tenant.reserve", tenant.slug, id=tenant.id, blueprint=tenant.blueprint, plan=tenant.plan)
@@ -152,21 +153,21 @@ class Create(Verb):
         return work.tools.spot(environment, place if place and place.server else resource.place(environment))
 
     async def _settle(self, work: Work, resource: Resource, environment: Environment) -> str | None:
-        """Make a resource at the schema of new tenants, and record that."""
+        """Make a resource at the schema of new tenants, which is to be recorded."""
         version = resource.golden
         await resource.create(environment)
         if resource.has_schema:
-            async with work.write() as tx:
-                await tenants.set_versions(tx, [(environment.id, resource.name, version)])
+            work.later(lambda tx: tenants.set_versions(tx, [(environment.id, resource.name, version)]))
         return version
 
     async def _admin(self, work: Work) -> str:
-        owner: str | None = work.operation.arguments.get("owner")
+        told = work.operation.arguments
+        owner = (told["owner"], told["owner_name"]) if told.get("owner") else None
         made, errors = await work.tools.enrol_admins(await work.recent(), owner=owner)
         for error in errors.values():
             raise error
         if not made:
-            return owner or ""
+            return owner[0] if owner else ""
         async with work.write() as tx:
             await tenants.put_secrets(tx, made)
         return "password waits to be shown once"
@@ -185,6 +186,8 @@ class Create(Verb):
                     return " ".join(name for environment in environments for name in environment.hostnames)
             for resource, environment in behind:
                 await self._settle(work, resource, environment)
+            async with work.write() as tx:
+                await work.catch_up(tx)
 
     async def _open(self, tx: Transaction, work: Work, tenant: Tenant) -> None:
         """Let requests reach it: for good, or to be tried out."""

@@ -192,6 +192,7 @@ class Runner:
         async with self.tools.registry.write() as tx:
             state = await journal.guard(tx, operation)
             await journal.set_step(tx, operation.id, step.position, StepState.DONE, detail, seconds)
+            await work.catch_up(tx)
             if operation.verb not in FLEET:
                 await journal.progress(tx, operation.id, done=1)
             asked = _asked(state, operation.id)

@@ -159,11 +159,11 @@ class Toolbox(Blueprints):
     # --- the first admin ----------------------------------------------------------------------------------------
 
     async def enrol_admins(
-        self, environments: Sequence[Environment], parallel: int = 2, owner: str | None = None
+        self, environments: Sequence[Environment], parallel: int = 2, owner: tuple[str, str] | None = None
     ) -> tuple[list[tuple[str, str, bytes]], dict[str, TenantryError]]:
         """Make the first admin in environments of one blueprint, a tenant's own with one fresh password.
 
-        `owner`: the login of who signed up for a tenant, who chooses a password within it: so none is kept.
+        `owner`: login and name of who signed up for a tenant, who chooses a password within it: so none is kept.
 
         Returns the secrets to keep (tenant id, field, sealed), and the error of each tenant id that failed.
         """
@@ -176,12 +176,12 @@ class Toolbox(Blueprints):
         users = []
         for environment in environments:
             tenant = environment.tenant
-            login = owner or expand(admin, facts_of(tenant, environment.name, self.config.platform.domain))
+            login, name = owner or (expand(admin, facts_of(tenant, environment.name, self.config.platform.domain)), "")
             if owner is not None:
                 passwords[tenant.id] = ""
             elif tenant.id not in secrets:
                 passwords[tenant.id], secrets[tenant.id] = self._new_password(environment, login)
-            users.append((environment, login, passwords[tenant.id], credentials.Role.ADMIN.value))
+            users.append((environment, login, passwords[tenant.id], credentials.Role.ADMIN.value, name))
         outcomes = await resource.enrol_many(users, parallel)
         errors = {e.tenant.id: error for e, error in zip(environments, outcomes, strict=True) if error is not None}
         return [(tenant, ADMIN, sealed) for tenant, sealed in secrets.items() if tenant not in errors], errors

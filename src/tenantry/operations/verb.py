@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
@@ -26,6 +26,7 @@ class Work:
     tools: Toolbox
     operation: journal.Operation
     ending: Callable[[], bool]  # whether this worker is asked to end
+    _unwritten: list[Callable[[Transaction], Awaitable[None]]] = field(default_factory=list, repr=False, compare=False)
     _read: list[tuple[float, list[Environment]]] = field(default_factory=list, repr=False, compare=False)
 
     @contextlib.asynccontextmanager
@@ -34,6 +35,15 @@ class Work:
         async with self.tools.registry.write(self.operation.actor) as tx:
             await journal.guard(tx, self.operation)
             yield tx
+
+    def later(self, write: Callable[[Transaction], Awaitable[None]]) -> None:
+        """Have this written in the transaction that records the step as done: one that fails leaves neither."""
+        self._unwritten.append(write)
+
+    async def catch_up(self, tx: Transaction) -> None:
+        """Write what was left for later."""
+        while self._unwritten:
+            await self._unwritten.pop(0)(tx)
 
     async def check(self) -> None:
         """Raise as `heed` does; long steps call this while they wait."""

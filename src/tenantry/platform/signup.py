@@ -316,7 +316,7 @@ class SignUps:
         tx.actor = plain(f"signup:{row.mail}", NAME)
         await signups.change(tx, row.id, held=None)
         environments = self._tenants.drafted(row.slug, row.organization, settings.blueprint, settings.plan)
-        owner = create.Owner(row.mail, settings.trial)
+        owner = create.Owner(row.mail, row.name, settings.trial)
         operation = await create.enter(tx, self._tenants.tools, environments, {}, owner=owner)
         kept = {"tenant_id": environments[0].tenant.id, "operation_id": operation, "ticket": ticket}
         await signups.change(tx, row.id, link=None, code=None, expires=now() + KEPT, **kept)
@@ -327,7 +327,7 @@ class SignUps:
         """What opens the tenant, once, for whoever confirmed the sign-up that `show` gave. Raises `TenantNotFound`."""
         if found.tenant is None or not found.tenant.status.served:
             raise TenantNotFound(slug=found.row.slug)
-        given = handover.Handover(found.tenant.id, found.row.mail, found.row.name)
+        given = handover.Handover(found.tenant.id, found.row.mail)
         return handover.issue(self._registry.vault, given, now())
 
     # --- admins ---------------------------------------------------------------------------------------------------

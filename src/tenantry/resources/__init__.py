@@ -324,11 +324,11 @@ class Resource(ABC):
             return versions
         return versions[versions.index(self._known(version, versions)) + 1 :]
 
-    async def enrol(self, env: Environment, login: str, password_hash: str, role: str) -> None:
+    async def enrol(self, env: Environment, login: str, password_hash: str, role: str, name: str = "") -> None:
         """Add a user, or give the one of this login a new password hash and role and end all sessions of theirs."""
         if not (self.has_users and self.setting.users):
             raise self._error(env, "it carries no users' table")
-        await self._call(env, "enrol", self._enrol, login, password_hash, role)
+        await self._call(env, "enrol", self._enrol, login, password_hash, role, name)
 
     # --- rehearsals and drift ---
 
@@ -398,9 +398,9 @@ class Resource(ABC):
             return await self._many([(env, target) for env in envs], "migrate", self._migrate, parallel)
 
     async def enrol_many(
-        self, users: Sequence[tuple[Environment, str, str, str]], parallel: int = 2
+        self, users: Sequence[tuple[Environment, str, str, str, str]], parallel: int = 2
     ) -> list[TenantryError | None]:
-        """`enrol` for a batch, in order: (environment, login, password hash, role); a failure has its error there."""
+        """`enrol` for a batch of (environment, login, password hash, role, name), in order; a failure stands there."""
         if not (self.has_users and self.setting.users):
             raise self._error(None, "it carries no users' table")
         return await self._many(users, "enrol", self._enrol, parallel)
@@ -583,7 +583,7 @@ class Resource(ABC):
     def _mend(self, env: Environment, version: str | None) -> Answer[tuple[str, ...]]:
         raise self._error(env, f"a {self.kind} has no schema to compare")
 
-    def _enrol(self, env: Environment, login: str, password_hash: str, role: str) -> Answer[None]:
+    def _enrol(self, env: Environment, login: str, password_hash: str, role: str, name: str) -> Answer[None]:
         raise TypeError(f"{self.kind} carries no users' table")
 
     def _admit(self, env: Environment, login: Login) -> Answer[None]:

@@ -161,13 +161,13 @@ class Database(Programmed):
 
     # --- users ---
 
-    def _enrol(self, env: Environment, login: str, password_hash: str, role: str) -> None:
+    def _enrol(self, env: Environment, login: str, password_hash: str, role: str, name: str) -> None:
         with self._open(env) as connection:
             connection.execute(
-                "INSERT INTO tenantry_user (id, login, role, password, created) VALUES (?, ?, ?, ?, ?) "
+                "INSERT INTO tenantry_user (id, login, role, password, created, name) VALUES (?, ?, ?, ?, ?, ?) "
                 "ON CONFLICT (login) DO UPDATE SET "
                 "password = excluded.password, role = excluded.role, active = 1, epoch = epoch + 1",
-                (new_id(), login, role, password_hash, history.now()),
+                (new_id(), login, role, password_hash, history.now(), name),
             )
 
     # --- canaries ---

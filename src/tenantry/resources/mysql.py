@@ -189,13 +189,13 @@ class Mysql(server_database.ServerDatabase):
         with self._open(env) as connection, locked(connection, _lock(self.server(env), self.locate(env))):
             return self._bring(connection, env, to)
 
-    def _enrol(self, env: Environment, login: str, password_hash: str, role: str) -> None:
+    def _enrol(self, env: Environment, login: str, password_hash: str, role: str, name: str) -> None:
         with self._open(env) as connection:
             connection.ask(
-                "INSERT INTO tenantry_user (id, login, role, password, created) VALUES (%s, %s, %s, %s, %s) "
+                "INSERT INTO tenantry_user (id, login, role, password, created, name) VALUES (%s, %s, %s, %s, %s, %s) "
                 "ON DUPLICATE KEY UPDATE "
                 "password = VALUES(password), role = VALUES(role), active = 1, epoch = epoch + 1",
-                *(new_id(), login.lower(), role, password_hash, history.now()),
+                *(new_id(), login.lower(), role, password_hash, history.now(), name),
             )
 
     # --- the golden script ---

@@ -581,13 +581,13 @@ class Postgres(PostgresKind):
 
     # --- users and looking at it ---
 
-    def _enrol(self, env: Environment, login: str, password_hash: str, role: str) -> None:
+    def _enrol(self, env: Environment, login: str, password_hash: str, role: str, name: str) -> None:
         with self._open(env) as connection:
             connection.execute(
-                "INSERT INTO tenantry_user (id, login, role, password, created) VALUES (%s, %s, %s, %s, %s) "
+                "INSERT INTO tenantry_user (id, login, role, password, created, name) VALUES (%s, %s, %s, %s, %s, %s) "
                 "ON CONFLICT (login) DO UPDATE SET password = excluded.password, role = excluded.role, "
                 "active = 1, epoch = tenantry_user.epoch + 1",
-                (new_id(), login.lower(), role, password_hash, history.now()),
+                (new_id(), login.lower(), role, password_hash, history.now(), name),
             )
 
     def _differences(self, env: Environment, connection: Connection) -> list[str]:

@@ -186,14 +186,14 @@ class MysqlPrefix(Prefix):
             connection.ask(f"ANALYZE NO_WRITE_TO_BINLOG TABLE {quote(prefix + table)}")
         return Usage(*mysql_script.size(connection, prefix))
 
-    def _enrol(self, env: Environment, login: str, password_hash: str, role: str) -> None:
+    def _enrol(self, env: Environment, login: str, password_hash: str, role: str, name: str) -> None:
         table = quote(f"{self._parts(env)[1]}tenantry_user")
         with self._open(env) as connection:
             connection.ask(
-                f"INSERT INTO {table} (id, login, role, password, created) VALUES (%s, %s, %s, %s, %s) "  # noqa: S608
+                f"INSERT INTO {table} (id, login, role, password, created, name) VALUES (%s, %s, %s, %s, %s, %s) "  # noqa: S608
                 "ON DUPLICATE KEY UPDATE "
                 "password = VALUES(password), role = VALUES(role), active = 1, epoch = epoch + 1",
-                *(new_id(), login.lower(), role, password_hash, history.now()),
+                *(new_id(), login.lower(), role, password_hash, history.now(), name),
             )
 
     # --- copies ---

@@ -256,15 +256,15 @@ class PostgresPrefix(Prefix):
                 rows += int((connection.execute(query).fetchone() or (0,))[0])
         return Usage(bytes=taken, rows=rows)
 
-    def _enrol(self, env: Environment, login: str, password_hash: str, role: str) -> None:
+    def _enrol(self, env: Environment, login: str, password_hash: str, role: str, name: str) -> None:
         table = sql.Identifier(f"{self._parts(env)[1]}tenantry_user")
         statement = sql.SQL(
-            "INSERT INTO {table} AS known (id, login, role, password, created) VALUES (%s, %s, %s, %s, %s) "
+            "INSERT INTO {table} AS known (id, login, role, password, created, name) VALUES (%s, %s, %s, %s, %s, %s) "
             "ON CONFLICT (login) DO UPDATE SET password = excluded.password, role = excluded.role, "
             "active = 1, epoch = known.epoch + 1"
         ).format(table=table)
         with self._open(env) as connection:
-            connection.execute(statement, (new_id(), login.lower(), role, password_hash, history.now()))
+            connection.execute(statement, (new_id(), login.lower(), role, password_hash, history.now(), name))
 
     # --- copies ---
 

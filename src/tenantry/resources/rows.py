@@ -388,13 +388,13 @@ class Rows(PostgresKind):
         except rows_copy.Unfit as error:
             raise self._error(env, f"load failed, {error}") from error
 
-    def _enrol(self, env: Environment, login: str, password_hash: str, role: str) -> None:
+    def _enrol(self, env: Environment, login: str, password_hash: str, role: str, name: str) -> None:
         with self._open(env) as inner, rows_tables.working_for(inner, env.key):
             inner.execute(
-                "INSERT INTO tenantry_user (id, login, role, password, created) VALUES (%s, %s, %s, %s, %s) "
+                "INSERT INTO tenantry_user (id, login, role, password, created, name) VALUES (%s, %s, %s, %s, %s, %s) "
                 "ON CONFLICT (tenant_id, login) DO UPDATE SET password = excluded.password, role = excluded.role, "
                 "active = 1, epoch = tenantry_user.epoch + 1",
-                (new_id(), login.lower(), role, password_hash, history.now()),
+                (new_id(), login.lower(), role, password_hash, history.now(), name),
             )
 
     # --- looking at it ---

@@ -82,8 +82,8 @@ class Step:
 class Usher(Protocol):
     """What the platform knows of a new tenant. Every method raises when the control database is gone."""
 
-    async def enter(self, environment: Environment, code: str) -> tuple[str, str]:
-        """Use a code up: login and name of whoever it lets in. Raises `HandoverInvalid`."""
+    async def enter(self, environment: Environment, code: str) -> str:
+        """Use a code up: the login of whoever it lets in. Raises `HandoverInvalid`."""
         ...
 
     async def standing(self, environment: Environment) -> int | None:
@@ -107,17 +107,14 @@ class Welcome:
         """Sign whoever signed up in: the platform's page sends the code here, so it stands in no address."""
         if asked.method != "POST":
             raise HandoverInvalid
-        login, name = await self._usher.enter(environment, asked.form.get("code", ""))
+        login = await self._usher.enter(environment, asked.form.get("code", ""))
         accounts, sessions = self._entrance.accounts, self._entrance.sessions
         user = await accounts.by_login(login)
         if user is None or not user.active:
             raise HandoverInvalid
-        if name and not user.name:
-            await accounts.call(user.id, name)
         client = Client(asked.address, asked.headers.get("user-agent", ""))
         cookie = sessions.set_cookie(await accounts.begin(user, client, via="sign-up"), asked.root)
-        on = await self._usher.standing(environment)
-        waits = on is not None or user.invited
+        waits = user.invited or await self._usher.standing(environment) is not None
         return see_other(f"{asked.root}{OWN}{WELCOME}" if waits else f"{asked.root}/", cookie)
 
     async def answer(self, environment: Environment, asked: Asked) -> Answer:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext, RevisionStep
     from alembic.script import ScriptDirectory
 
-HEAD: Final = "0014"
+HEAD: Final = "0015"
 """The newest revision. A test compares it with the files, so that a start need not load Alembic to look."""
 
 

@@ -41,6 +41,12 @@ def _sign_on(visit: Visit) -> SignOn | None:
     return visit.environment.tenant.sign_on
 
 
+def _only(visit: Visit) -> SignOn | None:
+    """The organization by which alone people sign in here; passwords open nothing then."""
+    found = _sign_on(visit)
+    return found if found is not None and found.only else None
+
+
 @opens("POST", "sign-in", None)
 async def sign_in(visit: Visit) -> Answer:
     """Sign in by a password; whoever has a second factor is asked for its code next."""
@@ -151,16 +157,16 @@ async def by_passkey(visit: Visit) -> Answer:
 @opens("GET", "forgot", None)
 async def forgot(visit: Visit) -> Answer:
     """The form by which a new password is asked for."""
-    return visit.page("forgot.html", possible=visit.here.postman is not None, asked=False, login="")
+    return visit.page("forgot.html", possible=visit.here.postman is not None, asked=False, login="", only=_only(visit))
 
 
 @opens("POST", "forgot", None)
 async def ask(visit: Visit) -> Answer:
     """Send a link to whoever has this address; the answer tells nobody whether somebody has it."""
-    login, possible = visit.typed("login", 254).strip().lower(), visit.here.postman is not None
-    shown: dict[str, Any] = {"possible": possible, "login": login}
+    login, only = visit.typed("login", 254).strip().lower(), _only(visit)
+    shown: dict[str, Any] = {"possible": visit.here.postman is not None, "login": login, "only": only}
     try:
-        if possible:
+        if shown["possible"] and only is None:
             whence = f"forgot\0{tries.network(visit.asked.address)}"
             await visit.here.proofs.begin([("forgot", key) for _, key in tries.keys(f"forgot\0{login}", whence, None)])
             visit.here.later(_send(visit, login))
