@@ -383,7 +383,7 @@ def confirmation(config: Config, row: Mapping[str, Any], link: str, code: str) -
         "If that was not you, do nothing: nothing is made then.",
     )
     where = f"{config.url}/signup/link/{link}"
-    subject = f"{code} confirms {row['organization']}"
+    subject = f"Confirm {row['organization']}"  # the list of letters shows subjects, and no codes
     return Letter(subject, told, where, "Confirm", "signup.confirm", code, row["expires"])
 
 

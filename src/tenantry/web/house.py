@@ -15,6 +15,7 @@ from tenantry.config import Config
 from tenantry.identity.links import Forgotten
 from tenantry.identity.passkeys import Passkeys
 from tenantry.identity.signin import SignIn
+from tenantry.model import Tenant
 from tenantry.platform import Platform
 from tenantry.runtime import Runtime
 from tenantry.web.hub import Hub
@@ -71,14 +72,15 @@ class House:
         await self._runtime.start()
         return self._runtime
 
-    async def serves(self, tenant_id: str, seconds: float = HEARD_SECONDS) -> None:
-        """Wait until this process has heard that a tenant is there, for so long at most."""
+    async def serves(self, tenant_id: str, seconds: float = HEARD_SECONDS) -> Tenant | None:
+        """Wait until this process has heard that a tenant is there, for so long at most: the tenant as it is then."""
         until, resolver = time.monotonic() + seconds, (await self.runtime()).resolver
         while time.monotonic() < until:
             found = resolver.table.tenants.get(tenant_id)
             if found and found[0].tenant.status.served:
-                return
+                return found[0].tenant
             await asyncio.sleep(HEARD_STEP)
+        return None
 
     def hush(self) -> None:
         """Let those go who follow an operation: their streams end when it does, and nobody waits so long."""

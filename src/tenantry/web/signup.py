@@ -6,6 +6,7 @@ import asyncio
 import tempfile
 import zipfile
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -15,7 +16,7 @@ from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Re
 
 from tenantry.errors import TenantryError
 from tenantry.model import Status
-from tenantry.platform.signup import Application
+from tenantry.platform.signup import TRIES, Application
 from tenantry.refusals import CsrfFailed, SignUpGone
 from tenantry.registry.journal import State
 from tenantry.web.armour import HEADERS
@@ -169,10 +170,11 @@ async def _standing(request: Request, ticket: str, problem: TenantryError | None
     status = problem.status if problem else 200
     shown: dict[str, Any] = {"row": found.row, "ticket": ticket, "domain": here.platform.config.platform.domain}
     if not found.row.is_confirmed:
-        return render(here, "signup_wait.html", status=status, problem=problem, **shown)
+        guessed = found.row.tries >= TRIES
+        return render(here, "signup_wait.html", status=status, problem=problem, guessed=guessed, **shown)
     if found.tenant is not None and found.tenant.status is Status.CREATING:
-        await request.app.state.house.serves(found.tenant.id, SOON)
-        found = await here.platform.signups.show(ticket)
+        live = await request.app.state.house.serves(found.tenant.id, SOON)
+        found = replace(found, tenant=live) if live else await here.platform.signups.show(ticket)
     if found.tenant is not None and found.tenant.status.served:
         code = here.platform.signups.way_in(found)
         await request.app.state.house.serves(found.tenant.id)  # the browser goes there at once
