@@ -546,3 +546,19 @@ def test_pausing_by_command(ground: Ground) -> None:
     assert command(ground, "migrate", "rollback", "t001", "--pin")[0] == 0
     assert "t001" in command(ground, "migrate", "status")[1]
     assert "t001" in command(ground, "migrate", "unpin", "t001")[1]
+
+
+async def test_those_at_their_schema_too(ground: Ground) -> None:
+    """`--all` brings what a newer Tenantry wants of users' tables to tenants that no migration waits for."""
+    async with ground.open() as platform:
+        slugs = await populate(ground, platform, 3)
+        for slug in slugs:
+            ground.sql(slug, "DROP TABLE tenantry_event")
+        assert (await migrate(platform)).operation.total == 0
+        assert [one.slug for one in await platform.migrations.plan(everyone=True)] == slugs
+        _, shown = await asyncio.to_thread(command, ground, "migrate", "run", "--all")
+        assert "3" in shown
+        for slug in slugs:
+            assert ground.sql(slug, "SELECT count(*) FROM tenantry_event") == [(0,)]
+            assert all(finding.ok for finding in await platform.tenants.check(slug))
+        assert (await versions(platform)).popitem()[1] == 3

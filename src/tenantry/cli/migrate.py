@@ -24,6 +24,10 @@ Phase = Annotated[
     Parameter(help="Only what the old code bears (pre), or also what only the new code does (post)."),
 ]
 Tenants = Annotated[list[str] | None, Parameter(name="--tenant", help="Only this tenant; may be repeated.")]
+Everyone = Annotated[
+    bool,
+    Parameter(name="--all", help="Also those at their schema: Tenantry's own tables for users come up to date."),
+]
 Report = Annotated[
     Path | None, Parameter(help="Where a report is written as JSON and Markdown: a directory, or a file's name.")
 ]
@@ -38,11 +42,12 @@ async def plan(
     to: To = None,
     phase: Phase = None,
     tenants: Tenants = None,
+    everyone: Everyone = False,
     common: Common = COMMON,
 ) -> None:
     """Print what is not at its schema, in the order in which it would be migrated."""
     async with common.platform() as platform:
-        due = await platform.migrations.plan(blueprint, to, tenants or (), phase)
+        due = await platform.migrations.plan(blueprint, to, tenants or (), phase, everyone)
     common.out.table(DUE, due, "Every tenant is at its schema.")
 
 
@@ -62,6 +67,7 @@ async def run(
     to: To = None,
     phase: Phase = None,
     tenants: Tenants = None,
+    everyone: Everyone = False,
     rehearsal: Annotated[
         str | None,
         Parameter(name="--rehearse", help="First rehearse so many tenants (20, 10%); stop where any would fail."),
@@ -74,7 +80,7 @@ async def run(
     """Migrate: the template of new tenants, a canary, then waves. A failed tenant holds nobody up."""
     async with common.platform() as platform:
         if dry_run:
-            due = await platform.migrations.plan(blueprint, to, tenants or (), phase)
+            due = await platform.migrations.plan(blueprint, to, tenants or (), phase, everyone)
             common.out.table(DUE, due, "Every tenant is at its schema.")
             return 0
         if report is not None:
@@ -95,6 +101,7 @@ async def run(
             phase=phase,
             blueprint=blueprint,
             slugs=tenants or (),
+            everyone=everyone,
         )
         try:
             ended = await carry_out(platform, operation, common.out, wait)

@@ -63,6 +63,7 @@ class Wanted:
     to: str | None = None
     phase: Phase | None = None
     slugs: tuple[str, ...] = ()
+    everyone: bool = False  # those at their schema, too: users' tables of an older Tenantry come up to date
 
     def named(self, resource: Resource) -> str | None:
         """The version of a resource that was asked for by name or number. Raises `ConfigError`."""
@@ -99,7 +100,7 @@ async def due(tx: Transaction, tools: Toolbox, wanted: Wanted = ALL) -> list[Due
     found: list[Due] = []
     for resource in with_schema(tools, wanted.blueprint):
         for target, at in await _targets(tx, resource, wanted):
-            found += await _behind(tx, resource, target, at, wanted.slugs)
+            found += await _behind(tx, resource, target, at, wanted)
     return found
 
 
@@ -123,14 +124,17 @@ def _target(resource: Resource, version: str | None) -> str | None:
 
 
 async def _behind(
-    tx: Transaction, resource: Resource, target: str | None, at: Sequence[str | None] | None, slugs: Sequence[str]
+    tx: Transaction, resource: Resource, target: str | None, at: Sequence[str | None] | None, wanted: Wanted
 ) -> list[Due]:
     blueprint, name = resource.setting.blueprint, resource.name
-    rows = await schemas.not_at(tx, blueprint, name, target, at=at, slugs=slugs, shared=resource.shared)
+    slugs, everyone = wanted.slugs, wanted.everyone
+    rows = await schemas.not_at(
+        tx, blueprint, name, target, at=at, slugs=slugs, shared=resource.shared, everyone=everyone
+    )
     alone = [_due(resource, row, target) for row in rows]
     if not resource.shared:
         return alone
-    rows = await schemas.shared_not_at(tx, blueprint, name, target)
+    rows = await schemas.shared_not_at(tx, blueprint, name, target, everyone)
     together = [_due(resource, row, target, shared=True) for row in rows if at is None or row.version in at]
     if together and slugs:
         where = together[0]

@@ -35,9 +35,10 @@ class Migrations:
         to: str | None = None,
         tenants: Sequence[str] = (),
         phase: Phase | None = None,
+        everyone: bool = False,
     ) -> list[Due]:
-        """What is not at its schema, in the order in which it would be migrated."""
-        wanted = Wanted(blueprint, to, phase, tuple(tenants))
+        """What is not at its schema, in the order in which it would be migrated; or all, as `run` says."""
+        wanted = Wanted(blueprint, to, phase, tuple(tenants), everyone)
         wanted.check()
         async with self._registry.read() as tx:
             return await due.due(tx, self._tools, wanted)
@@ -68,15 +69,18 @@ class Migrations:
         phase: Phase | None = None,
         blueprint: str | None = None,
         slugs: Sequence[str] = (),
+        everyone: bool = False,
     ) -> journal.Operation:
         """Queue a migration of everything that is not at its schema: a canary first, then waves. Done if nothing is.
+
+        With `everyone`, of what is at its schema, too: that brings Tenantry's own tables for users up to date.
 
         `waves` are rising percentages of what follows the canary. `parallel` tenants at a time are migrated on each
         server, `rate` tenants ("20/s") at most in all. `stop_after` is a number of failures ("3") or a share of the
         tenants tried ("1%"). Raises `ConfigError`, `TenantNotFound`, `MigrationUnderWay`, `SharedTables`, or
         `MigrationInvalid` for a migration that was edited after it had been applied.
         """
-        wanted = Wanted(blueprint, to, phase, tuple(slugs))
+        wanted = Wanted(blueprint, to, phase, tuple(slugs), everyone)
         wanted.check()
         migrate.parse_stop(stop_after)
         migrate.parse_rate(rate)

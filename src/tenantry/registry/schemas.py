@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select, true, update
 
 from tenantry.model import Status
 from tenantry.registry import servers, tables, tenants
@@ -41,8 +41,10 @@ def _parts(blueprint: str, resource: str, columns: Sequence[Any]) -> Select[Any]
     )
 
 
-def _elsewhere(version: str | None) -> ColumnElement[bool]:
+def _elsewhere(version: str | None, everyone: bool) -> ColumnElement[bool]:
     column = tables.resource.c.version
+    if everyone:
+        return true()
     return column.is_not(None) if version is None else or_(column.is_(None), column != version)
 
 
@@ -59,16 +61,17 @@ async def not_at(
     at: Sequence[str | None] | None = None,
     slugs: Sequence[str] = (),
     shared: bool = False,
+    everyone: bool = False,
 ) -> list[PartRow]:
     """A blueprint's resources of this name at another schema version, in the order their tenants were made.
 
-    `at` narrows it to those at one of these. Of a `shared` kind only those with tables of their own. Those of tenants
-    being made or destroyed, and those that are pinned, are left out.
+    With `everyone`, those at this one, too. `at` narrows it to those at one of these. Of a `shared` kind only those
+    with tables of their own. Those of tenants being made or destroyed, and those that are pinned, are left out.
     """
     tenant, environment, part = tables.tenant, tables.environment, tables.resource
     columns = (tenant.c.slug, tenant.c.id, environment.c.id, environment.c.name)
     query = _parts(blueprint, resource, (*columns, part.c.version, part.c.server, part.c.location))
-    query = query.where(_elsewhere(version), part.c.pinned.is_(False)).order_by(tenant.c.id, environment.c.id)
+    query = query.where(_elsewhere(version, everyone), part.c.pinned.is_(False)).order_by(tenant.c.id, environment.c.id)
     if at is not None:
         query = query.where(
             or_(part.c.version.in_([one for one in at if one]), part.c.version.is_(None) & (None in at))
@@ -80,12 +83,14 @@ async def not_at(
     return [PartRow(*row) for row in await tx.all(query)]
 
 
-async def shared_not_at(tx: Transaction, blueprint: str, resource: str, version: str | None) -> list[PartRow]:
-    """The shared tables of a blueprint's resource that are at another schema version, each once."""
+async def shared_not_at(
+    tx: Transaction, blueprint: str, resource: str, version: str | None, everyone: bool = False
+) -> list[PartRow]:
+    """The shared tables of a blueprint's resource that are at another schema version, each once; or all."""
     tenant, environment, part = tables.tenant, tables.environment, tables.resource
     first = func.min(tenant.c.id + "/" + environment.c.id)
     columns = (part.c.server, part.c.location, func.min(part.c.version), first, func.count())
-    query = _parts(blueprint, resource, columns).where(_elsewhere(version), _OF_ONE.is_(False))
+    query = _parts(blueprint, resource, columns).where(_elsewhere(version, everyone), _OF_ONE.is_(False))
     rows = await tx.all(query.group_by(part.c.server, part.c.location).order_by(part.c.server, part.c.location))
     found = []
     for server, location, version, one, number in rows:
