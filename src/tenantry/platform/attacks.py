@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import dataclasses
 import hashlib
 import hmac
@@ -22,7 +23,7 @@ from tenantry import credentials
 from tenantry.application import open_key, runtime_of, settings
 from tenantry.config import Config
 from tenantry.context import tenant_context, without_tenant
-from tenantry.errors import ConfigError, TenantryError
+from tenantry.errors import ConfigError, TenantNotServed, TenantryError
 from tenantry.model import Attempt, Breach, Environment, Untried
 from tenantry.platform import leftovers
 from tenantry.registry import Vault
@@ -275,8 +276,8 @@ class Visitor:
             yield Attempt(SESSIONS, what, error.code)
         else:
             yield Breach(SESSIONS, what, f"'{found.login}' of {other.tenant.slug} is signed in")
-        finally:
-            with tenant_context(other):
+        finally:  # where it is closed or gone by now, nobody has that cookie any more
+            with tenant_context(other), contextlib.suppress(TenantNotServed):
                 for one in await self.runtime.accounts.sessions(user.id):
                     if one.via == "verify":
                         await self.runtime.accounts.end_session(user.id, one.id)
