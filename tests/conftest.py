@@ -12,11 +12,14 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+import hashes
 import mariadb
 import servers
 
 settings.register_profile("tenantry", deadline=None)  # a busy machine is no fault
 settings.load_profile("tenantry")
+
+hashes.quick()  # each costs a fifth of a second otherwise, and there are thousands
 
 MEMORY = Path("/dev/shm")
 ROOM = 5 << 30

@@ -32,6 +32,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import hashes
+
 LOADED = ("uvicorn", "aiosqlite", "alembic.command", "rich.console", "psycopg", "pymysql", "asyncmy")
 MESSAGE = 1 << 20
 
@@ -132,6 +134,7 @@ def load() -> None:
         importlib.import_module(module)
     for kind in importlib.metadata.entry_points(group="tenantry.resources"):
         kind.load()
+    hashes.quick()
     gc.collect()
     gc.freeze()
 
