@@ -88,13 +88,18 @@ def test_a_picture_is_uploaded_shown_and_put_into_a_page(storyfront: Storyfront,
     visit.page.click("button >> text=Upload")
     picture = visit.page.get_by_alt_text("The shop at dawn")
     expect(picture).to_be_visible()
-    assert picture.evaluate("image => image.naturalWidth") == 320
+    assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") == 320
     answer = storyfront.get(home + "media/our-shop.png")
     assert answer.content == png()
     assert (answer.headers["content-type"], answer.headers["x-content-type-options"]) == ("image/png", "nosniff")
     write(visit, home, "With a picture", "![The shop at dawn](media/our-shop.png)")
     visit.page.goto(home + "with-a-picture")
-    assert visit.page.get_by_alt_text("The shop at dawn").evaluate("image => image.naturalWidth") == 320
+    assert (
+        visit.page.get_by_alt_text("The shop at dawn").evaluate(
+            "image => image.decode().then(() => image.naturalWidth)"
+        )
+        == 320
+    )
     assert storyfront.get(storyfront.host("bistro", "/media/our-shop.png")).status_code == 404
 
 

@@ -84,7 +84,8 @@ async def test_nothing_outlives_a_killed_server(ground: g.Ground) -> None:
             until(lambda: gone(pids))
             with served(ground) as again:
                 assert (await g.ended(platform, operation)).operation.state is journal.State.DONE
-                until(lambda: again.get("/.tenantry/health").status_code == 200)  # the worker may be done before that
+                again.shows("Stop it with Ctrl-C.")  # the worker may be done before that
+                until(lambda: again.get("/.tenantry/health").status_code == 200)
                 assert again.tell(signal.SIGTERM) == 0
             assert await g.faults_of(platform) == []
 

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -25,10 +24,6 @@ if TYPE_CHECKING:
 
 SQLITE_POLL: Final = 0.01
 """Seconds between two looks at `PRAGMA data_version`, which costs about ten microseconds."""
-
-SQLITE_BUSY_POLL: Final = 0.002
-SQLITE_BUSY: Final = 0.5
-"""The same while something is going on: for so many seconds after each change, the next one is not far."""
 
 MANY: Final = 5000
 """From so many changed tenants on, reading all environments is quicker than asking for some."""
@@ -141,7 +136,6 @@ class _SqliteSignal(Signal):
         self._seq: tuple[int] | None = None
         self._connection: sqlite3.Connection | None = None
         self._version = -1
-        self._busy_until = 0.0
         self._file = 0
 
     async def __aenter__(self) -> Self:
@@ -159,7 +153,7 @@ class _SqliteSignal(Signal):
     async def wait(self) -> None:
         assert self._connection is not None
         while True:
-            await asyncio.sleep(SQLITE_BUSY_POLL if time.monotonic() < self._busy_until else SQLITE_POLL)
+            await asyncio.sleep(SQLITE_POLL)
             try:
                 # A file that was removed or replaced would go on being read, without anyone's changes.
                 if os.stat(self._path).st_ino != self._file:  # noqa: PTH116 - a hundred times a second
@@ -168,7 +162,6 @@ class _SqliteSignal(Signal):
                 if version == self._version:
                     continue
                 self._version = version
-                self._busy_until = time.monotonic() + SQLITE_BUSY
                 seq = self._connection.execute(_SEQ).fetchone() if self._of_tenants else None
             except (sqlite3.Error, OSError) as error:
                 raise RegistryUnavailable(reason=str(error)) from error
